@@ -1,0 +1,1 @@
+//! What happens in a task, and how the API server hears of it.

@@ -1,0 +1,5 @@
+//! The history of one conversation: append-only, serialized once.
+
+/// Placeholder until the model client lands.
+#[derive(Debug)]
+pub struct Conversation;

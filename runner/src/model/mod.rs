@@ -1,0 +1,103 @@
+//! The Messages API: wire types, the stream decoder, the client with its retries, and the table of models.
+
+use futures::stream::BoxStream;
+use serde_json::value::RawValue;
+
+pub use conversation::Conversation;
+
+pub mod conversation;
+
+/// What a model turn gives while it runs. `Finished` comes last, exactly once, unless an error comes in its place.
+#[derive(Debug)]
+pub enum TurnEvent {
+    /// A piece of the answer.
+    Text(String),
+    /// A piece of the model's thinking, when it is shown.
+    Thinking(String),
+    /// The model opened a tool call; its arguments are not known yet.
+    ToolStarted { id: String, name: String },
+    /// The turn is over.
+    Finished(Turn),
+}
+
+/// One finished turn of the model.
+#[derive(Debug)]
+pub struct Turn {
+    /// Every block as the raw JSON that came, unknown kinds too.
+    pub content: Vec<Box<RawValue>>,
+    /// The tool calls of the content, in order.
+    pub tool_calls: Vec<ToolCall>,
+    /// Whether the content has a text block that is not blank.
+    pub has_text: bool,
+    pub stop: StopReason,
+    pub usage: Usage,
+    /// The model that served, as the API names it.
+    pub model: String,
+    /// The `request-id` of the response.
+    pub request_id: Option<String>,
+}
+
+/// One call that the model asks for.
+#[derive(Clone, Debug)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    /// The JSON text of the arguments as the model wrote it. It may be no JSON at all.
+    pub input: String,
+}
+
+/// Why the model stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StopReason {
+    EndTurn,
+    ToolUse,
+    PauseTurn,
+    MaxTokens,
+    StopSequence(Option<String>),
+    Refusal { category: Option<String>, explanation: Option<String> },
+    ContextWindowExceeded,
+    /// A value that we do not know.
+    Other(String),
+}
+
+/// Tokens of one turn, or of several added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cache_read_tokens: u64,
+    pub cache_write_tokens: u64,
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.input_tokens += other.input_tokens;
+        self.output_tokens += other.output_tokens;
+        self.cache_read_tokens += other.cache_read_tokens;
+        self.cache_write_tokens += other.cache_write_tokens;
+    }
+}
+
+/// Why a turn failed for good: what can be retried was.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// 401, 403, 402: the key, or what it may do.
+    #[error("{0}")]
+    Auth(String),
+    /// 404 for the model.
+    #[error("{0}")]
+    ModelNotFound(String),
+    /// The input alone is over the context window, or the request over 32 MB.
+    #[error("{0}")]
+    TooLong(String),
+    /// Everything else: a bad request, retries used up, a broken stream, an error after something was shown.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What the agent knows of the model: it streams one turn for a conversation.
+pub trait Model: Send + Sync {
+    /// Streams one turn. Dropping the stream cancels the request. Retries happen inside, and only while nothing of
+    /// the turn was given out (text, or an opened tool call).
+    fn turn<'a>(&'a self, conversation: &Conversation, max_tokens: u32) -> BoxStream<'a, Result<TurnEvent, ModelError>>;
+}

@@ -54,7 +54,10 @@ pub enum StopReason {
     PauseTurn,
     MaxTokens,
     StopSequence(Option<String>),
-    Refusal { category: Option<String>, explanation: Option<String> },
+    Refusal {
+        category: Option<String>,
+        explanation: Option<String>,
+    },
     ContextWindowExceeded,
     /// A value that we do not know.
     Other(String),
@@ -99,5 +102,6 @@ pub enum ModelError {
 pub trait Model: Send + Sync {
     /// Streams one turn. Dropping the stream cancels the request. Retries happen inside, and only while nothing of
     /// the turn was given out (text, or an opened tool call).
-    fn turn<'a>(&'a self, conversation: &Conversation, max_tokens: u32) -> BoxStream<'a, Result<TurnEvent, ModelError>>;
+    fn turn<'a>(&'a self, conversation: &Conversation, max_tokens: u32)
+    -> BoxStream<'a, Result<TurnEvent, ModelError>>;
 }

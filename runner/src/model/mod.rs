@@ -3,9 +3,11 @@
 use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 
-pub use conversation::Conversation;
+pub use conversation::{Conversation, ConversationConfig, InitialMessage, Role, ToolResult};
 
 pub mod conversation;
+pub mod models;
+mod wire;
 
 /// What a model turn gives while it runs. `Finished` comes last, exactly once, unless an error comes in its place.
 #[derive(Debug)]

@@ -363,8 +363,11 @@ impl RunningTurn<'_> {
             }));
         }
         if self.retries >= self.client.config.max_retries {
-            let attempts = self.retries + 1;
-            return Err(error.map_text(|text| with_id(format!("{text}. Gave up after {attempts} attempts"))));
+            let attempts = match self.retries {
+                0 => String::new(),
+                retries => format!(". Gave up after {} attempts", retries + 1),
+            };
+            return Err(error.map_text(|text| with_id(text + &attempts)));
         }
         let wait = wait.unwrap_or_else(|| self.client.backoff(self.retries));
         self.retries += 1;

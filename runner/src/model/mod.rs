@@ -3,9 +3,11 @@
 use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 
-pub use conversation::Conversation;
+pub use conversation::{Conversation, ConversationConfig, InitialMessage, Role, ToolResult};
 
 pub mod conversation;
+pub mod models;
+mod wire;
 
 /// What a model turn gives while it runs. `Finished` comes last, exactly once, unless an error comes in its place.
 #[derive(Debug)]
@@ -54,7 +56,10 @@ pub enum StopReason {
     PauseTurn,
     MaxTokens,
     StopSequence(Option<String>),
-    Refusal { category: Option<String>, explanation: Option<String> },
+    Refusal {
+        category: Option<String>,
+        explanation: Option<String>,
+    },
     ContextWindowExceeded,
     /// A value that we do not know.
     Other(String),
@@ -99,5 +104,6 @@ pub enum ModelError {
 pub trait Model: Send + Sync {
     /// Streams one turn. Dropping the stream cancels the request. Retries happen inside, and only while nothing of
     /// the turn was given out (text, or an opened tool call).
-    fn turn<'a>(&'a self, conversation: &Conversation, max_tokens: u32) -> BoxStream<'a, Result<TurnEvent, ModelError>>;
+    fn turn<'a>(&'a self, conversation: &Conversation, max_tokens: u32)
+    -> BoxStream<'a, Result<TurnEvent, ModelError>>;
 }

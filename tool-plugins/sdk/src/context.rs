@@ -12,7 +12,9 @@ pub struct Context {
 
 impl Context {
     pub(crate) fn new() -> Self {
-        Self { workspace: OnceCell::new() }
+        Self {
+            workspace: OnceCell::new(),
+        }
     }
 
     /// The workspace, as far as the manifest grants it.

@@ -2,6 +2,9 @@
 
 use wasip2::filesystem::types::{Descriptor, ErrorCode};
 
+use crate::ToolError;
+use crate::error::refused;
+
 /// How much one read asks for, in bytes. wasmtime's host gives no more than this at once.
 pub const READ_SIZE: u64 = 64 * 1024;
 
@@ -12,29 +15,31 @@ const END_PROBE: u64 = 512;
 /// A regular file of the workspace.
 pub struct File {
     descriptor: Descriptor,
+    /// For messages.
+    path: String,
     /// In bytes, when it was opened. A file may grow or shrink while it is read.
     pub size: u64,
 }
 
 impl File {
-    pub(crate) fn new(descriptor: Descriptor, size: u64) -> Self {
-        Self { descriptor, size }
+    pub(crate) fn new(descriptor: Descriptor, path: String, size: u64) -> Self {
+        Self { descriptor, path, size }
     }
 
     /// One read: up to [`READ_SIZE`] bytes from `offset`, empty at the end. May give fewer than there are.
     ///
     /// # Errors
-    /// What the host answered.
-    pub fn read(&self, offset: u64) -> Result<Vec<u8>, ErrorCode> {
-        read(&self.descriptor, READ_SIZE, offset)
+    /// When the host cannot read it.
+    pub fn read(&self, offset: u64) -> Result<Vec<u8>, ToolError> {
+        read(&self.descriptor, READ_SIZE, offset).map_err(|code| refused(code, "read", &self.path))
     }
 
-    /// The first `limit` bytes, or all when there are fewer. `scratch` is where they go when one read is not enough.
+    /// The first `limit` bytes, or all when there are fewer.
     ///
     /// # Errors
-    /// What the host answered.
-    pub fn read_up_to(&self, limit: u64, scratch: &mut Vec<u8>) -> Result<Vec<u8>, ErrorCode> {
-        read_up_to(&self.descriptor, limit, scratch)
+    /// When the host cannot read it.
+    pub fn read_up_to(&self, limit: u64) -> Result<Vec<u8>, ToolError> {
+        read_up_to(&self.descriptor, limit, &mut Vec::new()).map_err(|code| refused(code, "read", &self.path))
     }
 }
 
@@ -48,11 +53,7 @@ fn read(descriptor: &Descriptor, length: u64, offset: u64) -> Result<Vec<u8>, Er
 }
 
 /// Reads until the end or the limit: a read that gives less than was asked is not the end.
-pub(crate) fn read_up_to(
-    descriptor: &Descriptor,
-    limit: u64,
-    scratch: &mut Vec<u8>,
-) -> Result<Vec<u8>, ErrorCode> {
+pub(crate) fn read_up_to(descriptor: &Descriptor, limit: u64, scratch: &mut Vec<u8>) -> Result<Vec<u8>, ErrorCode> {
     let first = read(descriptor, limit.min(READ_SIZE), 0)?;
     let mut have = first.len() as u64;
     if have == 0 || have >= limit {
@@ -72,7 +73,11 @@ pub(crate) fn read_up_to(
         if have >= limit {
             break;
         }
-        ask = if (next.len() as u64) < ask { END_PROBE } else { READ_SIZE };
+        ask = if (next.len() as u64) < ask {
+            END_PROBE
+        } else {
+            READ_SIZE
+        };
         next = read(descriptor, ask.min(limit - have), have)?;
     }
     Ok(std::mem::take(scratch))

@@ -1,8 +1,6 @@
 //! A folder that was opened, and what is in it.
 
-use wasip2::filesystem::types::{
-    Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, PathFlags,
-};
+use wasip2::filesystem::types::{Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, PathFlags};
 
 use crate::FileKind;
 use crate::file::read_up_to;
@@ -34,7 +32,8 @@ impl Folder {
     /// What the host answered.
     pub fn read_file(&self, name: &str, limit: u64, scratch: &mut Vec<u8>) -> Result<Vec<u8>, ErrorCode> {
         let descriptor =
-            self.descriptor.open_at(PathFlags::empty(), name, OpenFlags::empty(), DescriptorFlags::READ)?;
+            self.descriptor
+                .open_at(PathFlags::empty(), name, OpenFlags::empty(), DescriptorFlags::READ)?;
         read_up_to(&descriptor, limit, scratch)
     }
 
@@ -44,9 +43,10 @@ impl Folder {
     /// What the host answered.
     pub fn open_file(&self, name: &str) -> Result<crate::File, ErrorCode> {
         let descriptor =
-            self.descriptor.open_at(PathFlags::empty(), name, OpenFlags::empty(), DescriptorFlags::READ)?;
+            self.descriptor
+                .open_at(PathFlags::empty(), name, OpenFlags::empty(), DescriptorFlags::READ)?;
         let size = descriptor.stat()?.size;
-        Ok(crate::File::new(descriptor, size))
+        Ok(crate::File::new(descriptor, crate::quote(name).into_owned(), size))
     }
 
     /// Whether a symbolic link of this folder leads to a folder of the workspace.
@@ -116,7 +116,8 @@ impl Entries {
 
     fn sort(&mut self) {
         let names = self.names.as_str();
-        self.sorted.sort_unstable_by(|a, b| name_of(names, b).cmp(name_of(names, a)));
+        self.sorted
+            .sort_unstable_by(|a, b| name_of(names, b).cmp(name_of(names, a)));
     }
 
     /// How many are left.

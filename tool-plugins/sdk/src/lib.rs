@@ -53,6 +53,8 @@ pub use folder::{Entries, Folder};
 pub use path::WorkspacePath;
 pub use quote::quote;
 pub use walk::{Item, Walk, WalkProblems};
+/// Why the host refused a file operation.
+pub use wasip2::filesystem::types::ErrorCode;
 pub use workspace::{FileKind, Stat, Workspace};
 
 /// Makes a component of a function. Once in a crate.

@@ -25,10 +25,15 @@ impl WorkspacePath {
     /// `invalid-input` for an empty path or one with a NUL, `denied` for one that leaves the workspace.
     pub fn new(path: &str, root: &str) -> Result<Self, ToolError> {
         if path.is_empty() {
-            return Err(ToolError::InvalidInput("The path is empty. The workspace itself is \".\".".into()));
+            return Err(ToolError::InvalidInput(
+                "The path is empty. The workspace itself is \".\".".into(),
+            ));
         }
         if path.contains('\0') {
-            return Err(ToolError::InvalidInput(format!("The path {} contains a NUL character.", shown(path))));
+            return Err(ToolError::InvalidInput(format!(
+                "The path {} contains a NUL character.",
+                shown(path)
+            )));
         }
         let mut parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
         if path.starts_with('/') {
@@ -69,8 +74,15 @@ impl WorkspacePath {
 
     /// The folder that the path lies in, as an empty path for the workspace itself.
     pub fn parent(&self) -> Self {
-        let relative = self.relative.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
-        Self { relative, folder_only: true }
+        let relative = self
+            .relative
+            .rsplit_once('/')
+            .map_or("", |(parent, _)| parent)
+            .to_owned();
+        Self {
+            relative,
+            folder_only: true,
+        }
     }
 }
 
@@ -129,15 +141,27 @@ mod tests {
     #[test]
     fn a_path_is_refused_when_it_is_not() {
         for path in [
-            "..", "../a", "./../a", "/", "/etc/passwd", "/workspace-evil/a", "/work", "/workspace/../etc",
-            "/workspace/..", "/../workspace/a", "/./..",
+            "..",
+            "../a",
+            "./../a",
+            "/",
+            "/etc/passwd",
+            "/workspace-evil/a",
+            "/work",
+            "/workspace/../etc",
+            "/workspace/..",
+            "/../workspace/a",
+            "/./..",
         ] {
             let refused = WorkspacePath::new(path, "/workspace");
             assert!(matches!(refused, Err(ToolError::Denied(_))), "{path}: {refused:?}");
         }
         for path in ["", "\0", "a\0b", "a\0"] {
             let refused = WorkspacePath::new(path, "/workspace");
-            assert!(matches!(refused, Err(ToolError::InvalidInput(_))), "{path:?}: {refused:?}");
+            assert!(
+                matches!(refused, Err(ToolError::InvalidInput(_))),
+                "{path:?}: {refused:?}"
+            );
         }
     }
 
@@ -157,7 +181,11 @@ mod tests {
     #[test]
     fn a_slash_at_the_end_asks_for_a_folder() {
         for (path, folder_only) in [("a", false), ("a/", true), ("a/.", true), (".", false), ("./", true)] {
-            assert_eq!(WorkspacePath::new(path, "/w").map(|path| path.folder_only), Ok(folder_only), "{path}");
+            assert_eq!(
+                WorkspacePath::new(path, "/w").map(|path| path.folder_only),
+                Ok(folder_only),
+                "{path}"
+            );
         }
     }
 

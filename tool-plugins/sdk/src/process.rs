@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-pub use crate::bindings::plue::tool::process::{Chunk, Dropped, Ending, Event, ExitStatus, RunningCommand, Stream};
 use crate::bindings::plue::tool::process::{self, StartError};
+pub use crate::bindings::plue::tool::process::{Chunk, Dropped, Ending, Event, ExitStatus, RunningCommand, Stream};
 use crate::{ToolError, WorkspacePath};
 
 /// One command: its arguments as they are, no shell in between.
@@ -136,7 +136,10 @@ mod tests {
         captured.bytes.extend_from_slice(b"head");
         captured.dropped(1000);
         captured.bytes.extend_from_slice(b"tail\xff");
-        assert_eq!(captured.text(), "head\n[1000 bytes of output were left out here]\ntail\u{fffd}");
+        assert_eq!(
+            captured.text(),
+            "head\n[1000 bytes of output were left out here]\ntail\u{fffd}"
+        );
         assert_eq!((captured.kept(), captured.missing()), (9, 1000));
     }
 }

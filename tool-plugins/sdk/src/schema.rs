@@ -38,7 +38,9 @@ impl Transform for Clean {
 
 /// `"type": ["integer", "null"]` becomes `"type": "integer"`.
 fn drop_null_type(object: &mut Map<String, Value>) {
-    let Some(Value::Array(types)) = object.get_mut("type") else { return };
+    let Some(Value::Array(types)) = object.get_mut("type") else {
+        return;
+    };
     types.retain(|name| name != "null");
     if let [only] = types.as_slice() {
         let only = only.clone();
@@ -48,7 +50,9 @@ fn drop_null_type(object: &mut Map<String, Value>) {
 
 /// `"anyOf": [S, {"type": "null"}]` becomes S.
 fn drop_null_alternative(object: &mut Map<String, Value>) {
-    let Some(Value::Array(alternatives)) = object.get_mut("anyOf") else { return };
+    let Some(Value::Array(alternatives)) = object.get_mut("anyOf") else {
+        return;
+    };
     alternatives.retain(|alternative| alternative.get("type").is_none_or(|name| name != "null"));
     if let [Value::Object(only)] = alternatives.as_slice() {
         let only = only.clone();
@@ -62,8 +66,10 @@ fn drop_null_alternative(object: &mut Map<String, Value>) {
 /// A doc comment that is wrapped in the source is one paragraph to the reader.
 fn join_lines(object: &mut Map<String, Value>) {
     if let Some(Value::String(description)) = object.get_mut("description") {
-        let paragraphs: Vec<String> =
-            description.split("\n\n").map(|paragraph| paragraph.split('\n').collect::<Vec<_>>().join(" ")).collect();
+        let paragraphs: Vec<String> = description
+            .split("\n\n")
+            .map(|paragraph| paragraph.split('\n').collect::<Vec<_>>().join(" "))
+            .collect();
         *description = paragraphs.join("\n\n");
     }
 }

@@ -49,10 +49,10 @@ pub struct WalkProblems {
 
 impl WalkProblems {
     /// Counts a file or folder that could not be read.
-    pub fn unreadable(&mut self, path: &str, code: ErrorCode) {
+    pub fn unreadable(&mut self, path: &str, reason: &str) {
         self.unreadable += 1;
         if self.first_unreadable.is_none() {
-            self.first_unreadable = Some(format!("{}: {}", quote(path), code.message()));
+            self.first_unreadable = Some(format!("{}: {reason}", quote(path)));
         }
     }
 
@@ -60,13 +60,22 @@ impl WalkProblems {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.unnameable > 0 {
-            notes.push(format!("{} entries have names that are not UTF-8 and were left out.", self.unnameable));
+            notes.push(format!(
+                "{} entries have names that are not UTF-8 and were left out.",
+                self.unnameable
+            ));
         }
         if self.left_out > 0 {
-            notes.push(format!("{} entries of very large folders were left out.", self.left_out));
+            notes.push(format!(
+                "{} entries of very large folders were left out.",
+                self.left_out
+            ));
         }
         if let Some(first) = &self.first_unreadable {
-            notes.push(format!("{} files or folders could not be read; the first is {first}.", self.unreadable));
+            notes.push(format!(
+                "{} files or folders could not be read; the first is {first}.",
+                self.unreadable
+            ));
         }
         notes
     }
@@ -93,8 +102,19 @@ impl<Keep: Fn(&str) -> bool> Walk<Keep> {
         let mut problems = WalkProblems::default();
         problems.unnameable += entries.unnameable;
         problems.left_out += entries.left_out;
-        let stack = vec![Level { folder: None, entries, path_length: 0 }];
-        Ok(Self { root, keep, stack, path: String::new(), enter: false, problems })
+        let stack = vec![Level {
+            folder: None,
+            entries,
+            path_length: 0,
+        }];
+        Ok(Self {
+            root,
+            keep,
+            stack,
+            path: String::new(),
+            enter: false,
+            problems,
+        })
     }
 
     /// Does not go into the folder that was shown last.
@@ -125,14 +145,23 @@ impl<Keep: Fn(&str) -> bool> Walk<Keep> {
             let name_start = self.path.len();
             self.path.push_str(name);
             if let Err(code) = self.open_last() {
-                self.problems.unreadable(&self.path, code);
+                self.problems.unreadable(&self.path, &code.message());
                 // What is left here cannot be reached.
                 self.stack.pop();
                 continue;
             }
             self.enter = kind == FileKind::Folder;
-            let parent = self.stack.last().and_then(|level| level.folder.as_ref()).unwrap_or(&self.root);
-            return Some(Item { path: &self.path, name: &self.path[name_start..], kind, parent });
+            let parent = self
+                .stack
+                .last()
+                .and_then(|level| level.folder.as_ref())
+                .unwrap_or(&self.root);
+            return Some(Item {
+                path: &self.path,
+                name: &self.path[name_start..],
+                kind,
+                parent,
+            });
         }
     }
 
@@ -140,7 +169,11 @@ impl<Keep: Fn(&str) -> bool> Walk<Keep> {
     fn descend(&mut self) {
         let name_start = self.stack.last().map_or(0, |level| level.path_length);
         let name = self.path[name_start..].trim_start_matches('/');
-        let parent = self.stack.last().and_then(|level| level.folder.as_ref()).unwrap_or(&self.root);
+        let parent = self
+            .stack
+            .last()
+            .and_then(|level| level.folder.as_ref())
+            .unwrap_or(&self.root);
         let opened = parent.open_folder(name).and_then(|folder| {
             let entries = folder.entries(&self.keep)?;
             Ok((folder, entries))
@@ -152,12 +185,16 @@ impl<Keep: Fn(&str) -> bool> Walk<Keep> {
                 if entries.is_empty() {
                     return;
                 }
-                self.stack.push(Level { folder: Some(folder), entries, path_length: self.path.len() });
+                self.stack.push(Level {
+                    folder: Some(folder),
+                    entries,
+                    path_length: self.path.len(),
+                });
                 self.close_one();
             }
             // Gone since its parent was listed.
             Err(ErrorCode::NoEntry) => {}
-            Err(code) => self.problems.unreadable(&self.path, code),
+            Err(code) => self.problems.unreadable(&self.path, &code.message()),
         }
     }
 
@@ -178,7 +215,11 @@ impl<Keep: Fn(&str) -> bool> Walk<Keep> {
             return Ok(());
         }
         let target = &self.path[..level.path_length];
-        let nearest = self.stack.iter().rev().find_map(|level| Some((level.folder.as_ref()?, level.path_length)));
+        let nearest = self
+            .stack
+            .iter()
+            .rev()
+            .find_map(|level| Some((level.folder.as_ref()?, level.path_length)));
         let (mut from, mut done) = nearest.unwrap_or((&self.root, 0));
         let mut opened;
         while done < target.len() {

@@ -1,8 +1,6 @@
 //! The workspace: the only folder that a tool can see.
 
-use wasip2::filesystem::types::{
-    Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, PathFlags,
-};
+use wasip2::filesystem::types::{Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, PathFlags};
 use wasip2::io::streams::StreamError;
 
 use crate::error::{is_folder, is_special, refused};
@@ -70,7 +68,10 @@ impl Workspace {
             return WorkspacePath::new(path, DEFAULT_ROOT);
         }
         let variables = wasip2::cli::environment::get_environment();
-        let root = variables.iter().find(|(name, _)| name == ROOT_VARIABLE).map(|(_, root)| root.as_str());
+        let root = variables
+            .iter()
+            .find(|(name, _)| name == ROOT_VARIABLE)
+            .map(|(_, root)| root.as_str());
         WorkspacePath::new(path, root.unwrap_or(DEFAULT_ROOT))
     }
 
@@ -100,9 +101,14 @@ impl Workspace {
         only_a_file(stat.kind, path)?;
         let descriptor = self
             .root
-            .open_at(PathFlags::SYMLINK_FOLLOW, path.for_open(), OpenFlags::empty(), DescriptorFlags::READ)
+            .open_at(
+                PathFlags::SYMLINK_FOLLOW,
+                path.for_open(),
+                OpenFlags::empty(),
+                DescriptorFlags::READ,
+            )
             .map_err(|code| refused(code, "read", path))?;
-        Ok(File::new(descriptor, stat.size))
+        Ok(File::new(descriptor, path.to_string(), stat.size))
     }
 
     /// Opens a folder.
@@ -165,9 +171,16 @@ impl Workspace {
         self.only_a_file_to_write(path)?;
         let descriptor = self
             .root
-            .open_at(PathFlags::SYMLINK_FOLLOW, path.for_open(), OpenFlags::CREATE, DescriptorFlags::WRITE)
+            .open_at(
+                PathFlags::SYMLINK_FOLLOW,
+                path.for_open(),
+                OpenFlags::CREATE,
+                DescriptorFlags::WRITE,
+            )
             .map_err(|code| refused(code, "write", path))?;
-        let stream = descriptor.append_via_stream().map_err(|code| refused(code, "write", path))?;
+        let stream = descriptor
+            .append_via_stream()
+            .map_err(|code| refused(code, "write", path))?;
         for piece in content.chunks(WRITE_SIZE) {
             stream.blocking_write_and_flush(piece).map_err(|error| match error {
                 StreamError::Closed => ToolError::Failed(format!("Cannot write {path}: it was closed.")),

@@ -9,6 +9,10 @@ use crate::{Context, Output, ToolError, schema};
 /// The author's function.
 pub type Run<Input> = fn(Input, &Context) -> Result<Output, ToolError>;
 
+/// What a component exports. Elsewhere it is only mentioned, so that the compiler does not take it for unused.
+#[cfg(not(target_family = "wasm"))]
+pub type Unexported = (fn() -> Definition, fn(String) -> Result<Output, ToolError>);
+
 /// The names that the macro's `effects` list knows.
 pub mod effect {
     use super::Effects;

@@ -1,6 +1,6 @@
 //! What the author of a Plue Runner tool needs: an input struct, one function, and [`tool!`].
 //!
-//! ```ignore
+//! ```
 //! use plue_tool::{Context, Output, ToolError};
 //!
 //! #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -23,6 +23,7 @@
 //!     idempotent: true,
 //!     run: run,
 //! }
+//! # fn main() {}
 //! ```
 //!
 //! The doc comments of the fields become the descriptions that the model reads. Build with
@@ -93,5 +94,10 @@ macro_rules! tool {
         // Only a component exports; the tests of a tool are an ordinary program, where these symbols mean nothing.
         #[cfg(target_family = "wasm")]
         $crate::bindings::export!(PlueTool with_types_in $crate::bindings);
+        #[cfg(not(target_family = "wasm"))]
+        const _: $crate::call::Unexported = (
+            <PlueTool as $crate::bindings::exports::plue::tool::plugin::Guest>::describe,
+            <PlueTool as $crate::bindings::exports::plue::tool::plugin::Guest>::call,
+        );
     };
 }

@@ -145,7 +145,7 @@ impl<Keep: Fn(&str) -> bool> Walk<Keep> {
             let name_start = self.path.len();
             self.path.push_str(name);
             if let Err(code) = self.open_last() {
-                self.problems.unreadable(&self.path, &code.message());
+                self.problems.unreadable(&self.path, code.message());
                 // What is left here cannot be reached.
                 self.stack.pop();
                 continue;
@@ -194,7 +194,7 @@ impl<Keep: Fn(&str) -> bool> Walk<Keep> {
             }
             // Gone since its parent was listed.
             Err(ErrorCode::NoEntry) => {}
-            Err(code) => self.problems.unreadable(&self.path, &code.message()),
+            Err(code) => self.problems.unreadable(&self.path, code.message()),
         }
     }
 

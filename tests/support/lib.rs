@@ -1,4 +1,3 @@
-
 //! The doubles of the end-to-end tests and of the demo: the API server ([`ApiServer`]), the Messages API ([`Claude`])
 //! and the runner as a process of its own ([`RunnerProcess`]). Both servers speak real HTTP on loopback and refuse what
 //! the real ones refuse, so that a test cannot pass with a runner that only talks to itself.

@@ -3,9 +3,17 @@
 use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 
-pub use conversation::Conversation;
+pub use client::{AuthStyle, ClientConfig, ClientError, MessagesClient};
+pub use conversation::{Conversation, ConversationConfig, InitialMessage, Role, ToolResult};
 
+mod api_error;
+mod blocks;
+pub mod client;
 pub mod conversation;
+pub mod decoder;
+pub mod framing;
+pub mod models;
+mod wire;
 
 /// What a model turn gives while it runs. `Finished` comes last, exactly once, unless an error comes in its place.
 #[derive(Debug)]
@@ -42,7 +50,8 @@ pub struct Turn {
 pub struct ToolCall {
     pub id: String,
     pub name: String,
-    /// The JSON text of the arguments as the model wrote it. It may be no JSON at all.
+    /// The JSON text of the arguments as the model wrote it. It may be no JSON at all: the block in the turn's content
+    /// then holds `{"INVALID_JSON": TEXT}`, since the API takes back nothing but an object.
     pub input: String,
 }
 
@@ -54,7 +63,10 @@ pub enum StopReason {
     PauseTurn,
     MaxTokens,
     StopSequence(Option<String>),
-    Refusal { category: Option<String>, explanation: Option<String> },
+    Refusal {
+        category: Option<String>,
+        explanation: Option<String>,
+    },
     ContextWindowExceeded,
     /// A value that we do not know.
     Other(String),
@@ -95,9 +107,22 @@ pub enum ModelError {
     Failed(String),
 }
 
+impl ModelError {
+    /// The same kind of error with another text.
+    fn map_text(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Auth(text) => Self::Auth(change(text)),
+            Self::ModelNotFound(text) => Self::ModelNotFound(change(text)),
+            Self::TooLong(text) => Self::TooLong(change(text)),
+            Self::Failed(text) => Self::Failed(change(text)),
+        }
+    }
+}
+
 /// What the agent knows of the model: it streams one turn for a conversation.
 pub trait Model: Send + Sync {
     /// Streams one turn. Dropping the stream cancels the request. Retries happen inside, and only while nothing of
     /// the turn was given out (text, or an opened tool call).
-    fn turn<'a>(&'a self, conversation: &Conversation, max_tokens: u32) -> BoxStream<'a, Result<TurnEvent, ModelError>>;
+    fn turn<'a>(&'a self, conversation: &Conversation, max_tokens: u32)
+    -> BoxStream<'a, Result<TurnEvent, ModelError>>;
 }

@@ -8,6 +8,31 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
+pub use engine::{Allocation, BASELINE_CPU};
+pub use linker::{NotGranted, SUPPORTED_VERSIONS};
+pub use load_error::{LoadError, PluginError, Problem, ToolsError};
+pub use registry::{Host, HostConfig, PluginInfo, compile_plugins, list_plugins};
+pub use toolbox::TaskToolbox;
+
+mod bindings;
+mod call;
+mod compiled;
+mod engine;
+mod guest_log;
+mod instance;
+pub mod limits;
+mod linker;
+mod live_text;
+mod load_error;
+pub mod manifest;
+mod plugin;
+mod process;
+mod registry;
+mod schema;
+mod state;
+mod toolbox;
+mod workspace;
+
 /// Why a tool call failed, as events and the README name it. The serialized name is fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

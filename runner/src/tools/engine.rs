@@ -1,0 +1,256 @@
+//! The one wasmtime engine: how components are compiled, where their memory comes from, and the clock that interrupts
+//! them. Every number of the set-up stands here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, Memory, MemoryType, PoolingAllocationConfig, Store};
+
+use super::limits::Limits;
+
+/// How often a running component is interrupted, so that its deadline, its processor time and its cancellation are
+/// looked at. A limit on time is kept to this precision.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// The ticker stops when no call has run for so many ticks: an idle pod does not wake up.
+const TICKS_UNTIL_REST: u32 = 100;
+
+/// How long a resting ticker sleeps before it looks whether the engine is still there.
+const REST: Duration = Duration::from_secs(1);
+
+/// The stack of a component, below the 2 MiB that a fiber has: interpreters written for native stacks recurse deeply.
+const WASM_STACK: usize = 1 << 20;
+
+/// Kept warm of a memory slot between two calls: clearing it costs less than giving the pages back and faulting them in
+/// again. Larger parts are given back, so that an idle runner stays small.
+const WARM_MEMORY: usize = 128 << 10;
+const WARM_TABLE: usize = 16 << 10;
+
+/// Slots that stay prepared for their last component after a call: one for each built-in tool.
+const WARM_SLOTS: u32 = 5;
+
+/// What one component may bring; a language runtime has some twenty core instances.
+const MEMORIES_PER_COMPONENT: u32 = 8;
+const TABLES_PER_COMPONENT: u32 = 32;
+
+/// Memory slots of the pool; each reserves 4 GiB of address space, and no memory until it is used.
+const MEMORIES: u32 = 32;
+const TABLES: u32 = 256;
+
+/// Where linear memories come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// From slots that were reserved at the start: the fastest.
+    Pooling,
+    /// Reserved for each call, since the address space does not allow for the pool.
+    OnDemand,
+    /// Reserved for each call and moved when they grow, since not even one whole memory fits. Compiled forms that were
+    /// made for the other two do not fit this one.
+    OnDemandSmall,
+}
+
+impl Allocation {
+    /// The word in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pooling => "pooling",
+            Self::OnDemand => "on-demand",
+            Self::OnDemandSmall => "on-demand-small",
+        }
+    }
+}
+
+/// The CPU that components are compiled for: what every machine that a pod may be put on has, not what the build
+/// machine has. <https://gitlab.com/x86-psABIs/x86-64-ABI> names the x86-64 levels.
+#[cfg(target_arch = "x86_64")]
+pub const BASELINE_CPU: &str = "x86-64-v2";
+#[cfg(target_arch = "aarch64")]
+pub const BASELINE_CPU: &str = "armv8-a";
+
+#[cfg(target_arch = "x86_64")]
+const CPU_FLAGS: &[&str] = &[
+    "has_cmpxchg16b",
+    "has_sse3",
+    "has_ssse3",
+    "has_sse41",
+    "has_sse42",
+    "has_popcnt",
+];
+#[cfg(target_arch = "aarch64")]
+const CPU_FLAGS: &[&str] = &[];
+
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+#[cfg(all(target_arch = "x86_64", target_env = "musl"))]
+const TARGET: &str = "x86_64-unknown-linux-musl";
+#[cfg(all(target_arch = "aarch64", target_env = "gnu"))]
+const TARGET: &str = "aarch64-unknown-linux-gnu";
+#[cfg(all(target_arch = "aarch64", target_env = "musl"))]
+const TARGET: &str = "aarch64-unknown-linux-musl";
+
+/// The engine, and the ticker that goes with it.
+pub(crate) struct ToolEngine {
+    pub(crate) engine: Engine,
+    pub(crate) allocation: Allocation,
+    pub(crate) ticker: Arc<Ticker>,
+}
+
+impl ToolEngine {
+    /// Sets the engine up, with the best allocation that this process's address space allows.
+    pub(crate) fn new() -> Result<Self, wasmtime::Error> {
+        let (engine, allocation) = Self::probe()?;
+        tracing::debug!(
+            allocation = allocation.as_str(),
+            cpu = BASELINE_CPU,
+            "tool engine is ready"
+        );
+        let ticker = Ticker::start(&engine)?;
+        Ok(Self {
+            engine,
+            allocation,
+            ticker,
+        })
+    }
+
+    fn probe() -> Result<(Engine, Allocation), wasmtime::Error> {
+        // Making the engine reserves the whole pool, which is the probe.
+        let reason = match Engine::new(&config(Allocation::Pooling)?) {
+            Ok(engine) => return Ok((engine, Allocation::Pooling)),
+            Err(reason) => reason,
+        };
+        let engine = Engine::new(&config(Allocation::OnDemand)?)?;
+        let one_memory = Memory::new(Store::new(&engine, ()), MemoryType::new(1, None)).is_ok();
+        let (engine, allocation) = if one_memory {
+            (engine, Allocation::OnDemand)
+        } else {
+            (
+                Engine::new(&config(Allocation::OnDemandSmall)?)?,
+                Allocation::OnDemandSmall,
+            )
+        };
+        tracing::warn!(
+            allocation = allocation.as_str(),
+            reason = format!("{reason:#}"),
+            "no address space for pooled tool instances: calls are slower; raise `ulimit -v` to have the pool"
+        );
+        Ok((engine, allocation))
+    }
+}
+
+fn config(allocation: Allocation) -> Result<Config, wasmtime::Error> {
+    let mut config = Config::new();
+    config.epoch_interruption(true).max_wasm_stack(WASM_STACK);
+    // Not needed by any tool, and what is not there cannot be attacked: shared memories are not counted by the limiter.
+    config.wasm_memory64(false).wasm_tail_call(true);
+    // Naming the target keeps cranelift from looking at this machine's CPU.
+    config.target(TARGET)?;
+    for flag in CPU_FLAGS {
+        // SAFETY: the flags only name instructions of the baseline CPU; wasmtime checks that the host has each before
+        // it runs the code.
+        #[allow(unsafe_code)]
+        unsafe {
+            config.cranelift_flag_enable(flag);
+        }
+    }
+    match allocation {
+        Allocation::Pooling => config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool())),
+        Allocation::OnDemand => config.allocation_strategy(InstanceAllocationStrategy::OnDemand),
+        Allocation::OnDemandSmall => config
+            .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+            .memory_reservation(0)
+            .memory_guard_size(64 << 10)
+            .memory_reservation_for_growth(1 << 20),
+    };
+    Ok(config)
+}
+
+fn pool() -> PoolingAllocationConfig {
+    let limits = Limits::default();
+    // One more than may run at a time: loading calls describe().
+    let calls = u32::try_from(limits.calls).unwrap_or(u32::MAX).saturating_add(4);
+    let instances = u32::try_from(limits.instances).unwrap_or(u32::MAX).saturating_add(1);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(calls)
+        .total_core_instances(calls.saturating_mul(instances))
+        .total_memories(MEMORIES)
+        .total_tables(TABLES)
+        .total_stacks(calls)
+        .max_core_instances_per_component(instances)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .table_elements(usize::try_from(limits.tables).unwrap_or(usize::MAX))
+        .max_unused_warm_slots(WARM_SLOTS)
+        .linear_memory_keep_resident(WARM_MEMORY)
+        .table_keep_resident(WARM_TABLE);
+    pool
+}
+
+/// Advances the engine's epoch while calls run. Holds the engine weakly, and ends with it.
+pub(crate) struct Ticker {
+    running: AtomicUsize,
+    resting: AtomicBool,
+    thread: Thread,
+}
+
+/// A call that runs: the ticker ticks as long as there is one.
+pub(crate) struct Running(Arc<Ticker>);
+
+impl Ticker {
+    fn start(engine: &Engine) -> Result<Arc<Self>, wasmtime::Error> {
+        let engine = engine.weak();
+        let (send, receive) = std::sync::mpsc::sync_channel::<Arc<Self>>(1);
+        let handle = thread::Builder::new()
+            .name("tool-epoch".to_owned())
+            .stack_size(64 << 10)
+            .spawn(move || {
+                let Ok(ticker) = receive.recv() else { return };
+                let mut idle = 0;
+                while let Some(engine) = engine.upgrade() {
+                    engine.increment_epoch();
+                    drop(engine);
+                    idle = if ticker.running.load(Ordering::SeqCst) == 0 {
+                        idle + 1
+                    } else {
+                        0
+                    };
+                    if idle < TICKS_UNTIL_REST {
+                        thread::sleep(TICK);
+                        continue;
+                    }
+                    ticker.resting.store(true, Ordering::SeqCst);
+                    // Looked at again after the flag is up: a call that comes between the two sees the flag and unparks.
+                    if ticker.running.load(Ordering::SeqCst) == 0 {
+                        thread::park_timeout(REST);
+                    }
+                    ticker.resting.store(false, Ordering::SeqCst);
+                    idle = TICKS_UNTIL_REST;
+                }
+            })?;
+        let thread = handle.thread().clone();
+        let ticker = Arc::new(Self {
+            running: AtomicUsize::new(0),
+            resting: AtomicBool::new(false),
+            thread,
+        });
+        // The receiver is there: the thread waits for this message before anything else.
+        let _ = send.send(ticker.clone());
+        Ok(ticker)
+    }
+
+    /// Counts a call as running until the guard is dropped.
+    pub(crate) fn running(self: &Arc<Self>) -> Running {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        if self.resting.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+        Running(self.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,174 @@
+//! A plugin's manifest, `plugin.toml` (or `plugin.yaml`, `plugin.yml`): what the component is called, where it is, and
+//! what it is granted. The operator writes it; nothing in a task, a model's answer or the workspace can change it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::limits::{Amount, LimitProblem, Limits};
+
+/// The names that a manifest may have, in a plugin's folder. Exactly one is there.
+pub const FILE_NAMES: &[&str] = &["plugin.toml", "plugin.yaml", "plugin.yml"];
+
+/// A manifest is a dozen lines; what is larger is something else.
+const LARGEST: u64 = 64 << 10;
+
+/// How much of the workspace a plugin sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Workspace {
+    /// No directory is preopened.
+    #[default]
+    None,
+    Read,
+    ReadWrite,
+}
+
+/// What a plugin may do, and which component it is.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The name the model calls it by.
+    pub name: String,
+    /// The component's file name, in the same folder.
+    pub component: String,
+    pub workspace: Workspace,
+    /// Whether it may run commands.
+    pub process: bool,
+    /// `wasi:sockets` interfaces that are linked and answer every call with access-denied, for language runtimes that
+    /// import more than they use.
+    pub inert: Vec<String>,
+    /// The component's sha256 in hex, when the operator pins it.
+    pub sha256: Option<String>,
+    pub limits: Limits,
+}
+
+/// Why a manifest is refused. The file is said by the error around it.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("cannot be read: {0}")]
+    Read(#[from] std::io::Error),
+    #[error("there are {} manifests in this folder ({}); keep one", .0.len(), .0.join(", "))]
+    Several(Vec<String>),
+    #[error(
+        "is larger than {LARGEST} bytes; a manifest has name, component, workspace, process, inert, sha256 and limits"
+    )]
+    TooLarge,
+    #[error("{0}")]
+    Syntax(String),
+    #[error("name: {0:?} is no tool name; allowed are 1 to 64 characters of a-z, A-Z, 0-9, _ and -")]
+    Name(String),
+    #[error("component: {0:?} is not the name of a file in this folder, for instance \"read_file.wasm\"")]
+    Component(String),
+    #[error("inert: {0:?} cannot be inert; only interfaces of wasi:sockets can, for instance \"wasi:sockets/tcp\"")]
+    Inert(String),
+    #[error("sha256: {0:?} is no digest; allowed are 64 characters of 0-9 and a-f")]
+    Digest(String),
+    #[error("limits.{name}: {problem}")]
+    Limit { name: String, problem: LimitProblem },
+}
+
+/// The document as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    name: String,
+    component: String,
+    #[serde(default)]
+    workspace: Workspace,
+    #[serde(default)]
+    process: bool,
+    #[serde(default)]
+    inert: Vec<String>,
+    #[serde(default)]
+    sha256: Option<String>,
+    #[serde(default)]
+    limits: BTreeMap<String, Amount>,
+}
+
+/// Finds the manifest of a plugin's folder; `None` when there is none.
+pub fn find(folder: &Path) -> Result<Option<PathBuf>, ManifestError> {
+    let found: Vec<&str> = FILE_NAMES
+        .iter()
+        .copied()
+        .filter(|name| folder.join(name).is_file())
+        .collect();
+    match found.as_slice() {
+        [] => Ok(None),
+        [name] => Ok(Some(folder.join(name))),
+        names => Err(ManifestError::Several(
+            names.iter().map(|name| (*name).to_owned()).collect(),
+        )),
+    }
+}
+
+/// Reads and validates a manifest.
+pub fn read(file: &Path) -> Result<Manifest, ManifestError> {
+    if fs::metadata(file)?.len() > LARGEST {
+        return Err(ManifestError::TooLarge);
+    }
+    let text = fs::read_to_string(file)?;
+    let document = if file.extension().is_some_and(|extension| extension == "toml") {
+        toml::from_str::<Document>(&text).map_err(|error| ManifestError::Syntax(error.to_string()))?
+    } else {
+        serde_yaml::from_str::<Document>(&text).map_err(|error| ManifestError::Syntax(error.to_string()))?
+    };
+    validate(document)
+}
+
+fn validate(document: Document) -> Result<Manifest, ManifestError> {
+    if !is_tool_name(&document.name) {
+        return Err(ManifestError::Name(document.name));
+    }
+    let mut parts = Path::new(&document.component).components();
+    let is_file_name =
+        matches!(parts.next(), Some(std::path::Component::Normal(name)) if name == document.component.as_str());
+    if !is_file_name || parts.next().is_some() {
+        return Err(ManifestError::Component(document.component));
+    }
+    if let Some(other) = document.inert.iter().find(|name| !is_sockets_interface(name)) {
+        return Err(ManifestError::Inert(other.clone()));
+    }
+    let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    if let Some(digest) = document
+        .sha256
+        .as_ref()
+        .filter(|digest| digest.len() != 64 || !digest.chars().all(hex))
+    {
+        return Err(ManifestError::Digest(digest.clone()));
+    }
+    let mut limits = Limits::default();
+    for (name, amount) in &document.limits {
+        limits.set(name, amount).map_err(|problem| ManifestError::Limit {
+            name: name.clone(),
+            problem,
+        })?;
+    }
+    Ok(Manifest {
+        name: document.name,
+        component: document.component,
+        workspace: document.workspace,
+        process: document.process,
+        inert: document.inert,
+        sha256: document.sha256,
+        limits,
+    })
+}
+
+/// Whether the Messages API takes this as a tool's name.
+fn is_tool_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// `wasi:sockets`, or one of its interfaces, without a version.
+fn is_sockets_interface(name: &str) -> bool {
+    match name.strip_prefix("wasi:sockets") {
+        Some("") => true,
+        Some(rest) => rest.starts_with('/') && !rest.contains('@'),
+        None => false,
+    }
+}

@@ -1,0 +1,252 @@
+//! The plugins of a runner: found in the plugin folder, loaded side by side, and known by name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use super::engine::{Allocation, ToolEngine};
+use super::limits::Limits;
+use super::load_error::{LoadError, PluginError, Problem, ToolsError};
+use super::manifest::{self, ManifestError, Workspace};
+use super::plugin::{Folder, Plugin};
+use super::toolbox::TaskToolbox;
+use crate::sandbox::Sandbox;
+
+/// What the tool host is made of.
+pub struct HostConfig {
+    /// The folder with one folder for each plugin.
+    pub plugin_dir: PathBuf,
+    /// The folder that tools see as the workspace. It has to exist.
+    pub workspace: PathBuf,
+    /// Where tools with `process = true` start their commands.
+    pub sandbox: Arc<dyn Sandbox>,
+    /// The tools that the operator allows to tasks; `None`: all that are installed.
+    pub allowed_tools: Option<Vec<String>>,
+}
+
+/// All tools of this runner, ready to be called. Cheap to clone.
+#[derive(Clone)]
+pub struct Host(Arc<Shared>);
+
+pub(crate) struct Shared {
+    engine: ToolEngine,
+    pub(crate) plugins: BTreeMap<String, Arc<Plugin>>,
+    pub(crate) allowed: Vec<String>,
+    pub(crate) workspace: Arc<Path>,
+    pub(crate) sandbox: Arc<dyn Sandbox>,
+    pub(crate) slots: Arc<Semaphore>,
+}
+
+/// What `plue-runner plugin list` says of a plugin.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct PluginInfo {
+    pub name: String,
+    pub description: String,
+    pub folder: PathBuf,
+    /// The grant: "none", "read" or "read-write".
+    pub workspace: &'static str,
+    pub process: bool,
+    /// The interfaces that the component imports.
+    pub imports: Vec<String>,
+}
+
+impl Host {
+    /// Loads every plugin. Blocks, and may be called on any thread.
+    pub fn load(config: HostConfig) -> Result<Self, LoadError> {
+        let unusable = |error| LoadError::Workspace {
+            path: config.workspace.clone(),
+            error,
+        };
+        let workspace = config.workspace.canonicalize().map_err(unusable)?;
+        fs::read_dir(&workspace).map_err(unusable)?;
+        let plugin_dir = config.plugin_dir.canonicalize().map_err(|error| LoadError::PluginDir {
+            path: config.plugin_dir.clone(),
+            error,
+        })?;
+        if plugin_dir.starts_with(&workspace) || workspace.starts_with(&plugin_dir) {
+            return Err(LoadError::NotApart {
+                plugins: plugin_dir,
+                workspace,
+            });
+        }
+        let (engine, plugins) = load_all(&plugin_dir)?;
+        let installed: Vec<String> = plugins.keys().cloned().collect();
+        let allowed = config.allowed_tools.unwrap_or_else(|| installed.clone());
+        let names: Vec<String> = allowed
+            .iter()
+            .filter(|name| !plugins.contains_key(*name))
+            .cloned()
+            .collect();
+        if !names.is_empty() {
+            return Err(LoadError::Missing { names, installed });
+        }
+        Ok(Self(Arc::new(Shared {
+            engine,
+            plugins,
+            allowed,
+            // As the operator wrote it: this is the name by which the model knows it.
+            workspace: Arc::from(config.workspace),
+            sandbox: config.sandbox,
+            slots: Arc::new(Semaphore::new(Limits::default().calls as usize)),
+        })))
+    }
+
+    /// The installed tools, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.0.plugins.keys().cloned().collect()
+    }
+
+    /// The tools that the operator allows.
+    pub fn allowed(&self) -> &[String] {
+        &self.0.allowed
+    }
+
+    /// Where the memory of tools comes from on this machine.
+    pub fn allocation(&self) -> Allocation {
+        self.0.engine.allocation
+    }
+
+    /// The tools of one task, in the order in which the task names them.
+    pub fn toolbox(&self, allowed: &[String]) -> Result<TaskToolbox, ToolsError> {
+        TaskToolbox::new(self.0.clone(), allowed)
+    }
+
+    /// What is installed, for people.
+    pub fn plugins(&self) -> Vec<PluginInfo> {
+        self.0.plugins.values().map(|plugin| info(plugin)).collect()
+    }
+}
+
+/// Loads the plugins of a folder without a workspace, to see whether they load and what they are.
+pub fn list_plugins(plugin_dir: &Path) -> Result<Vec<PluginInfo>, LoadError> {
+    let (_engine, plugins) = load_all(plugin_dir)?;
+    Ok(plugins.values().map(|plugin| info(plugin)).collect())
+}
+
+/// Makes the ahead-of-time form of every plugin in a folder, and gives the files. Takes the right to write the folders
+/// away from group and others: compiled code is only loaded from where nobody else can put it.
+pub fn compile_plugins(plugin_dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let engine = ToolEngine::new().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+    let compiled = in_parallel(find_folders(plugin_dir)?, |file| {
+        Folder::read(file)?.compile(&engine.engine)
+    })?;
+    Ok(compiled)
+}
+
+fn info(plugin: &Plugin) -> PluginInfo {
+    let manifest = &plugin.prepared.manifest;
+    PluginInfo {
+        name: manifest.name.clone(),
+        description: plugin.definition.description.clone(),
+        folder: plugin.file.parent().unwrap_or(Path::new(".")).to_owned(),
+        workspace: match manifest.workspace {
+            Workspace::None => "none",
+            Workspace::Read => "read",
+            Workspace::ReadWrite => "read-write",
+        },
+        process: manifest.process,
+        imports: plugin.imports.clone(),
+    }
+}
+
+fn load_all(plugin_dir: &Path) -> Result<(ToolEngine, BTreeMap<String, Arc<Plugin>>), LoadError> {
+    let files = find_folders(plugin_dir)?;
+    let engine = ToolEngine::new().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+    let loaded = in_parallel(files, |file| Folder::read(file)?.load(&engine))?;
+    let mut plugins: BTreeMap<String, Arc<Plugin>> = BTreeMap::new();
+    for plugin in loaded {
+        let name = plugin.prepared.manifest.name.clone();
+        if let Some(first) = plugins.get(&name) {
+            let problem = Problem::Duplicate {
+                name,
+                other: first.file.clone(),
+            };
+            return Err(LoadError::Plugins(vec![PluginError {
+                file: plugin.file,
+                problem,
+            }]));
+        }
+        plugins.insert(name, Arc::new(plugin));
+    }
+    Ok((engine, plugins))
+}
+
+/// The manifests of the plugin folder, sorted, so that messages do not depend on the file system.
+fn find_folders(plugin_dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let unreadable = |error| LoadError::PluginDir {
+        path: plugin_dir.to_owned(),
+        error,
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(plugin_dir).map_err(unreadable)? {
+        let folder = entry.map_err(unreadable)?.path();
+        if !folder.is_dir() {
+            continue;
+        }
+        match manifest::find(&folder) {
+            Ok(Some(file)) => files.push(file),
+            Ok(None) => tracing::warn!(folder = %folder.display(), "no plugin.toml in this folder; it is not a plugin"),
+            Err(error) => return Err(LoadError::Plugins(vec![several(folder, error)])),
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn several(folder: PathBuf, error: ManifestError) -> PluginError {
+    PluginError {
+        file: folder,
+        problem: error.into(),
+    }
+}
+
+/// Does the work for each file on as many threads as there are processors, and gives all results or all errors.
+fn in_parallel<T: Send>(
+    files: Vec<PathBuf>,
+    work: impl Fn(PathBuf) -> Result<T, PluginError> + Sync,
+) -> Result<Vec<T>, LoadError> {
+    let count = files.len();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count);
+    let queue = Mutex::new(files.iter().cloned().enumerate());
+    let done: Mutex<Vec<(usize, Result<T, PluginError>)>> = Mutex::new(Vec::with_capacity(count));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    while let Some((index, file)) = next() {
+                        let result = work(file);
+                        done.lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push((index, result));
+                    }
+                })
+            })
+            .collect();
+        // A panic is joined here, so that it does not go on in the scope; its plugin is missed below.
+        workers.into_iter().for_each(|worker| drop(worker.join()));
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    let mut results = Vec::with_capacity(count);
+    let mut errors = Vec::new();
+    let mut finished = done.into_iter().peekable();
+    for (index, file) in files.into_iter().enumerate() {
+        match finished.next_if(|(done, _)| *done == index) {
+            Some((_, Ok(result))) => results.push(result),
+            Some((_, Err(error))) => errors.push(error),
+            None => errors.push(PluginError {
+                file,
+                problem: Problem::Panicked,
+            }),
+        }
+    }
+    if errors.is_empty() {
+        Ok(results)
+    } else {
+        Err(LoadError::Plugins(errors))
+    }
+}

@@ -30,6 +30,7 @@ fn events_are_framed_as_the_standard_says() {
         ("event: e\nevent: f\ndata: a\n\n", &[("f", "a")]),
         ("data: a\ndata: b\ndata\ndata:\n\n", &[("", "a\nb\n\n")]),
         ("data\n\n", &[("", "")]),
+        ("event: e\r\ndata: a\r\ndata: b\r\n\r\n", &[("e", "a\nb")]),
         (": comment\ndata: a\n:\n\n", &[("", "a")]),
         ("event: e\n\ndata: a\n\n", &[("", "a")]),
         ("id: 1\nretry: 2\nnonsense\nno: thing\ndata: a\n\n", &[("", "a")]),

@@ -12,12 +12,11 @@ use url::Url;
 use super::api_error::{ApiError, retry_after};
 use super::decoder::{DecodeError, TurnDecoder};
 use super::{Conversation, Model, ModelError, TurnEvent};
+use crate::http;
+use crate::secret::Secret;
 
 /// The version of the API that this client speaks.
 pub const API_VERSION: &str = "2026-10-21";
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The longest wait of our own choice between two attempts; a server may ask for more.
 const MAX_BACKOFF: Duration = Duration::from_secs(8);
@@ -40,11 +39,11 @@ pub enum AuthStyle {
 }
 
 /// What a [`MessagesClient`] needs to know.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// The API or a gateway that speaks it; `/v1/messages` is added to its path.
     pub base_url: Url,
-    pub api_key: String,
+    pub api_key: Secret,
     pub auth_style: AuthStyle,
     /// Sent as `X-Request-ID`.
     pub request_id: Option<String>,
@@ -58,32 +57,16 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     /// The API's rules: 4 attempts after the first, from 0.5 s, and 120 s of silence.
-    pub fn new(base_url: Url, api_key: String) -> Self {
+    pub fn new(base_url: Url, api_key: impl Into<String>) -> Self {
         Self {
             base_url,
-            api_key,
+            api_key: Secret::new(api_key),
             auth_style: AuthStyle::default(),
             request_id: None,
             idle_timeout: Duration::from_secs(120),
             max_retries: 4,
             retry_base: Duration::from_millis(500),
         }
-    }
-}
-
-impl fmt::Debug for ClientConfig {
-    /// Everything but the key.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("ClientConfig")
-            .field("base_url", &self.base_url.as_str())
-            .field("api_key", &"***")
-            .field("auth_style", &self.auth_style)
-            .field("request_id", &self.request_id)
-            .field("idle_timeout", &self.idle_timeout)
-            .field("max_retries", &self.max_retries)
-            .field("retry_base", &self.retry_base)
-            .finish()
     }
 }
 
@@ -127,21 +110,17 @@ impl MessagesClient {
         let mut endpoint = base.clone();
         endpoint.set_path(&format!("{}/v1/messages", base.path().trim_end_matches('/')));
 
-        // Another part of the process may have installed it already: that is the only failure, and no harm.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("plue-runner/", env!("CARGO_PKG_VERSION")))
+        let mut builder = http::client_builder()
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(config.idle_timeout)
-            .tcp_keepalive(TCP_KEEPALIVE);
+            .read_timeout(config.idle_timeout);
         if base.scheme() == "http" {
             // Reading the CA certificates costs milliseconds of the start, and fails where none are installed. An http
             // client that follows no redirects never needs them.
             builder = builder.tls_certs_only([]);
         }
-        let http = builder.build().map_err(|error| ClientError::Http(causes(&error)))?;
+        let http = builder
+            .build()
+            .map_err(|error| ClientError::Http(http::describe(&error)))?;
         Ok(Self {
             http,
             endpoint,
@@ -211,7 +190,7 @@ impl MessagesClient {
                 self.config.idle_timeout.as_secs_f32()
             )
         } else {
-            format!("{what}: {}", causes(&error.without_url()))
+            format!("{what}: {}", http::describe(&error.without_url()))
         };
         let host = self.endpoint.origin().ascii_serialization();
         Failure {
@@ -230,13 +209,12 @@ impl MessagesClient {
             .retry_base
             .saturating_mul(2_u32.saturating_pow(retry))
             .min(MAX_BACKOFF);
-        let random = getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX));
-        full.mul_f64(1.0 - 0.25 * random)
+        full.mul_f64(1.0 - 0.25 * http::random_fraction())
     }
 
     /// Takes the key out of a text, in case the other side repeated it.
     fn without_key(&self, text: String) -> String {
-        text.replace(&self.config.api_key, "***")
+        text.replace(self.config.api_key.expose(), "***")
     }
 }
 
@@ -426,10 +404,13 @@ fn headers(config: &ClientConfig) -> Result<HeaderMap, ClientError> {
         HeaderValue::from_static(API_VERSION),
     );
     let (name, value) = match config.auth_style {
-        AuthStyle::XApiKey => (HeaderName::from_static("x-api-key"), config.api_key.clone()),
-        AuthStyle::Bearer => (reqwest::header::AUTHORIZATION, format!("Bearer {}", config.api_key)),
+        AuthStyle::XApiKey => (HeaderName::from_static("x-api-key"), config.api_key.expose().to_owned()),
+        AuthStyle::Bearer => (
+            reqwest::header::AUTHORIZATION,
+            format!("Bearer {}", config.api_key.expose()),
+        ),
     };
-    if config.api_key.is_empty() || !config.api_key.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if config.api_key.expose().is_empty() || !config.api_key.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ClientError::ApiKey);
     }
     let mut value = HeaderValue::try_from(value).map_err(|_| ClientError::ApiKey)?;
@@ -449,15 +430,4 @@ fn request_id(response: &reqwest::Response) -> Option<String> {
         .get("request-id")
         .and_then(|id| id.to_str().ok())
         .map(str::to_owned)
-}
-
-/// An error with everything that caused it, on one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    text
 }

@@ -122,7 +122,7 @@ impl Framer {
                     }
                 }
             } else {
-                self.add_field(line)?;
+                self.add_field(line);
             }
         }
         Ok(None)
@@ -158,7 +158,7 @@ impl Framer {
         Ok(Some(line))
     }
 
-    fn add_field(&mut self, mut line: Bytes) -> Result<(), FramingError> {
+    fn add_field(&mut self, mut line: Bytes) {
         let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
         let name = line.split_to(colon);
         if !line.is_empty() {
@@ -168,18 +168,14 @@ impl Framer {
             line.advance(1);
         }
         match name.as_ref() {
-            b"data" => {
-                // One more than the value, for the newline: a million empty lines count too.
-                self.check_event_size(line.len() + 1)?;
-                self.data.add(line);
-            }
+            b"data" => self.data.add(line),
             b"event" => self.event = line,
             // A comment (no name), `id`, `retry`, or what a later standard adds.
             _ => {}
         }
-        Ok(())
     }
 
+    /// Whether the event may have so many bytes more. Every line is checked before it is kept.
     fn check_event_size(&self, more: usize) -> Result<(), FramingError> {
         if self.event.len() + self.data.len() + more > MAX_EVENT_BYTES {
             return Err(FramingError::EventTooLarge);

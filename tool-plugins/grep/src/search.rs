@@ -1,0 +1,260 @@
+//! Searching one file: a small one as a slice in memory, a large one as a stream.
+
+use std::cell::Cell;
+use std::fmt::Display;
+use std::io;
+
+use grep_matcher::{LineTerminator, Matcher};
+use grep_regex::{RegexMatcher, RegexMatcherBuilder};
+use grep_searcher::{Searcher, SearcherBuilder, Sink, SinkMatch};
+use plue_tool::{File, READ_SIZE};
+
+use crate::deadline::Deadline;
+use crate::report::Report;
+
+/// Up to this size, in bytes, a file is searched in one piece. ripgrep's memory for a line is of the same order.
+pub const MAX_SLICE: u64 = 4 * 1024 * 1024;
+
+/// Longest line of a larger file, in bytes. A sparse file of a terabyte is one line, too.
+const MAX_LINE: usize = 8 * 1024 * 1024;
+
+/// Most memory that the compiled expression, and the automata made from it while it runs, may each take, in bytes.
+const MAX_REGEX: usize = 16 * 1024 * 1024;
+
+/// An expression, ready to search file after file.
+pub struct Search {
+    matcher: RegexMatcher,
+    searcher: Searcher,
+}
+
+/// How the search of a file ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done with it; go on with the next.
+    Done,
+    /// The report is full.
+    Full,
+    /// The time is up.
+    Late,
+    /// It could not be read to its end.
+    Unreadable(String),
+}
+
+impl Search {
+    /// Lines are what matches; `^` and `$` are the ends of a line, in files with CR LF too.
+    pub fn new(pattern: &str, ignore_case: bool) -> Result<Self, String> {
+        // The matcher puts a group around the pattern: `a)(b` would pass, and errors would point into that group.
+        regex_syntax::ast::parse::Parser::new()
+            .parse(pattern)
+            .map_err(|error| invalid(&error))?;
+        let matcher = RegexMatcherBuilder::new()
+            .case_insensitive(ignore_case)
+            .multi_line(true)
+            .crlf(true)
+            .size_limit(MAX_REGEX)
+            .dfa_size_limit(MAX_REGEX)
+            .build(pattern)
+            .map_err(|error| invalid(&error))?;
+        let searcher = SearcherBuilder::new()
+            .line_terminator(LineTerminator::crlf())
+            .line_number(true)
+            .heap_limit(Some(MAX_LINE))
+            .build();
+        Ok(Self { matcher, searcher })
+    }
+
+    /// Searches the content of a file.
+    pub fn slice(&mut self, path: &str, content: &[u8], report: &mut Report) -> Outcome {
+        let is_binary = || !is_utf16(content) && memchr::memchr(0, content).is_some();
+        let mut sink = Lines {
+            matcher: &self.matcher,
+            path,
+            report,
+            is_binary,
+            first: true,
+        };
+        match self.searcher.search_slice(&self.matcher, content, &mut sink) {
+            Ok(()) if report.cut => Outcome::Full,
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::Unreadable(error.to_string()),
+        }
+    }
+
+    /// Searches a file piece by piece.
+    pub fn stream(&mut self, path: &str, file: &File, report: &mut Report, deadline: &Deadline) -> Outcome {
+        let state = StreamState::default();
+        let reader = Pieces {
+            file,
+            deadline,
+            state: &state,
+            offset: 0,
+            piece: Vec::new(),
+            taken: 0,
+        };
+        let is_binary = || state.binary.get();
+        let mut sink = Lines {
+            matcher: &self.matcher,
+            path,
+            report,
+            is_binary,
+            first: true,
+        };
+        match self.searcher.search_reader(&self.matcher, reader, &mut sink) {
+            Ok(()) if report.cut => Outcome::Full,
+            Ok(()) => Outcome::Done,
+            Err(_) if state.late.get() => Outcome::Late,
+            Err(error) => Outcome::Unreadable(error.to_string()),
+        }
+    }
+}
+
+fn invalid(error: &dyn Display) -> String {
+    format!("The pattern is not a valid regular expression: {error}")
+}
+
+/// UTF-16 with a byte order mark is text, and the searcher reads it as such, though it is full of NULs.
+fn is_utf16(content: &[u8]) -> bool {
+    content.starts_with(b"\xff\xfe") || content.starts_with(b"\xfe\xff")
+}
+
+/// Puts the lines that match into the report; of a binary file, only that it matches.
+struct Lines<'a, IsBinary> {
+    matcher: &'a RegexMatcher,
+    path: &'a str,
+    report: &'a mut Report,
+    is_binary: IsBinary,
+    /// No line of this file matched so far.
+    first: bool,
+}
+
+impl<IsBinary: Fn() -> bool> Sink for Lines<'_, IsBinary> {
+    type Error = io::Error;
+
+    fn matched(&mut self, _searcher: &Searcher, found: &SinkMatch<'_>) -> Result<bool, io::Error> {
+        if std::mem::take(&mut self.first) && (self.is_binary)() {
+            self.report.binary(self.path);
+            return Ok(false);
+        }
+        let line = found.bytes();
+        let at = || {
+            self.matcher
+                .find(line)
+                .ok()
+                .flatten()
+                .map_or(0..0, |at| at.start()..at.end())
+        };
+        Ok(self.report.line(self.path, found.line_number().unwrap_or(0), line, at))
+    }
+}
+
+/// What the reader of a stream found out.
+#[derive(Default)]
+struct StreamState {
+    binary: Cell<bool>,
+    late: Cell<bool>,
+}
+
+/// A file as a stream of pieces.
+struct Pieces<'a> {
+    file: &'a File,
+    deadline: &'a Deadline<'a>,
+    state: &'a StreamState,
+    offset: u64,
+    piece: Vec<u8>,
+    /// How much of the piece was handed out.
+    taken: usize,
+}
+
+impl io::Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.piece.len() {
+            // Asking for the time at every sixteenth piece costs nothing and keeps the end in sight.
+            if (self.offset / READ_SIZE).is_multiple_of(16) && self.deadline.is_over() {
+                self.state.late.set(true);
+                return Err(io::Error::other("the time is up"));
+            }
+            self.piece = self
+                .file
+                .read(self.offset)
+                .map_err(|error| io::Error::other(error.to_string()))?;
+            self.taken = 0;
+            if memchr::memchr(0, &self.piece).is_some() && !(self.offset == 0 && is_utf16(&self.piece)) {
+                self.state.binary.set(true);
+            }
+            self.offset += self.piece.len() as u64;
+        }
+        let length = buffer.len().min(self.piece.len() - self.taken);
+        buffer[..length].copy_from_slice(&self.piece[self.taken..self.taken + length]);
+        self.taken += length;
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search(pattern: &str, ignore_case: bool, content: &[u8]) -> Result<String, String> {
+        let mut report = Report::new(100);
+        let outcome = Search::new(pattern, ignore_case)?.slice("f", content, &mut report);
+        assert_eq!(outcome, Outcome::Done);
+        Ok(report.text)
+    }
+
+    #[test]
+    fn a_pattern_finds_the_lines_that_grep_would() {
+        for (pattern, content, found) in [
+            ("b", "a\nb\nabc\n", "f:2:b\nf:3:abc\n"),
+            ("", "a\n\nb", "f:1:a\nf:2:\nf:3:b\n"),
+            ("^$", "a\n\nb\n", "f:2:\n"),
+            ("a$", "a\r\nab\r\nba\n", "f:1:a\nf:3:ba\n"),
+            ("^a.c$", "abc\nabcd\n", "f:1:abc\n"),
+            ("-x", "run -x\n", "f:1:run -x\n"),
+            ("--", "--\n", "f:1:--\n"),
+            ("a.b", "a\nb\n", ""),
+            (r"\bfn\b", "fn x\nfnx\n", "f:1:fn x\n"),
+            ("ä", "ÄÖ\nä\n", "f:2:ä\n"),
+            (r"\s", "a b\nab\n", "f:1:a b\n"),
+            ("x", "", ""),
+        ] {
+            assert_eq!(
+                search(pattern, false, content.as_bytes()),
+                Ok(found.to_owned()),
+                "{pattern:?} in {content:?}"
+            );
+        }
+        assert_eq!(search("ä", true, "ÄÖ\n".as_bytes()), Ok("f:1:ÄÖ\n".to_owned()));
+        assert_eq!(search("caf.", false, b"caf\xe9\n"), Ok(String::new()));
+        assert_eq!(search("caf", false, b"caf\xe9\n"), Ok("f:1:caf\u{fffd}\n".to_owned()));
+    }
+
+    #[test]
+    fn a_binary_file_is_named_and_not_shown() {
+        assert_eq!(
+            search("b", false, b"a\nb\n\0\nb\n"),
+            Ok("Binary file f matches\n".to_owned())
+        );
+        assert_eq!(search("x", false, b"a\nb\n\0\n"), Ok(String::new()));
+        assert_eq!(search("b", false, b"\xff\xfea\0\n\0b\0\n\0"), Ok("f:2:b\n".to_owned()));
+    }
+
+    #[test]
+    fn a_pattern_that_is_no_expression_is_explained() {
+        for (pattern, reason) in [
+            ("(", "unclosed group"),
+            ("[a", "unclosed character class"),
+            ("*", "repetition operator missing expression"),
+            (r"\", "incomplete escape sequence"),
+            ("a)(b", "unopened group"),
+            ("a\nb", "not allowed in a regex"),
+            (r"(?=a)", "look-around"),
+            (r"\w{1000}{1000}", "size limit"),
+        ] {
+            let refused = Search::new(pattern, false).err();
+            assert!(
+                refused.as_ref().is_some_and(|error| error.contains(reason)),
+                "{pattern}: {refused:?}"
+            );
+        }
+    }
+}

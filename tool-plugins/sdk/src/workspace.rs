@@ -1,0 +1,215 @@
+//! The workspace: the only folder that a tool can see.
+
+use wasip2::filesystem::types::{Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, PathFlags};
+use wasip2::io::streams::StreamError;
+
+use crate::error::{is_folder, is_special, refused};
+use crate::{File, Folder, ToolError, WorkspacePath, bindings};
+
+/// Where the workspace is when the runner does not say.
+const DEFAULT_ROOT: &str = "/workspace";
+
+/// The runner's word for where the workspace is (`wit/tool.wit`).
+const ROOT_VARIABLE: &str = "PLUE_WORKSPACE";
+
+/// What one write to a stream may carry without asking, in bytes (`wasi:io/streams`).
+const WRITE_SIZE: usize = 4096;
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    File,
+    Folder,
+    Link,
+    /// A FIFO, a socket, a device: never to be opened.
+    Special,
+}
+
+impl FileKind {
+    pub(crate) fn of(kind: DescriptorType) -> Self {
+        match kind {
+            DescriptorType::RegularFile => Self::File,
+            DescriptorType::Directory => Self::Folder,
+            DescriptorType::SymbolicLink => Self::Link,
+            _ => Self::Special,
+        }
+    }
+}
+
+/// What is known of a path without opening it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stat {
+    pub kind: FileKind,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// The workspace, through the descriptor that the runner granted. `wasi:filesystem` is used directly, every path
+/// relative to that descriptor: the standard library would look for the right preopen, and stat, on each call.
+pub struct Workspace {
+    root: Descriptor,
+}
+
+impl Workspace {
+    pub(crate) fn open() -> Result<Self, ToolError> {
+        match wasip2::filesystem::preopens::get_directories().into_iter().next() {
+            Some((root, _name)) => Ok(Self { root }),
+            None => Err(ToolError::Denied("This tool was not given the workspace.".into())),
+        }
+    }
+
+    /// Takes a path that the model wrote. See [`WorkspacePath::new`].
+    ///
+    /// # Errors
+    /// `invalid-input` or `denied`.
+    pub fn path(&self, path: &str) -> Result<WorkspacePath, ToolError> {
+        // Only an absolute path asks where the workspace is.
+        if !path.starts_with('/') {
+            return WorkspacePath::new(path, DEFAULT_ROOT);
+        }
+        let variables = wasip2::cli::environment::get_environment();
+        let root = variables
+            .iter()
+            .find(|(name, _)| name == ROOT_VARIABLE)
+            .map(|(_, root)| root.as_str());
+        WorkspacePath::new(path, root.unwrap_or(DEFAULT_ROOT))
+    }
+
+    /// What is at the path, links followed.
+    ///
+    /// # Errors
+    /// `not-found`, or `denied` when it leads out of the workspace.
+    pub fn stat(&self, path: &WorkspacePath) -> Result<Stat, ToolError> {
+        let stat = self
+            .root
+            .stat_at(PathFlags::SYMLINK_FOLLOW, path.for_open())
+            .map_err(|code| refused(code, "look at", path))?;
+        let kind = FileKind::of(stat.type_);
+        if path.is_folder_only() && kind != FileKind::Folder {
+            return Err(refused(ErrorCode::NotDirectory, "look at", path));
+        }
+        Ok(Stat { kind, size: stat.size })
+    }
+
+    /// Opens a regular file for reading. It looks first: opening a FIFO waits for a writer, and a device may do
+    /// anything.
+    ///
+    /// # Errors
+    /// `not-found`, `denied`, or `invalid-input` for a folder.
+    pub fn open_file(&self, path: &WorkspacePath) -> Result<File, ToolError> {
+        let stat = self.stat(path)?;
+        only_a_file(stat.kind, path)?;
+        let descriptor = self
+            .root
+            .open_at(
+                PathFlags::SYMLINK_FOLLOW,
+                path.for_open(),
+                OpenFlags::empty(),
+                DescriptorFlags::READ,
+            )
+            .map_err(|code| refused(code, "read", path))?;
+        Ok(File::new(descriptor, path.to_string(), stat.size))
+    }
+
+    /// Opens a folder.
+    ///
+    /// # Errors
+    /// `not-found` or `denied`; `invalid-input` when it is no folder.
+    pub fn open_folder(&self, path: &WorkspacePath) -> Result<Folder, ToolError> {
+        let opened = self.root.open_at(
+            PathFlags::SYMLINK_FOLLOW,
+            path.for_open(),
+            OpenFlags::DIRECTORY,
+            DescriptorFlags::READ,
+        );
+        match opened {
+            Ok(descriptor) => Ok(Folder::new(descriptor)),
+            Err(ErrorCode::NotDirectory) if self.stat(path).is_ok() => {
+                Err(ToolError::InvalidInput(format!("{path} is not a folder.")))
+            }
+            Err(code) => Err(refused(code, "open", path)),
+        }
+    }
+
+    /// Creates the folders that the path lies in, as far as they do not exist.
+    ///
+    /// # Errors
+    /// `not-found` when a part of the path is a file; `denied`.
+    pub fn create_parents(&self, path: &WorkspacePath) -> Result<(), ToolError> {
+        let path = path.as_str();
+        for (end, _) in path.match_indices('/') {
+            let folder = WorkspacePath::new(&path[..end], DEFAULT_ROOT)?;
+            match self.root.create_directory_at(folder.for_open()) {
+                Ok(()) | Err(ErrorCode::Exist) => {}
+                Err(code) => {
+                    // Where `..` or a link is the answer to "create", it may still be a folder that is there.
+                    if !self.stat(&folder).is_ok_and(|stat| stat.kind == FileKind::Folder) {
+                        return Err(refused(code, "create", &folder));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a file new content, all at once; creates it when it is not there. Its permissions stay. The folder must
+    /// exist. Needs a manifest that grants `read-write`.
+    ///
+    /// # Errors
+    /// `not-found`, `denied`, `failed`; `invalid-input` for a folder.
+    pub fn replace_file(&self, path: &WorkspacePath, content: &[u8]) -> Result<(), ToolError> {
+        self.only_a_file_to_write(path)?;
+        bindings::plue::tool::workspace::replace_file(path.for_open(), content)
+    }
+
+    /// Adds to the end of a file, also when another does so at the same time; creates it when it is not there. The
+    /// folder must exist. Needs a manifest that grants `read-write`.
+    ///
+    /// # Errors
+    /// `not-found`, `denied`, `failed`; `invalid-input` for a folder.
+    pub fn append_file(&self, path: &WorkspacePath, content: &[u8]) -> Result<(), ToolError> {
+        self.only_a_file_to_write(path)?;
+        let descriptor = self
+            .root
+            .open_at(
+                PathFlags::SYMLINK_FOLLOW,
+                path.for_open(),
+                OpenFlags::CREATE,
+                DescriptorFlags::WRITE,
+            )
+            .map_err(|code| refused(code, "write", path))?;
+        let stream = descriptor
+            .append_via_stream()
+            .map_err(|code| refused(code, "write", path))?;
+        for piece in content.chunks(WRITE_SIZE) {
+            stream.blocking_write_and_flush(piece).map_err(|error| match error {
+                StreamError::Closed => ToolError::Failed(format!("Cannot write {path}: it was closed.")),
+                StreamError::LastOperationFailed(error) => {
+                    let code = wasip2::filesystem::types::filesystem_error_code(&error).unwrap_or(ErrorCode::Io);
+                    refused(code, "write", path)
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what is there and no regular file. Nothing there is fine.
+    fn only_a_file_to_write(&self, path: &WorkspacePath) -> Result<(), ToolError> {
+        if path.is_folder_only() || path.as_str().is_empty() {
+            return Err(is_folder(path));
+        }
+        match self.stat(path) {
+            Ok(stat) => only_a_file(stat.kind, path),
+            Err(ToolError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn only_a_file(kind: FileKind, path: &WorkspacePath) -> Result<(), ToolError> {
+    match kind {
+        FileKind::File => Ok(()),
+        FileKind::Folder => Err(is_folder(path)),
+        FileKind::Link | FileKind::Special => Err(is_special(path)),
+    }
+}

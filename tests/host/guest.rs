@@ -89,7 +89,7 @@ impl Guest {
 
     /// The component.
     pub fn wasm(&self) -> Vec<u8> {
-        wat::parse_str(self.text()).unwrap_or_else(|error| panic!("{error}\n{}", self.text()))
+        wat::parse_str(self.text()).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn text(&self) -> String {
@@ -103,7 +103,7 @@ impl Guest {
                 let (definition, kind) = match function {
                     Function::Lowered(instance, function, kind) => (
                         format!(
-                            "(canon lower (func ${instance} \"{function}\") (memory $memory) (realloc (func $realloc)))"
+                            "(canon lower (func ${instance} \"{function}\") (memory $memory) (realloc (core func $realloc)))"
                         ),
                         *kind,
                     ),
@@ -181,9 +181,9 @@ impl Guest {
   (core instance $host {with})
   (core instance $main (instantiate $main (with "libc" (instance $libc)) (with "host" (instance $host))))
   (func $describe (result $definition)
-    (canon lift (core func $main "describe") (memory $memory) (realloc (func $realloc))))
+    (canon lift (core func $main "describe") (memory $memory) (realloc (core func $realloc))))
   (func $call (param "input" string) (result (result $output (error $error)))
-    (canon lift (core func $main "call") (memory $memory) (realloc (func $realloc))))
+    (canon lift (core func $main "call") (memory $memory) (realloc (core func $realloc))))
   (instance $plugin (export "describe" (func $describe)) (export "call" (func $call)))
   (export "plue:tool/plugin@{version}" (instance $plugin))
   {more}
@@ -412,3 +412,17 @@ pub fn unknown_import(interface: &'static str) -> Import {
         functions: &[],
     }
 }
+
+/// `replace` gives a file new content; its result comes through a pointer.
+pub const WORKSPACE: Import = Import {
+    text: r#"(alias export $types "tool-error" (type $tool-error))
+    (import "plue:tool/workspace@1.0.0" (instance $workspace
+      (alias outer 1 $tool-error (type $tool-error'))
+      (export "tool-error" (type $tool-error (eq $tool-error')))
+      (export "replace-file" (func (param "path" string) (param "content" (list u8))
+        (result (result (error $tool-error)))))))"#,
+    functions: &[(
+        "replace",
+        Function::Lowered("workspace", "replace-file", "(param i32 i32 i32 i32 i32)"),
+    )],
+};

@@ -8,7 +8,7 @@ use plue_runner::tools::ToolErrorCode as Code;
 use plue_runner::tools::{LiveOutput, Toolbox, limits};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{Fixture, call, expect, expect_good};
+use crate::fixture::{Fixture, call, expect_good};
 use crate::guest::{
     CLOCK, FILES, Guest, Import, OWN_RESOURCE, PROCESS, PROGRESS, RANDOM, RESULT, SCRATCH, answers, forever,
     grow_memory,
@@ -111,7 +111,7 @@ fn cases() -> Vec<Case> {
             bad(&grow_memory(4096)),
             never,
             Code::LimitMemory,
-            "and 268697600 bytes used",
+            "and 262400 KiB used",
         ),
         case(
             "two memories, each under the limit",
@@ -136,7 +136,7 @@ fn cases() -> Vec<Case> {
         ),
         case(
             "a result that is too long",
-            bad(&(grow_memory(40) + &answers("(i32.const 0)", "(i32.const 2000000)"))),
+            bad(&(grow_memory(40) + &answers("(i32.const 300000)", "(i32.const 2000000)"))),
             never,
             Code::LimitOutput,
             "`output` is 1 MiB",
@@ -152,7 +152,7 @@ fn cases() -> Vec<Case> {
             "an error message that is too long",
             bad(&format!(
                 "{} (i32.store8 (i32.const {RESULT}) (i32.const 1)) (i32.store8 (i32.const {}) (i32.const 7))
-                 (i32.store (i32.const {}) (i32.const 0)) (i32.store (i32.const {}) (i32.const 2000000))",
+                 (i32.store (i32.const {}) (i32.const 300000)) (i32.store (i32.const {}) (i32.const 2000000))",
                 grow_memory(40),
                 RESULT + 8,
                 RESULT + 12,
@@ -299,21 +299,43 @@ async fn a_cancelled_call_ends_after_its_grace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_blocks_its_thread_is_given_up() {
+async fn a_call_that_blocks_in_the_kernel_is_interrupted() {
     // Opening a FIFO that nobody writes blocks in the kernel, where no interruption of the component reaches.
     let mut guest = opens(1, false);
     guest.call = guest
         .call
         .replace("0x2e", "0x66")
         .replace("(i32.const 2) (i32.const 1)", "(i32.const 0) (i32.const 1)");
+    guest.call = guest
+        .call
+        .replace("(then unreachable)", "(then (loop $for_ever (br $for_ever)))");
     let fixture = Fixture::with(&guest, "workspace = \"read\"\nlimits.deadline = 0.2");
     let fifo = fixture.workspace().join("f");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    // More often than there are slots: no thread is lost. When the runtime of this test ends, it waits for all.
     let toolbox = fixture.toolbox();
-    let outcome = expect(&toolbox, "bad", Code::Timeout).await;
-    // Lets the thread go, so that the test's runtime can end.
-    let _writer = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    let calls = (0..20).map(|_| call(&toolbox, "bad", "{}"));
+    for outcome in futures::future::join_all(calls).await {
+        assert_eq!(outcome.error, Some(Code::Timeout), "{}", outcome.text);
+    }
+    expect_good(&toolbox).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_thread_cannot_be_interrupted_is_given_up() {
+    let shows = with(PROGRESS, "(call $show (local.get $input) (local.get $length))");
+    let toolbox = Fixture::with(&shows, "limits.deadline = 0.2").toolbox();
+    // Whoever takes the live output does not come back: it stands for a file system that never answers.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let stuck: LiveOutput = Arc::new(move |_| {
+        let _ = released.lock().unwrap().recv();
+    });
+    let outcome = toolbox.call("bad", "{}", stuck, CancellationToken::new()).await;
+    assert_eq!(outcome.error, Some(Code::Timeout), "{}", outcome.text);
     assert!(outcome.text.contains("given up"), "{}", outcome.text);
+    expect_good(&toolbox).await;
+    drop(release);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -347,20 +369,27 @@ fn too_many_instances_are_refused_when_the_plugin_is_loaded() {
 
 #[test]
 fn loops_in_describe_and_in_the_start_function_are_ended_when_the_plugin_is_loaded() {
-    let describe = Guest {
-        describe: forever(""),
-        ..bad("")
-    };
-    let start = Guest {
-        items: format!("(func $start {}) (start $start)", forever("")),
-        ..bad("")
-    };
-    for guest in [describe, start] {
-        let refusal = Fixture::with(&guest, "").refusal();
-        assert!(
-            refusal.contains("describe() failed with timeout") && refusal.contains("5 s"),
-            "{refusal}"
-        );
+    let fixture = Fixture::new();
+    fixture.install(
+        &Guest {
+            describe: forever(""),
+            ..Guest::good("one")
+        },
+        "",
+    );
+    let start = format!("(func $start {}) (start $start)", forever(""));
+    fixture.install(
+        &Guest {
+            items: start,
+            ..Guest::good("two")
+        },
+        "",
+    );
+    let refusal = fixture.refusal();
+    for name in ["one", "two"] {
+        let says =
+            format!("{name}/tool.wasm: describe() failed with timeout: the call was ended: limit `deadline` is 5 s");
+        assert!(refusal.contains(&says), "{refusal}");
     }
 }
 

@@ -10,3 +10,4 @@ mod grants;
 mod guest;
 mod limits;
 mod loading;
+mod replace;

@@ -1,7 +1,16 @@
 //! The Plue runner: runs one task at a time — a Claude agent with sandboxed tools, or a workflow — and streams what
 //! happens to the API server that gave it the task. `ARCHITECTURE.md` says where each thing lives and why.
 
+pub mod agent;
+pub mod cli;
+pub mod config;
 pub mod events;
+pub mod http;
 pub mod model;
+pub mod run;
 pub mod sandbox;
+pub mod secret;
+pub mod task;
+pub mod telemetry;
 pub mod tools;
+pub mod workflow;

@@ -1,1 +1,17 @@
+//! The doubles of the end-to-end tests and of the demo: the API server ([`ApiServer`]), the Messages API ([`Claude`])
+//! and the runner as a process of its own ([`RunnerProcess`]). Both servers speak real HTTP on loopback and refuse what
+//! the real ones refuse, so that a test cannot pass with a runner that only talks to itself.
+//!
+//! Nothing here is part of the product, so a broken promise is a panic of the test that it belongs to.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod api_server;
+pub mod claude;
+pub mod event_rules;
+pub mod loopback;
+pub mod runner_process;
+pub mod schema;
+
+pub use api_server::{Answer, ApiServer, Attempt};
+pub use claude::{Block, Claude, Ending, Reply, Request, Turn};
+pub use runner_process::{Finished, RunnerProcess};

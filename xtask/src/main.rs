@@ -1,1 +1,95 @@
-fn main() {}
+//! The project's commands, in one program that every machine with a Rust toolchain can run: `cargo xtask --help`.
+//!
+//! All of them build the whole workspace with the release profile, so that they share one build of the dependencies:
+//! wasmtime takes minutes to compile, and is compiled once.
+
+// What a person asked for goes to standard output; there is no log here.
+#![allow(clippy::print_stdout)]
+
+mod bench;
+mod cargo_tools;
+mod component;
+mod debian;
+mod demo;
+mod dist;
+mod docs;
+mod layout;
+mod plugins;
+mod process;
+mod stages;
+mod test;
+mod toolchain;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::layout::Layout;
+use crate::toolchain::Choice;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "The commands of Plue Runner",
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds everything and runs the main job for real: an agent finds and fixes a bug with all five tools
+    Demo {
+        /// Ask the real Messages API (needs ANTHROPIC_API_KEY) in place of the scripted one
+        #[arg(long)]
+        live: bool,
+    },
+    /// Runs all there is to test: format, lints, tests, both ways to build the components, licences, the demo
+    Test {
+        /// Run only this stage (and the build, when it needs one); may be given several times
+        #[arg(long, value_name = "STAGE", value_parser = stages::names())]
+        only: Vec<String>,
+    },
+    /// Makes a relocatable target/dist: the runner and its plugins, compiled ahead of time
+    Build,
+    /// Builds the components of tool-plugins/ and lays them out with their manifests
+    Plugins {
+        /// Where the wasm32-wasip2 target comes from; auto tries rustup first, then Debian's packages
+        #[arg(long, value_enum, default_value_t)]
+        toolchain: Choice,
+        /// Where the plugins are laid out [default: plugins/ in target/dist]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Runs the benchmarks
+    Bench {
+        /// Arguments for criterion: a filter, --save-baseline NAME, …
+        #[arg(last = true, value_name = "CRITERION ARGUMENTS")]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let layout = Layout::find()?;
+    match command {
+        Command::Demo { live } => demo::run(&layout, live),
+        Command::Test { only } => test::run(&layout, &only),
+        Command::Build => dist::run(&layout),
+        Command::Plugins { toolchain, out } => plugins::run(&layout, toolchain, out),
+        Command::Bench { arguments } => bench::run(&layout, &arguments),
+    }
+}

@@ -1,1 +1,12 @@
-//! What happens in a task, and how the API server hears of it.
+//! What happens in a task, and how the API server hears of it: the shapes ([`event`]), the queue that keeps a slow
+//! server from holding up the task ([`queue`]), and the delivery ([`callback`]).
+//!
+//! Everything that leaves the runner as an event passes [`queue::EventQueue::push`]: this is where redaction will
+//! stand, and behind it the spool on disk.
+
+pub mod callback;
+pub mod event;
+pub mod queue;
+
+pub use event::{Event, LogLevel, StepState, Summary, TaskErrorCode, TaskId, ToolState, UsageReport};
+pub use queue::EventQueue;

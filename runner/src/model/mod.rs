@@ -3,9 +3,15 @@
 use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 
+pub use client::{AuthStyle, ClientConfig, ClientError, MessagesClient};
 pub use conversation::{Conversation, ConversationConfig, InitialMessage, Role, ToolResult};
 
+mod api_error;
+mod blocks;
+pub mod client;
 pub mod conversation;
+pub mod decoder;
+pub mod framing;
 pub mod models;
 mod wire;
 
@@ -44,7 +50,8 @@ pub struct Turn {
 pub struct ToolCall {
     pub id: String,
     pub name: String,
-    /// The JSON text of the arguments as the model wrote it. It may be no JSON at all.
+    /// The JSON text of the arguments as the model wrote it. It may be no JSON at all: the block in the turn's content
+    /// then holds `{"INVALID_JSON": TEXT}`, since the API takes back nothing but an object.
     pub input: String,
 }
 
@@ -98,6 +105,18 @@ pub enum ModelError {
     /// Everything else: a bad request, retries used up, a broken stream, an error after something was shown.
     #[error("{0}")]
     Failed(String),
+}
+
+impl ModelError {
+    /// The same kind of error with another text.
+    fn map_text(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Auth(text) => Self::Auth(change(text)),
+            Self::ModelNotFound(text) => Self::ModelNotFound(change(text)),
+            Self::TooLong(text) => Self::TooLong(change(text)),
+            Self::Failed(text) => Self::Failed(change(text)),
+        }
+    }
 }
 
 /// What the agent knows of the model: it streams one turn for a conversation.

@@ -1,5 +1,5 @@
-//! The two pieces of JSON that both directions need: a string that is read without a copy where it has no escapes, and
-//! a string that is written straight into a buffer.
+//! JSON strings, as both directions need them: read without a copy where they have no escapes, and written straight into
+//! a buffer.
 
 use std::borrow::Cow;
 
@@ -10,6 +10,11 @@ use serde::Deserialize;
 /// borrows only for a field whose type is exactly `Cow`.)
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// A string as JSON, in quotes and escaped.
+pub(super) fn json_string(text: String) -> String {
+    serde_json::Value::String(text).to_string()
+}
 
 /// Writes JSON into a buffer.
 pub(super) trait JsonText {

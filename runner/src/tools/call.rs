@@ -1,6 +1,7 @@
 //! One call from the outside: the input is validated, the component runs on a thread of its own, and when that thread
 //! cannot be stopped it is given up.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bindings::Output;
 use super::instance::Failure;
+use super::interrupt::Interruptible;
 use super::plugin::Plugin;
 use super::state::Reach;
 use super::{ToolErrorCode, ToolOutcome};
@@ -18,15 +20,16 @@ use super::{ToolErrorCode, ToolOutcome};
 /// How long after its time a call may still answer by itself before its thread is given up: more than a few ticks.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
+/// How often, and how far apart, a thread that is late is interrupted before it is given up.
+const INTERRUPTS: u32 = 20;
+const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
+
 /// Does one call. Never fails: what goes wrong is the outcome.
 ///
 /// When the caller drops the future, the call is cancelled.
 pub(crate) async fn call(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &str, reach: Reach) -> ToolOutcome {
     let started = Instant::now();
-    let result = match plugin.schema.check(input) {
-        Ok(()) => run(plugin, slots, input, reach, started).await,
-        Err(problems) => Err(Failure::new(ToolErrorCode::InvalidInput, problems)),
-    };
+    let result = run(plugin, slots, input, reach).await;
     let duration = started.elapsed();
     match result {
         Ok(output) => ToolOutcome {
@@ -44,13 +47,7 @@ pub(crate) async fn call(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &s
     }
 }
 
-async fn run(
-    plugin: &Arc<Plugin>,
-    slots: &Arc<Semaphore>,
-    input: &str,
-    mut reach: Reach,
-    started: Instant,
-) -> Result<Output, Failure> {
+async fn run(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &str, mut reach: Reach) -> Result<Output, Failure> {
     let limits = &plugin.prepared.limits;
     let caller = reach.cancel.clone();
     if caller.is_cancelled() {
@@ -71,27 +68,42 @@ async fn run(
     let _cancel_on_drop = own.clone().drop_guard();
     reach.cancel = own;
     let runtime = Handle::current();
-    let (plugin, input) = (plugin.clone(), input.to_owned());
-    let thread = tokio::task::spawn_blocking({
-        let plugin = plugin.clone();
+    let thread = Arc::new(Interruptible::default());
+    let running = tokio::task::spawn_blocking({
+        let (plugin, thread, input) = (plugin.clone(), thread.clone(), input.to_owned());
         move || {
-            let result = runtime.block_on(plugin.prepared.call(&input, reach));
+            let _entered = thread.enter();
             // A slot stands for a thread and an instance: a thread that was given up keeps it until it really ends.
-            drop(slot);
-            result
+            let _slot = slot;
+            // Here, and not before there is a thread to give up: a hostile schema can make this take for ever.
+            plugin
+                .schema
+                .check(&input)
+                .map_err(|problems| Failure::new(ToolErrorCode::InvalidInput, problems))?;
+            runtime.block_on(plugin.prepared.call(&input, reach))
         }
     });
-    let patience = (started + limits.deadline() + GIVE_UP).into();
-    tokio::select! {
+    let mut running = pin!(joined(running));
+    let (code, why) = tokio::select! {
         biased;
-        result = joined(thread) => result,
-        () = tokio::time::sleep_until(patience) => {
-            Err(given_up(&plugin, ToolErrorCode::Timeout, format!("did not end within {:?}", limits.deadline())))
+        result = &mut running => return result,
+        () = tokio::time::sleep(limits.deadline() + GIVE_UP) => {
+            (ToolErrorCode::Timeout, format!("did not end within {:?}", limits.deadline()))
         }
         () = cancelled_for(&caller, limits.cancel_grace() + GIVE_UP) => {
-            Err(given_up(&plugin, ToolErrorCode::Cancelled, "did not end when it was cancelled".to_owned()))
+            (ToolErrorCode::Cancelled, "did not end when it was cancelled".to_owned())
+        }
+    };
+    for _ in 0..INTERRUPTS {
+        thread.interrupt();
+        if let Ok(result) = tokio::time::timeout(INTERRUPT_EVERY, &mut running).await {
+            return result;
         }
     }
+    let tool = &*plugin.prepared.tool;
+    tracing::warn!(tool, "the thread of a tool call is given up: it {why}");
+    let text = format!("the call was given up: it {why}; a file operation may be blocked (a FIFO, a slow mount)");
+    Err(Failure::new(code, text))
 }
 
 async fn joined(thread: JoinHandle<Result<Output, Failure>>) -> Result<Output, Failure> {
@@ -107,16 +119,6 @@ async fn joined(thread: JoinHandle<Result<Output, Failure>>) -> Result<Output, F
 async fn cancelled_for(token: &CancellationToken, time: Duration) {
     token.cancelled().await;
     tokio::time::sleep(time).await;
-}
-
-/// A file operation that never returns: nothing in user space can interrupt it.
-fn given_up(plugin: &Plugin, code: ToolErrorCode, why: String) -> Failure {
-    let tool = &*plugin.prepared.tool;
-    tracing::warn!(tool, "the thread of a tool call is given up: it {why}");
-    Failure::new(
-        code,
-        format!("the call was given up: it {why}; a file operation may be blocked (a FIFO, a slow mount)"),
-    )
 }
 
 /// PostgreSQL, where the API server keeps the text, cannot store NUL.

@@ -132,7 +132,7 @@ limits! {
     schema: 256 * KIB, Bytes, None, false,
         "input schema of a tool";
     calls: 16, Count, None, false,
-        "calls at one time; the next one waits, and its deadline runs";
+        "calls at one time; the next one waits, at most as long as its deadline";
     cancel_grace: 5_000, Seconds, Some(Code::Cancelled), true,
         "how long a cancelled call may go on, to end its command and say how far it came";
 }

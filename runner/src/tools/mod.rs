@@ -20,6 +20,7 @@ mod compiled;
 mod engine;
 mod guest_log;
 mod instance;
+mod interrupt;
 pub mod limits;
 mod linker;
 mod live_text;

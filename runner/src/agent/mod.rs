@@ -1,0 +1,453 @@
+//! The agent: model turn → tool calls → results, until the model says that it is done.
+//!
+//! It knows a trait for the model, one for the tools, and the event queue; none of them needs a network in a test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{Event, EventQueue, TaskErrorCode, ToolState, UsageReport};
+use crate::model::{
+    Conversation, ConversationConfig, Model, ModelError, StopReason, ToolCall, ToolResult, Turn, TurnEvent, Usage,
+    models,
+};
+use crate::run::{Cancelled, Failure};
+use crate::task::AgentTask;
+use crate::tools::{LiveOutput, ToolOutcome, Toolbox};
+
+mod no_tools;
+mod output_limit;
+
+pub use no_tools::NoTools;
+pub use output_limit::OutputLimit;
+
+/// How often in a row a cut-off answer is asked to go on.
+const MAX_CONTINUATIONS: u32 = 3;
+const GO_ON: &str =
+    "Your answer was cut off by its length limit. Go on exactly where it stopped, without repeating anything.";
+const SAY_SOMETHING: &str =
+    "Your last turn had no text. If there is more to do, go on; otherwise say what you did and what came of it.";
+const CUT_OFF_CALL: &str = "The model's answer was cut off in the middle of this call; it was not made.";
+
+/// What the agent used, up to now: told in the terminal event however the task ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    pub usage: Usage,
+    /// US dollars; `None` as soon as one turn was served by a model without a known price.
+    pub cost_usd: Option<f64>,
+    pub turns: u32,
+}
+
+impl Spent {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self {
+            cost_usd: Some(0.0),
+            ..Self::default()
+        }
+    }
+
+    /// The tokens as events tell them.
+    pub fn usage_report(&self) -> UsageReport {
+        report(&self.usage)
+    }
+
+    fn add(&mut self, turn: &Turn) {
+        self.usage += turn.usage;
+        self.cost_usd = self
+            .cost_usd
+            .zip(models::cost(&turn.model, &turn.usage))
+            .map(|(sum, cost)| sum + cost);
+    }
+}
+
+fn report(usage: &Usage) -> UsageReport {
+    UsageReport {
+        input_tokens: usage.input_tokens,
+        output_tokens: usage.output_tokens,
+        cache_read_tokens: usage.cache_read_tokens,
+        cache_write_tokens: usage.cache_write_tokens,
+    }
+}
+
+/// One agent task on its way.
+pub struct Agent<'a> {
+    pub task: &'a AgentTask,
+    /// The model as it is sent: the operator's alias is applied.
+    pub model_name: &'a str,
+    pub model: &'a dyn Model,
+    pub tools: &'a dyn Toolbox,
+    pub events: &'a EventQueue,
+    /// Whether events that the protocol added are sent.
+    pub extra_events: bool,
+    pub cancel: &'a CancellationToken,
+}
+
+/// What follows a turn.
+enum Next {
+    Done,
+    /// Ask the model again.
+    Turn,
+}
+
+/// What a task remembers from turn to turn, besides the conversation.
+struct Progress {
+    limit: OutputLimit,
+    continuations: u32,
+    asked_for_text: bool,
+}
+
+impl Agent<'_> {
+    /// Runs the task to its end.
+    ///
+    /// # Errors
+    /// Every ending that is no success.
+    pub async fn run(&self, spent: &mut Spent) -> Result<(), Failure> {
+        let mut conversation = Conversation::new(ConversationConfig {
+            model: self.model_name,
+            system: self.task.system_prompt.as_deref(),
+            tools: self.tools.definitions(),
+            thinking: self.task.thinking.as_deref(),
+            show_thinking: self.extra_events,
+            effort: self.task.effort.as_deref(),
+            messages: &self.task.messages,
+        });
+        let limit = OutputLimit::new(self.model_name, self.task.max_tokens);
+        let mut progress = Progress {
+            limit,
+            continuations: 0,
+            asked_for_text: false,
+        };
+        while spent.turns < self.task.max_turns {
+            self.check_budget(spent)?;
+            spent.turns += 1;
+            let message_id = new_message_id();
+            let turn = self
+                .model_turn(&conversation, progress.limit.tokens(), &message_id)
+                .await?;
+            spent.add(&turn);
+            if self.extra_events {
+                self.events
+                    .push(Event::Usage {
+                        message_id: message_id.clone(),
+                        usage: report(&turn.usage),
+                    })
+                    .await;
+            }
+            match self.follow(turn, &message_id, &mut conversation, &mut progress).await? {
+                Next::Done => return Ok(()),
+                Next::Turn => {}
+            }
+        }
+        let message = format!(
+            "the agent used all of its {} turns without finishing; a larger max_turns (at most 100) gives it more",
+            self.task.max_turns
+        );
+        Err(Failure {
+            code: TaskErrorCode::MaxTurns,
+            message,
+        })
+    }
+
+    /// Streams one turn, and tells what comes as it comes.
+    async fn model_turn(
+        &self,
+        conversation: &Conversation,
+        max_tokens: u32,
+        message_id: &str,
+    ) -> Result<Turn, Failure> {
+        let mut stream = self.model.turn(conversation, max_tokens);
+        let mut token_index = 0;
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Err(Cancelled.into()),
+                event = stream.next() => event,
+            };
+            let event = match event {
+                Some(Ok(TurnEvent::Finished(turn))) => return Ok(turn),
+                Some(Ok(TurnEvent::Text(text))) => {
+                    token_index += 1;
+                    Event::Token {
+                        message_id: message_id.into(),
+                        text: storable(text),
+                        token_index: token_index - 1,
+                    }
+                }
+                Some(Ok(TurnEvent::Thinking(text))) if self.extra_events => Event::Thinking {
+                    message_id: message_id.into(),
+                    text: storable(text),
+                },
+                Some(Ok(TurnEvent::Thinking(_))) => continue,
+                Some(Ok(TurnEvent::ToolStarted { id, name })) => Event::ToolStart {
+                    message_id: message_id.into(),
+                    tool_id: id,
+                    tool_name: name,
+                    args: None,
+                },
+                Some(Err(error)) => return Err(error.into()),
+                None => {
+                    let message = "the model's stream ended without a result".into();
+                    return Err(Failure {
+                        code: TaskErrorCode::ModelError,
+                        message,
+                    });
+                }
+            };
+            self.events.push(event).await;
+        }
+    }
+
+    /// Decides what follows a turn. Every stop reason has its own outcome.
+    async fn follow(
+        &self,
+        turn: Turn,
+        message_id: &str,
+        conversation: &mut Conversation,
+        progress: &mut Progress,
+    ) -> Result<Next, Failure> {
+        if turn.stop != StopReason::MaxTokens {
+            progress.continuations = 0;
+        }
+        match &turn.stop {
+            StopReason::ToolUse | StopReason::EndTurn | StopReason::StopSequence(_) if !turn.tool_calls.is_empty() => {
+                conversation.push_assistant(&turn.content);
+                self.call_tools(&turn.tool_calls, message_id, conversation).await?;
+                Ok(Next::Turn)
+            }
+            StopReason::ToolUse => Err(model_error("the model stopped to use a tool and named none".into())),
+            StopReason::EndTurn if !turn.has_text && !progress.asked_for_text => {
+                // A repetition of the same request would give the same: the model needs something new to answer to.
+                progress.asked_for_text = true;
+                conversation.push_assistant(&turn.content);
+                conversation.push_user_text(SAY_SOMETHING);
+                Ok(Next::Turn)
+            }
+            StopReason::EndTurn => Ok(Next::Done),
+            StopReason::StopSequence(sequence) => {
+                tracing::info!(sequence, "the model stopped at a stop sequence");
+                Ok(Next::Done)
+            }
+            StopReason::PauseTurn => {
+                conversation.push_assistant(&turn.content);
+                Ok(Next::Turn)
+            }
+            StopReason::MaxTokens => self.follow_cut_off(turn, conversation, progress).await,
+            StopReason::Refusal { category, explanation } => {
+                let category = category
+                    .as_deref()
+                    .map(|category| format!(" ({category})"))
+                    .unwrap_or_default();
+                let explanation = explanation.as_deref().unwrap_or("it gave no explanation");
+                let message = format!("the model refused{category}: {explanation}");
+                Err(Failure {
+                    code: TaskErrorCode::Refusal,
+                    message,
+                })
+            }
+            StopReason::ContextWindowExceeded => {
+                let message = format!(
+                    "the conversation is larger than the context window of {}",
+                    self.model_name
+                );
+                Err(Failure {
+                    code: TaskErrorCode::ContextExceeded,
+                    message,
+                })
+            }
+            StopReason::Other(reason) => {
+                let message = format!("the model stopped for a reason that this runner does not know: {reason:?}");
+                Err(model_error(message))
+            }
+        }
+    }
+
+    /// After `max_tokens`. A call that was cut off cannot be used, nor can thinking without an answer: that turn is
+    /// dropped, and asked for again with more room. Text is kept, and the model is asked to go on.
+    async fn follow_cut_off(
+        &self,
+        turn: Turn,
+        conversation: &mut Conversation,
+        progress: &mut Progress,
+    ) -> Result<Next, Failure> {
+        let limit = progress.limit.tokens();
+        let failure = |what: &str| {
+            let message = format!("the model's answer was cut off at max_tokens = {limit} {what}");
+            Err(Failure {
+                code: TaskErrorCode::MaxTokens,
+                message,
+            })
+        };
+        if turn.has_text && turn.tool_calls.is_empty() {
+            progress.continuations += 1;
+            if progress.continuations > MAX_CONTINUATIONS {
+                return failure(&format!("{} times in a row", progress.continuations));
+            }
+            conversation.push_assistant(&turn.content);
+            conversation.push_user_text(GO_ON);
+            return Ok(Next::Turn);
+        }
+        for call in &turn.tool_calls {
+            // It was announced when the model opened it; whoever watches must learn that nothing comes of it.
+            self.tool_end(&call.id, &cut_off()).await;
+        }
+        if !progress.limit.raise() {
+            return failure("before it had an answer or a complete tool call; a larger max_tokens gives it more room");
+        }
+        tracing::warn!(
+            from = limit,
+            to = progress.limit.tokens(),
+            "a turn was cut off; asking again with more room"
+        );
+        Ok(Next::Turn)
+    }
+
+    /// Makes the calls of a turn one after the other, and adds all results as one message, in order.
+    async fn call_tools(
+        &self,
+        calls: &[ToolCall],
+        message_id: &str,
+        conversation: &mut Conversation,
+    ) -> Result<(), Failure> {
+        let mut outcomes = Vec::with_capacity(calls.len());
+        for call in calls {
+            let args = Some(arguments(&call.input));
+            let (tool_id, tool_name) = (call.id.clone(), call.name.clone());
+            self.events
+                .push(Event::ToolStart {
+                    message_id: message_id.into(),
+                    tool_id,
+                    tool_name,
+                    args,
+                })
+                .await;
+            let outcome = self
+                .tools
+                .call(
+                    &call.name,
+                    &call.input,
+                    self.live_output(&call.id),
+                    self.cancel.child_token(),
+                )
+                .await;
+            self.tool_end(&call.id, &outcome).await;
+            if self.cancel.is_cancelled() {
+                return Err(Cancelled.into());
+            }
+            outcomes.push(outcome);
+        }
+        let results: Vec<_> = calls
+            .iter()
+            .zip(&outcomes)
+            .map(|(call, outcome)| ToolResult {
+                tool_use_id: &call.id,
+                content: &outcome.text,
+                is_error: outcome.error.is_some(),
+            })
+            .collect();
+        conversation.push_tool_results(&results);
+        Ok(())
+    }
+
+    async fn tool_end(&self, tool_id: &str, outcome: &ToolOutcome) {
+        let event = Event::ToolEnd {
+            tool_id: tool_id.to_owned(),
+            tool_state: if outcome.error.is_some() {
+                ToolState::Error
+            } else {
+                ToolState::Success
+            },
+            output: storable(outcome.text.clone()),
+            duration_ms: millis(outcome.duration),
+            truncated: outcome.truncated,
+            code: outcome.error,
+        };
+        self.events.push(event).await;
+    }
+
+    fn live_output(&self, tool_id: &str) -> LiveOutput {
+        if !self.extra_events {
+            return Arc::new(|_| {});
+        }
+        let (events, tool_id) = (self.events.clone(), tool_id.to_owned());
+        // When the queue is full, live output is what may be lost: the result repeats it.
+        Arc::new(move |text| {
+            events.try_push(Event::ToolOutput {
+                tool_id: tool_id.clone(),
+                text: storable(text.to_owned()),
+            });
+        })
+    }
+
+    fn check_budget(&self, spent: &Spent) -> Result<(), Failure> {
+        match (self.task.max_cost_usd, spent.cost_usd) {
+            (Some(max), Some(cost)) if cost >= max => {
+                let message = format!("the task cost {cost:.4} US dollars, and its max_cost_usd is {max}");
+                Err(Failure {
+                    code: TaskErrorCode::Budget,
+                    message,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A NUL becomes U+FFFD: the API server's database cannot store it.
+fn storable(text: String) -> String {
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
+    }
+}
+
+/// The arguments as events show them: what the model wrote when that is JSON, and the text itself otherwise.
+fn arguments(input: &str) -> Box<RawValue> {
+    let raw = RawValue::from_string(input.to_owned());
+    raw.or_else(|_| serde_json::value::to_raw_value(&serde_json::json!({ "invalid_json": input })))
+        .unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn cut_off() -> ToolOutcome {
+    ToolOutcome {
+        error: Some(crate::tools::ToolErrorCode::Cancelled),
+        text: CUT_OFF_CALL.to_owned(),
+        truncated: false,
+        duration: Duration::ZERO,
+    }
+}
+
+fn new_message_id() -> String {
+    // Without randomness an id that repeats is better than no task.
+    format!("msg_{:012x}", getrandom::u64().unwrap_or_default() & 0xffff_ffff_ffff)
+}
+
+fn model_error(message: String) -> Failure {
+    Failure {
+        code: TaskErrorCode::ModelError,
+        message,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        let code = match &error {
+            ModelError::Auth(_) => TaskErrorCode::ModelAuth,
+            ModelError::ModelNotFound(_) => TaskErrorCode::ModelRetired,
+            ModelError::TooLong(_) => TaskErrorCode::ContextExceeded,
+            ModelError::Failed(_) => TaskErrorCode::ModelError,
+        };
+        Failure {
+            code,
+            message: error.to_string(),
+        }
+    }
+}

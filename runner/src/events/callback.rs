@@ -1,0 +1,231 @@
+//! Delivery to the callback URL: one `POST` an event, one request in flight, retried by the rules of the protocol (§3).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, StatusCode, redirect};
+use serde::Serialize;
+use url::Url;
+
+use super::event::{Event, TaskId};
+use super::queue::{EventQueue, Numbered};
+use crate::secret::Secret;
+
+/// Retries after the first attempt of an event that must arrive.
+const CRITICAL_RETRIES: u32 = 10;
+/// Retries after the first attempt of any other event.
+const OTHER_RETRIES: u32 = 5;
+/// The longest wait between two attempts that we choose ourselves.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// The longest `Retry-After` that is obeyed.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where events go, and how.
+#[derive(Clone, Debug)]
+pub struct CallbackConfig {
+    pub task_id: TaskId,
+    pub url: Url,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<Secret>,
+    /// Sent as `X-Request-ID`.
+    pub request_id: Option<String>,
+    /// The first wait of the retry rule; each next one is twice as long.
+    pub retry_base: Duration,
+}
+
+/// Why a callback client could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client for the callback cannot be made: {0}")]
+pub struct CallbackError(String);
+
+/// What became of the events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryReport {
+    /// Events that the server did not take.
+    pub lost: u64,
+    /// Whether the ending arrived.
+    pub ending_delivered: bool,
+}
+
+/// Sends events to the callback URL.
+pub struct Callback {
+    config: CallbackConfig,
+    client: Client,
+    id: String,
+}
+
+/// An event as it goes over the wire.
+#[derive(Serialize)]
+struct Wire<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    task_id: &'a TaskId,
+    seq: u64,
+    timestamp: String,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Delivered,
+    /// Not worth another try: the server refuses this event.
+    Refused(String),
+    /// Worth another try, after the given time when the server named one.
+    Failed(String, Option<Duration>),
+}
+
+impl Callback {
+    /// Prepares the client: no redirects, no proxy, nothing but the one URL.
+    ///
+    /// # Errors
+    /// When the token or the request id cannot be a header, or TLS cannot be set up.
+    pub fn new(config: CallbackConfig) -> Result<Self, CallbackError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(token) = &config.token {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                .map_err(|_| CallbackError("CALLBACK_TOKEN has characters that no header may have".into()))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        if let Some(id) = &config.request_id {
+            let value = HeaderValue::try_from(id)
+                .map_err(|_| CallbackError("REQUEST_ID has characters that no header may have".into()))?;
+            headers.insert("X-Request-ID", value);
+        }
+        let client = crate::http::client_builder()
+            .default_headers(headers)
+            .redirect(redirect::Policy::none())
+            .timeout(REQUEST_TIMEOUT)
+            .build()
+            .map_err(|error| CallbackError(error.to_string()))?;
+        let id = config.task_id.to_string();
+        Ok(Self { config, client, id })
+    }
+
+    /// Delivers what the queue gives until the ending was dealt with.
+    pub async fn deliver(&self, queue: &EventQueue) -> DeliveryReport {
+        let mut report = DeliveryReport::default();
+        while let Some(mut numbered) = queue.take().await {
+            if let Event::Done { summary } | Event::Error { summary, .. } = &mut numbered.event {
+                summary.lost_events = (report.lost > 0).then_some(report.lost);
+            }
+            let delivered = self.send(&numbered).await;
+            if !delivered {
+                report.lost += 1;
+            }
+            if numbered.event.is_terminal() {
+                report.ending_delivered = delivered;
+            }
+        }
+        report
+    }
+
+    /// Sends one event, with retries. The bytes are made once: a retry repeats them under the same key.
+    async fn send(&self, numbered: &Numbered) -> bool {
+        let wire = Wire {
+            event: &numbered.event,
+            task_id: &self.config.task_id,
+            seq: numbered.seq,
+            timestamp: crate::telemetry::rfc3339(numbered.timestamp),
+        };
+        let body = match serde_json::to_vec(&wire) {
+            Ok(body) => Bytes::from(body),
+            Err(error) => {
+                tracing::error!(seq = numbered.seq, error = %error, "an event could not be serialized");
+                return false;
+            }
+        };
+        let key = format!("{}-{}", self.id, numbered.seq);
+        let retries = if numbered.event.is_critical() {
+            CRITICAL_RETRIES
+        } else {
+            OTHER_RETRIES
+        };
+        for attempt in 0..=retries {
+            let (reason, retry_after) = match self.attempt(body.clone(), &key).await {
+                Attempt::Delivered => return true,
+                Attempt::Refused(reason) => {
+                    tracing::error!(
+                        seq = numbered.seq,
+                        reason,
+                        "the callback refused an event; it is not sent again"
+                    );
+                    return false;
+                }
+                Attempt::Failed(reason, retry_after) => (reason, retry_after),
+            };
+            if attempt == retries {
+                tracing::error!(
+                    seq = numbered.seq,
+                    attempts = attempt + 1,
+                    reason,
+                    "an event could not be delivered"
+                );
+                return false;
+            }
+            let wait = retry_after.map_or_else(|| self.backoff(attempt), |wait| wait.min(MAX_RETRY_AFTER));
+            tracing::warn!(
+                seq = numbered.seq,
+                attempt = attempt + 1,
+                wait_ms = wait.as_millis() as u64,
+                reason,
+                "the callback did not take an event; trying again"
+            );
+            tokio::time::sleep(wait).await;
+        }
+        false
+    }
+
+    async fn attempt(&self, body: Bytes, key: &str) -> Attempt {
+        let request = self
+            .client
+            .post(self.config.url.clone())
+            .header("Idempotency-Key", key)
+            .body(body);
+        let response = match request.send().await {
+            Ok(response) => response,
+            // `without_url`: the URL may carry credentials.
+            Err(error) => return Attempt::Failed(crate::http::describe(&error.without_url()), None),
+        };
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        // An unread body would cost the connection; the server's answer is a few bytes.
+        let _ = response.bytes().await;
+        if status.is_success() {
+            Attempt::Delivered
+        } else if is_retryable(status) {
+            Attempt::Failed(format!("status {status}"), retry_after)
+        } else {
+            Attempt::Refused(format!("status {status}"))
+        }
+    }
+
+    /// `min(base · 2^n, 30 s)` and up to a quarter more, so that many runners do not come back at the same moment.
+    fn backoff(&self, attempt: u32) -> Duration {
+        let wait = self
+            .config
+            .retry_base
+            .saturating_mul(1 << attempt.min(16))
+            .min(MAX_WAIT);
+        wait.mul_f64(1.0 + 0.25 * crate::http::random_fraction())
+    }
+}
+
+fn is_retryable(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+}
+
+/// `Retry-After` in seconds; the form with a date is rare enough to be treated as absent.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+        .map(Duration::from_secs)
+}

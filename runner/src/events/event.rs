@@ -1,0 +1,398 @@
+//! The shapes of the events (protocol, §3). Types are exact: the API server crashes a request on a `null`, so a field
+//! without a value is left out.
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::tools::ToolErrorCode;
+
+/// The task as the API server names it.
+///
+/// A number when the register reply gave a number, a string when it came from `TASK_ID`; it goes back as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskId {
+    Number(i64),
+    Text(String),
+}
+
+impl std::fmt::Display for TaskId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            TaskId::Number(number) => write!(f, "{number}"),
+            TaskId::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Serialize for TaskId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            TaskId::Number(number) => serializer.serialize_i64(*number),
+            TaskId::Text(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+/// Whether a tool call succeeded, from the caller's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolState {
+    Success,
+    Error,
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    Success,
+    /// The command failed, or ran longer than it may.
+    Failure,
+    /// The command could not be run, or was cancelled.
+    Error,
+}
+
+/// Where a log event comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    Stdout,
+    Stderr,
+    Info,
+    Error,
+}
+
+/// Why a task failed. The names are fixed; the README lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskErrorCode {
+    InvalidTask,
+    MaxTurns,
+    MaxTokens,
+    Refusal,
+    ContextExceeded,
+    Budget,
+    Stuck,
+    Timeout,
+    Cancelled,
+    ModelError,
+    ModelRetired,
+    ModelAuth,
+    StepFailed,
+    Sandbox,
+    WorkerLost,
+    Internal,
+}
+
+impl TaskErrorCode {
+    /// Every code with its meaning: the README's table is checked against this one.
+    pub const TABLE: &[(TaskErrorCode, &str, &str)] = &[
+        (
+            Self::InvalidTask,
+            "invalid_task",
+            "the task document is wrong; the message lists every problem with its path",
+        ),
+        (
+            Self::MaxTurns,
+            "max_turns",
+            "the agent used all its turns without finishing",
+        ),
+        (
+            Self::MaxTokens,
+            "max_tokens",
+            "the model's answer did not fit its output limit, also after asking it to go on",
+        ),
+        (
+            Self::Refusal,
+            "refusal",
+            "the model refused; the message has the category",
+        ),
+        (
+            Self::ContextExceeded,
+            "context_exceeded",
+            "the conversation is larger than the model's context window",
+        ),
+        (Self::Budget, "budget", "the task cost more than its max_cost_usd"),
+        (Self::Stuck, "stuck", "reserved: the agent repeats itself"),
+        (
+            Self::Timeout,
+            "timeout",
+            "the task, or a workflow step, ran longer than its time limit",
+        ),
+        (
+            Self::Cancelled,
+            "cancelled",
+            "the runner was told to stop (SIGTERM or SIGINT)",
+        ),
+        (
+            Self::ModelError,
+            "model_error",
+            "the Messages API failed, after all retries",
+        ),
+        (
+            Self::ModelRetired,
+            "model_retired",
+            "the Messages API does not know the model; set MODEL_ALIASES",
+        ),
+        (Self::ModelAuth, "model_auth", "the API key is missing, or was refused"),
+        (Self::StepFailed, "step_failed", "a workflow step failed"),
+        (Self::Sandbox, "sandbox", "a layer of the sandbox is missing"),
+        (
+            Self::WorkerLost,
+            "worker_lost",
+            "reserved: the worker process died (standby)",
+        ),
+        (
+            Self::Internal,
+            "internal",
+            "the configuration, a plugin or the runner itself is at fault",
+        ),
+    ];
+
+    /// The name in events.
+    pub fn as_str(self) -> &'static str {
+        Self::TABLE
+            .iter()
+            .find(|(code, ..)| *code == self)
+            .map_or("internal", |(_, name, _)| name)
+    }
+}
+
+/// What the model used, added up over all turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UsageReport {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cache_read_tokens: u64,
+    pub cache_write_tokens: u64,
+}
+
+/// What both terminal events say about the task as a whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Absent for a workflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageReport>,
+    /// US dollars at list prices; absent when the model's price is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// Model turns; absent for a workflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<u32>,
+    pub duration_ms: u64,
+    /// How far commands were confined.
+    pub sandbox: &'static str,
+    /// Events that could not be delivered; absent when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_events: Option<u64>,
+}
+
+/// One event, without what every event carries (`task_id`, `seq`, `timestamp`).
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    Token {
+        message_id: String,
+        text: String,
+        token_index: u64,
+    },
+    /// Only with `CALLBACK_EXTRA_EVENTS=1`.
+    Thinking {
+        message_id: String,
+        text: String,
+    },
+    ToolStart {
+        message_id: String,
+        tool_id: String,
+        tool_name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        args: Option<Box<RawValue>>,
+    },
+    /// Only with `CALLBACK_EXTRA_EVENTS=1`.
+    ToolOutput {
+        tool_id: String,
+        text: String,
+    },
+    ToolEnd {
+        tool_id: String,
+        tool_state: ToolState,
+        output: String,
+        duration_ms: u64,
+        truncated: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<ToolErrorCode>,
+    },
+    StepStart {
+        step_name: String,
+        step_index: usize,
+    },
+    StepEnd {
+        step_name: String,
+        step_index: usize,
+        step_state: StepState,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        output: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i32>,
+        duration_ms: u64,
+    },
+    Log {
+        level: LogLevel,
+        message: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step_index: Option<usize>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        partial: bool,
+    },
+    /// Only with `CALLBACK_EXTRA_EVENTS=1`: what one model turn used.
+    Usage {
+        message_id: String,
+        #[serde(flatten)]
+        usage: UsageReport,
+    },
+    Done {
+        #[serde(flatten)]
+        summary: Summary,
+    },
+    Error {
+        message: String,
+        code: TaskErrorCode,
+        #[serde(flatten)]
+        summary: Summary,
+    },
+}
+
+/// What becomes of an event that was offered to its predecessor in the queue.
+pub enum Merge {
+    Merged,
+    Separate(Event),
+}
+
+impl Event {
+    /// Whether losing it would leave the server with a wrong picture; such an event is retried longer.
+    pub fn is_critical(&self) -> bool {
+        self.is_terminal() || matches!(self, Event::ToolEnd { .. })
+    }
+
+    /// Whether it ends the task.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Event::Done { .. } | Event::Error { .. })
+    }
+
+    /// About how many bytes it takes in memory and on the wire.
+    pub fn size(&self) -> usize {
+        const ENVELOPE: usize = 200;
+        ENVELOPE
+            + match self {
+                Event::Token { text, .. } | Event::Thinking { text, .. } | Event::ToolOutput { text, .. } => text.len(),
+                Event::ToolStart { args, .. } => args.as_ref().map_or(0, |args| args.get().len()),
+                Event::ToolEnd { output, .. } => output.len(),
+                Event::Log { message, .. } | Event::Error { message, .. } => message.len(),
+                _ => 0,
+            }
+    }
+
+    /// Takes the text of the event that follows it, when the two may be sent as one: tokens of one message, live output
+    /// of one call, whole lines of one level and step. Nothing is dropped.
+    pub fn merge(&mut self, next: Event) -> Merge {
+        match (self, next) {
+            (
+                Event::Token { message_id, text, .. },
+                Event::Token {
+                    message_id: id,
+                    text: more,
+                    ..
+                },
+            ) if *message_id == id => {
+                text.push_str(&more);
+            }
+            (
+                Event::Thinking { message_id, text },
+                Event::Thinking {
+                    message_id: id,
+                    text: more,
+                },
+            ) if *message_id == id => {
+                text.push_str(&more);
+            }
+            (
+                Event::ToolOutput { tool_id, text },
+                Event::ToolOutput {
+                    tool_id: id,
+                    text: more,
+                },
+            ) if *tool_id == id => {
+                text.push_str(&more);
+            }
+            (
+                Event::Log {
+                    level,
+                    message,
+                    step_index,
+                    partial: false,
+                },
+                Event::Log {
+                    level: other_level,
+                    message: more,
+                    step_index: other_step,
+                    partial: false,
+                },
+            ) if *level == other_level && *step_index == other_step => {
+                message.push('\n');
+                message.push_str(&more);
+            }
+            (_, next) => return Merge::Separate(next),
+        }
+        Merge::Merged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_task_error_code_is_in_the_table_under_its_serialized_name() {
+        for (code, name, meaning) in TaskErrorCode::TABLE {
+            assert_eq!(serde_json::to_value(code).unwrap(), *name);
+            assert!(!meaning.is_empty());
+        }
+    }
+
+    #[test]
+    fn tokens_of_one_message_merge_and_keep_the_first_index() {
+        let token = |id: &str, text: &str, token_index| Event::Token {
+            message_id: id.into(),
+            text: text.into(),
+            token_index,
+        };
+        let mut first = token("msg_a", "Hel", 4);
+        assert!(matches!(first.merge(token("msg_a", "lo", 5)), Merge::Merged));
+        assert_eq!(
+            serde_json::to_value(&first).unwrap(),
+            serde_json::json!({"type": "token", "message_id": "msg_a", "text": "Hello", "token_index": 4})
+        );
+        assert!(matches!(first.merge(token("msg_b", "!", 0)), Merge::Separate(_)));
+    }
+
+    #[test]
+    fn lines_of_another_step_or_level_and_partial_lines_stay_apart() {
+        let log = |level, step, partial| Event::Log {
+            level,
+            message: "x".into(),
+            step_index: Some(step),
+            partial,
+        };
+        let cases = [
+            (log(LogLevel::Stdout, 0, false), log(LogLevel::Stdout, 0, false), true),
+            (log(LogLevel::Stdout, 0, false), log(LogLevel::Stderr, 0, false), false),
+            (log(LogLevel::Stdout, 0, false), log(LogLevel::Stdout, 1, false), false),
+            (log(LogLevel::Stdout, 0, true), log(LogLevel::Stdout, 0, false), false),
+            (log(LogLevel::Stdout, 0, false), log(LogLevel::Stdout, 0, true), false),
+        ];
+        for (mut first, second, merges) in cases {
+            assert_eq!(matches!(first.merge(second), Merge::Merged), merges, "{first:?}");
+        }
+    }
+}

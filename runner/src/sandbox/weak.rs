@@ -1,0 +1,436 @@
+//! The sandbox that is not one yet: a clean environment, a session of its own, bounded time, and an end for the whole
+//! process group. Files, processes and network are not isolated, which every terminal event says.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{CommandEvent, CommandSpec, Ending, ExitStatus, Level, RunningCommand, Sandbox, StartError, Stream};
+
+/// Where programs are looked for. The runner's own PATH is not passed on: it is part of its environment.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How long a process group has between TERM and KILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long output is still read after the command and its group are gone: only what is in the pipes.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How much is read from a pipe at once.
+const CHUNK: usize = 64 * 1024;
+/// How many chunks wait for a slow reader before the command has to.
+const QUEUED_CHUNKS: usize = 16;
+/// The longest time limit: what is longer would overflow the clock.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// See the module.
+#[derive(Debug)]
+pub struct WeakSandbox {
+    workspace: PathBuf,
+}
+
+impl WeakSandbox {
+    /// Commands run in (or below) this folder.
+    ///
+    /// # Errors
+    /// When the folder does not exist, or is no folder.
+    pub fn new(workspace: &Path) -> io::Result<Self> {
+        let workspace = workspace.canonicalize()?;
+        if !workspace.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no folder"));
+        }
+        Ok(Self { workspace })
+    }
+
+    /// The folder that a command runs in; links are followed as long as they stay inside of the workspace.
+    fn directory(&self, asked: &Path) -> Result<PathBuf, StartError> {
+        let shown = asked.display();
+        let outside = || StartError::Denied(format!("the working directory {shown} is outside of the workspace"));
+        let relative = asked.strip_prefix(&self.workspace).unwrap_or(asked);
+        if relative.is_absolute() {
+            return Err(outside());
+        }
+        // Without this, `../x` would tell by its error whether the folder outside exists.
+        let mut depth = 0_i32;
+        for component in relative.components() {
+            match component {
+                Component::ParentDir => depth -= 1,
+                Component::Normal(_) => depth += 1,
+                _ => {}
+            }
+            if depth < 0 {
+                return Err(outside());
+            }
+        }
+        let missing = || StartError::NotFound(format!("the working directory {shown} does not exist in the workspace"));
+        let found = self.workspace.join(relative).canonicalize().map_err(|_| missing())?;
+        if !found.starts_with(&self.workspace) {
+            return Err(outside());
+        }
+        if !found.is_dir() {
+            return Err(StartError::NotFound(format!(
+                "the working directory {shown} is no folder"
+            )));
+        }
+        Ok(found)
+    }
+
+    fn spawn(&self, spec: &CommandSpec) -> Result<(Child, PathBuf), StartError> {
+        let [program, arguments @ ..] = spec.argv.as_slice() else {
+            return Err(StartError::Invalid("the command is empty: it needs a program".into()));
+        };
+        let strings = spec.argv.iter().chain(spec.env.keys()).chain(spec.env.values());
+        if strings.into_iter().any(|text| text.contains('\0')) {
+            return Err(StartError::Invalid(
+                "the command, or its environment, has a NUL character in it".into(),
+            ));
+        }
+        if spec.timeout.is_zero() {
+            return Err(StartError::Invalid("the time limit must be longer than zero".into()));
+        }
+        let directory = self.directory(&spec.working_directory)?;
+        let home = home_directory().map_err(|error| StartError::Failed(format!("no folder for HOME: {error}")))?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir(directory)
+            .env_clear()
+            .envs([("PATH", PATH), ("LANG", "C.UTF-8"), ("TERM", "dumb"), ("CI", "true")])
+            .env("HOME", &home)
+            .envs(&spec.env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        own_session(&mut command);
+        match command.spawn() {
+            Ok(child) => Ok((child, home)),
+            Err(error) => {
+                let _ = fs::remove_dir_all(&home);
+                Err(match error.kind() {
+                    io::ErrorKind::NotFound => StartError::NotFound(format!("the program {program:?} was not found")),
+                    io::ErrorKind::PermissionDenied => StartError::Denied(format!("{program:?} may not be executed")),
+                    _ => StartError::Failed(format!("{program:?} could not be started: {error}")),
+                })
+            }
+        }
+    }
+}
+
+impl Sandbox for WeakSandbox {
+    fn level(&self) -> Level {
+        Level::Weak
+    }
+
+    fn start(&self, spec: CommandSpec, cancel: CancellationToken) -> BoxFuture<'_, Result<RunningCommand, StartError>> {
+        async move {
+            let (child, home) = self.spawn(&spec)?;
+            let (sender, events) = mpsc::channel(QUEUED_CHUNKS);
+            let deadline = Instant::now() + spec.timeout.min(MAX_TIMEOUT);
+            // The task ends by itself: with the command, or when the receiver (the `RunningCommand`) is gone.
+            tokio::spawn({
+                let cancel = cancel.clone();
+                async move {
+                    supervise(child, sender, deadline, cancel).await;
+                    let _ = tokio::fs::remove_dir_all(home).await;
+                }
+            });
+            Ok(RunningCommand { events, cancel })
+        }
+        .boxed()
+    }
+}
+
+/// Passes output on until the command is over, ends what it left behind, and says how it ended.
+async fn supervise(mut child: Child, events: mpsc::Sender<CommandEvent>, deadline: Instant, cancel: CancellationToken) {
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let stdout = child
+        .stdout
+        .take()
+        .map(|pipe| forward(pipe, Stream::Stdout, events.clone()));
+    let stderr = child
+        .stderr
+        .take()
+        .map(|pipe| forward(pipe, Stream::Stderr, events.clone()));
+    let mut output = std::pin::pin!(async {
+        tokio::join!(
+            async {
+                if let Some(pump) = stdout {
+                    pump.await
+                }
+            },
+            async {
+                if let Some(pump) = stderr {
+                    pump.await
+                }
+            },
+        );
+    });
+    // Whether a pipe is still open; a command may close both and go on.
+    let mut open = true;
+    let ending = {
+        let mut end = std::pin::pin!(child.wait());
+        loop {
+            tokio::select! {
+                _ = &mut end => break Ending::Exited,
+                () = &mut output, if open => open = false,
+                () = sleep_until(deadline) => break Ending::TimedOut,
+                () = cancel.cancelled() => break Ending::Cancelled,
+                () = events.closed() => break Ending::Cancelled,
+            }
+        }
+    };
+    if ending != Ending::Exited {
+        signal(group, Signal::TERM);
+        // The pipes are read on: a process that writes its last words must not block on them.
+        let mut gone = std::pin::pin!(timeout(GRACE, child.wait()));
+        loop {
+            tokio::select! {
+                _ = &mut gone => break,
+                () = &mut output, if open => open = false,
+            }
+        }
+    }
+    // What the command started and left behind ends with it.
+    signal(group, Signal::KILL);
+    let status = child.wait().await;
+    while open {
+        tokio::select! {
+            () = &mut output => open = false,
+            // While the reader is slow there may be more; otherwise something in another session holds the pipe.
+            () = sleep(DRAIN) => open = events.capacity() == 0,
+        }
+    }
+    let code = status.map_or(-1, |status| exit_code(&status));
+    let _ = events.send(CommandEvent::Exited(ExitStatus { code, ending })).await;
+}
+
+/// Reads a pipe to its end. A reader that is gone does not stop the reading: the command would hang on a full pipe.
+async fn forward(mut pipe: impl AsyncRead + Unpin, stream: Stream, events: mpsc::Sender<CommandEvent>) {
+    let mut buffer = BytesMut::with_capacity(CHUNK);
+    loop {
+        buffer.reserve(CHUNK);
+        match pipe.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let bytes: Bytes = buffer.split().freeze();
+                let _ = events.send(CommandEvent::Output(stream, bytes)).await;
+            }
+        }
+    }
+}
+
+fn signal(group: Option<Pid>, signal: Signal) {
+    if let Some(group) = group {
+        // ESRCH: nobody is left, which is what we want.
+        let _ = rustix::process::kill_process_group(group, signal);
+    }
+}
+
+fn exit_code(status: &std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(-1)
+}
+
+/// A fresh folder for the command's HOME, outside of the workspace so that the task's files stay the task's.
+fn home_directory() -> io::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    let suffix = getrandom::u64().map_err(io::Error::other)?;
+    let path = std::env::temp_dir().join(format!("plue-home-{suffix:016x}"));
+    fs::DirBuilder::new().mode(0o700).create(&path)?;
+    Ok(path)
+}
+
+/// Makes the command the leader of a session, so that it has no terminal and a process group that we can end.
+#[allow(unsafe_code)]
+fn own_session(command: &mut Command) {
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; setsid(2) is one.
+    unsafe {
+        command.pre_exec(|| rustix::process::setsid().map(|_| ()).map_err(io::Error::from));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    struct Run {
+        stdout: String,
+        status: ExitStatus,
+    }
+
+    fn spec(script: &str, timeout: Duration) -> CommandSpec {
+        CommandSpec {
+            argv: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            working_directory: ".".into(),
+            env: BTreeMap::new(),
+            timeout,
+        }
+    }
+
+    fn workspace(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("plue-weak-{name}-{}", std::process::id()));
+        fs::create_dir_all(path.join("inner")).unwrap();
+        path
+    }
+
+    async fn run(sandbox: &WeakSandbox, spec: CommandSpec) -> Run {
+        let mut command = sandbox.start(spec, CancellationToken::new()).await.unwrap();
+        let mut stdout = Vec::new();
+        while let Some(event) = command.events.recv().await {
+            match event {
+                CommandEvent::Output(Stream::Stdout, bytes) => stdout.extend_from_slice(&bytes),
+                CommandEvent::Output(Stream::Stderr, _) => {}
+                CommandEvent::Exited(status) => {
+                    return Run {
+                        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+                        status,
+                    };
+                }
+            }
+        }
+        panic!("the command's events ended without an exit");
+    }
+
+    /// The processes of a group, by /proc. One that is dead and waits for its parent to notice does not count.
+    fn running_in_group(group: i32) -> Vec<String> {
+        let stats = fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok());
+        stats
+            .filter(|stat| {
+                let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+                matches!(fields[..], [state, _, its_group, ..] if state != "Z" && its_group == group.to_string())
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_command_sees_only_the_clean_environment_and_the_given_variables() {
+        let folder = workspace("env");
+        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let mut spec = spec("env | cut -d= -f1 | sort | tr '\\n' ' '", Duration::from_secs(10));
+        spec.env.insert("GIVEN".into(), "x".into());
+        let result = run(&sandbox, spec).await;
+        let names: Vec<&str> = result
+            .stdout
+            .split_whitespace()
+            .filter(|name| !matches!(*name, "PWD" | "SHLVL" | "_" | "OLDPWD"))
+            .collect();
+        assert_eq!(names, ["CI", "GIVEN", "HOME", "LANG", "PATH", "TERM"]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_timeout_ends_the_whole_group_and_one_that_ignores_term_is_killed() {
+        let folder = workspace("group");
+        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let script = "trap '' TERM; sh -c 'trap \"\" TERM; sleep 97.31' & echo $$; wait";
+        let result = run(&sandbox, spec(script, Duration::from_millis(300))).await;
+        assert_eq!(
+            result.status,
+            ExitStatus {
+                code: 137,
+                ending: Ending::TimedOut
+            }
+        );
+        let group: i32 = result.stdout.trim().parse().unwrap();
+        assert_eq!(
+            running_in_group(group),
+            Vec::<String>::new(),
+            "no process of the group is left"
+        );
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_background_child_that_holds_the_pipe_does_not_hold_up_the_result() {
+        let folder = workspace("background");
+        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let result = run(&sandbox, spec("sleep 60 & echo done", Duration::from_secs(30))).await;
+        assert_eq!((result.stdout.as_str(), result.status.code), ("done\n", 0));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_command_that_closes_its_outputs_before_it_ends_is_not_waited_for_after_its_end() {
+        let folder = workspace("closed");
+        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let started = Instant::now();
+        let result = run(&sandbox, spec("exec >&- 2>&-; sleep 0.1", Duration::from_secs(30))).await;
+        assert_eq!(
+            result.status,
+            ExitStatus {
+                code: 0,
+                ending: Ending::Exited
+            }
+        );
+        assert!(
+            started.elapsed() < DRAIN,
+            "there is no pipe left that could have something in it"
+        );
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn exit_codes_and_signals_are_told() {
+        let folder = workspace("codes");
+        let sandbox = WeakSandbox::new(&folder).unwrap();
+        for (script, code) in [
+            ("exit 0", 0),
+            ("exit 7", 7),
+            ("kill -KILL $$", 137),
+            ("kill -TERM $$", 143),
+        ] {
+            assert_eq!(
+                run(&sandbox, spec(script, Duration::from_secs(10))).await.status.code,
+                code,
+                "{script}"
+            );
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_working_directory_outside_of_the_workspace_is_refused() {
+        let folder = workspace("cwd");
+        std::os::unix::fs::symlink("/etc", folder.join("link")).unwrap();
+        fs::write(folder.join("file"), "").unwrap();
+        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let inside = folder.canonicalize().unwrap().join("inner");
+        let denied = ["/etc", "..", "inner/../..", "../plue-weak-nothing", "link", "/"];
+        let missing = ["nowhere", "file"];
+        let asked = |path: &Path| {
+            let mut spec = spec("pwd", Duration::from_secs(10));
+            spec.working_directory = path.into();
+            sandbox.spawn(&spec)
+        };
+        for path in denied {
+            assert!(matches!(asked(Path::new(path)), Err(StartError::Denied(_))), "{path}");
+        }
+        for path in missing {
+            assert!(matches!(asked(Path::new(path)), Err(StartError::NotFound(_))), "{path}");
+        }
+        for path in [Path::new("inner"), Path::new("./inner/.."), &inside] {
+            let (mut child, home) = asked(path).unwrap();
+            child.wait().await.unwrap();
+            fs::remove_dir_all(home).unwrap();
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

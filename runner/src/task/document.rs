@@ -1,0 +1,196 @@
+//! From text to one JSON value, with bounds.
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// The largest task document. The Messages API takes requests of at most 32 MB, so a larger one could not be run.
+pub const MAX_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;
+
+/// How a task document is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    Yaml,
+}
+
+/// A document that could be read; whether it is a task is for [`super::validate`] to say.
+#[derive(Debug)]
+pub struct Document {
+    pub(super) value: Value,
+}
+
+/// Why a text is no document.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    #[error("the task is {0} bytes long, and at most {MAX_DOCUMENT_BYTES} are read")]
+    TooLarge(usize),
+    #[error("the task is empty: it is read from TASK_CONFIG, from the file TASK_FILE, or else from standard input")]
+    Empty,
+    #[error("the task is no valid JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the task is no valid YAML: {0}")]
+    Yaml(#[from] serde_yaml::Error),
+}
+
+impl Document {
+    /// Reads a text. A key that stands twice in one object is an error: one of the two would be lost without a word.
+    ///
+    /// # Errors
+    /// When it is too large, empty, or not of its format (depth is bounded by the parsers, aliases too).
+    pub fn parse(text: &str, format: Format) -> Result<Self, DocumentError> {
+        if text.len() > MAX_DOCUMENT_BYTES {
+            return Err(DocumentError::TooLarge(text.len()));
+        }
+        if text.trim().is_empty() {
+            return Err(DocumentError::Empty);
+        }
+        let value = match format {
+            Format::Json => {
+                let mut json = serde_json::Deserializer::from_str(text);
+                let value = UniqueKeys.deserialize(&mut json)?;
+                json.end()?;
+                value
+            }
+            Format::Yaml => UniqueKeys.deserialize(serde_yaml::Deserializer::from_str(text))?,
+        };
+        Ok(Self { value })
+    }
+}
+
+impl Format {
+    /// By a file's name; a name that says nothing is JSON when the text begins like it.
+    pub fn guess(name: &str, text: &str) -> Self {
+        let lower = name.to_ascii_lowercase();
+        if lower.ends_with(".yaml") || lower.ends_with(".yml") {
+            Self::Yaml
+        } else if lower.ends_with(".json") || text.trim_start().starts_with('{') {
+            Self::Json
+        } else {
+            Self::Yaml
+        }
+    }
+}
+
+/// Reads any value as JSON, and refuses a repeated key.
+#[derive(Clone, Copy)]
+struct UniqueKeys;
+
+impl<'de> DeserializeSeed<'de> for UniqueKeys {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueKeys {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a value that JSON has, too")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("a number must be finite"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element_seed(self)? {
+            array.push(item);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if object.contains_key(&key) {
+                return Err(A::Error::custom(format!("the key {key:?} stands twice in one object")));
+            }
+            object.insert(key, entries.next_value_seed(self)?);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn json_and_yaml_give_the_same_value() {
+        let json = r#"{"type":"workflow","steps":[{"run":"true","timeout_seconds":5,"env":{"A":"1"}}]}"#;
+        let yaml = "type: workflow\nsteps:\n  - run: \"true\"\n    timeout_seconds: 5\n    env: {A: '1'}\n";
+        let parse = |text, format| Document::parse(text, format).unwrap().value;
+        assert_eq!(parse(json, Format::Json), parse(yaml, Format::Yaml));
+    }
+
+    #[test]
+    fn what_is_no_document_is_refused_with_a_reason() {
+        let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+        let laughs = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned()
+            + &('b'..='j')
+                .zip('a'..)
+                .map(|(name, before)| format!("{name}: &{name} [{}]\n", vec![format!("*{before}"); 9].join(",")))
+                .collect::<String>();
+        let huge = " ".repeat(MAX_DOCUMENT_BYTES + 1);
+        let cases = [
+            ("", Format::Json, "empty"),
+            (" \n", Format::Yaml, "empty"),
+            ("{", Format::Json, "no valid JSON"),
+            (r#"{"a":1} x"#, Format::Json, "no valid JSON"),
+            (r#"{"a":1,"a":2}"#, Format::Json, "stands twice"),
+            ("a: 1\na: 2\n", Format::Yaml, "no valid YAML"),
+            ("a: [", Format::Yaml, "no valid YAML"),
+            (deep.as_str(), Format::Json, "no valid JSON"),
+            (deep.as_str(), Format::Yaml, "no valid YAML"),
+            (laughs.as_str(), Format::Yaml, "no valid YAML"),
+            ("a: .nan", Format::Yaml, "finite"),
+            (huge.as_str(), Format::Json, "at most"),
+        ];
+        for (text, format, reason) in cases {
+            let error = Document::parse(text, format).unwrap_err().to_string();
+            assert!(
+                error.contains(reason),
+                "{} {format:?}: {error}",
+                &text[..text.len().min(20)]
+            );
+        }
+    }
+}

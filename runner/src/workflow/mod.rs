@@ -1,0 +1,233 @@
+//! Runs the steps of a workflow in order. The first that does not succeed ends it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{Event, EventQueue, LogLevel, StepState, TaskErrorCode};
+use crate::run::{Cancelled, Failure};
+use crate::sandbox::{CommandEvent, CommandSpec, Ending, Sandbox, Stream};
+use crate::task::{Step, StepKind, WorkflowTask};
+
+mod lines;
+
+use lines::{FLUSH_AFTER, Line, LineSplitter};
+
+/// How one step ended.
+struct Outcome {
+    state: StepState,
+    /// Why, when it did not succeed.
+    reason: Option<String>,
+    exit_code: Option<i32>,
+    code: TaskErrorCode,
+}
+
+impl Outcome {
+    const SUCCESS: Outcome = Outcome {
+        state: StepState::Success,
+        reason: None,
+        exit_code: None,
+        code: TaskErrorCode::StepFailed,
+    };
+
+    fn ended(state: StepState, reason: String, exit_code: Option<i32>, code: TaskErrorCode) -> Self {
+        Outcome {
+            state,
+            reason: Some(reason),
+            exit_code,
+            code,
+        }
+    }
+}
+
+/// Runs a workflow to its end, or to the first step that does not succeed.
+///
+/// # Errors
+/// The step that failed, and why; or that the task was cancelled.
+pub async fn run(
+    task: &WorkflowTask,
+    sandbox: &dyn Sandbox,
+    events: &EventQueue,
+    cancel: &CancellationToken,
+) -> Result<(), Failure> {
+    let mut env = BTreeMap::new();
+    for (index, step) in task.steps.iter().enumerate() {
+        if cancel.is_cancelled() {
+            return Err(Cancelled.into());
+        }
+        events
+            .push(Event::StepStart {
+                step_name: step.name.clone(),
+                step_index: index,
+            })
+            .await;
+        let started = Instant::now();
+        let outcome = run_step(index, step, &mut env, sandbox, events, cancel).await;
+        let failed = outcome.state != StepState::Success;
+        let message = outcome
+            .reason
+            .clone()
+            .map(|reason| format!("step {index} ({}): {reason}", step.name));
+        events
+            .push(Event::StepEnd {
+                step_name: step.name.clone(),
+                step_index: index,
+                step_state: outcome.state,
+                output: outcome.reason,
+                exit_code: outcome.exit_code,
+                duration_ms: millis(started.elapsed()),
+            })
+            .await;
+        if failed {
+            let message = message.unwrap_or_default();
+            tracing::warn!(step_index = index, message, "a step failed");
+            return Err(Failure {
+                code: outcome.code,
+                message,
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn run_step(
+    index: usize,
+    step: &Step,
+    env: &mut BTreeMap<String, String>,
+    sandbox: &dyn Sandbox,
+    events: &EventQueue,
+    cancel: &CancellationToken,
+) -> Outcome {
+    match &step.kind {
+        StepKind::Env(variables) => {
+            env.extend(variables.clone());
+            Outcome::SUCCESS
+        }
+        StepKind::Checkout => {
+            let message = "The workspace holds the repository already; nothing is checked out.".into();
+            events
+                .push(Event::Log {
+                    level: LogLevel::Info,
+                    message,
+                    step_index: Some(index),
+                    partial: false,
+                })
+                .await;
+            Outcome::SUCCESS
+        }
+        StepKind::Run {
+            script,
+            env: own,
+            working_directory,
+            timeout,
+        } => {
+            let mut env = env.clone();
+            env.extend(own.clone());
+            let spec = CommandSpec {
+                argv: ["/bin/sh", "-e", "-c", script].map(str::to_owned).to_vec(),
+                working_directory: working_directory.into(),
+                env,
+                timeout: *timeout,
+            };
+            run_command(index, spec, sandbox, events, cancel).await
+        }
+    }
+}
+
+async fn run_command(
+    index: usize,
+    spec: CommandSpec,
+    sandbox: &dyn Sandbox,
+    events: &EventQueue,
+    cancel: &CancellationToken,
+) -> Outcome {
+    let limit = spec.timeout;
+    let mut command = match sandbox.start(spec, cancel.child_token()).await {
+        Ok(command) => command,
+        Err(error) => return Outcome::ended(StepState::Error, error.to_string(), None, TaskErrorCode::StepFailed),
+    };
+    let mut stdout = LineSplitter::new();
+    let mut stderr = LineSplitter::new();
+    let mut flush_at = None;
+    let status = loop {
+        if stdout.is_empty() && stderr.is_empty() {
+            flush_at = None;
+        }
+        let flush_deadline = *flush_at.get_or_insert_with(|| tokio::time::Instant::now() + FLUSH_AFTER);
+        let event = tokio::select! {
+            event = command.events.recv() => event,
+            // A line that is not finished is shown after a while: it may be a prompt or a progress bar.
+            () = tokio::time::sleep_until(flush_deadline), if !stdout.is_empty() || !stderr.is_empty() => {
+                send(index, LogLevel::Stdout, stdout.flush(), events).await;
+                send(index, LogLevel::Stderr, stderr.flush(), events).await;
+                flush_at = None;
+                continue;
+            }
+        };
+        match event {
+            Some(CommandEvent::Output(Stream::Stdout, bytes)) => {
+                send(index, LogLevel::Stdout, stdout.push(&bytes), events).await;
+            }
+            Some(CommandEvent::Output(Stream::Stderr, bytes)) => {
+                send(index, LogLevel::Stderr, stderr.push(&bytes), events).await;
+            }
+            Some(CommandEvent::Exited(status)) => break status,
+            None => {
+                let reason = "the sandbox lost the command".into();
+                return Outcome::ended(StepState::Error, reason, None, TaskErrorCode::Sandbox);
+            }
+        }
+    };
+    send(index, LogLevel::Stdout, stdout.finish(), events).await;
+    send(index, LogLevel::Stderr, stderr.finish(), events).await;
+    let code = status.code;
+    let ended = |state, reason: String, task_code| Outcome::ended(state, reason, Some(code), task_code);
+    match status.ending {
+        Ending::Exited if code == 0 => Outcome {
+            exit_code: Some(0),
+            ..Outcome::SUCCESS
+        },
+        Ending::Exited => ended(
+            StepState::Failure,
+            format!("the command ended with exit code {code}"),
+            TaskErrorCode::StepFailed,
+        ),
+        Ending::TimedOut => {
+            let reason = format!("the step ran longer than its {} s and was ended", limit.as_secs());
+            ended(StepState::Failure, reason, TaskErrorCode::Timeout)
+        }
+        Ending::Cancelled => ended(
+            StepState::Error,
+            "the step was cancelled".into(),
+            TaskErrorCode::Cancelled,
+        ),
+        Ending::Memory => ended(
+            StepState::Failure,
+            "the command used more memory than it may".into(),
+            TaskErrorCode::StepFailed,
+        ),
+        Ending::Processes => ended(
+            StepState::Failure,
+            "the command had more processes than it may".into(),
+            TaskErrorCode::StepFailed,
+        ),
+    }
+}
+
+async fn send(index: usize, level: LogLevel, lines: impl IntoIterator<Item = Line>, events: &EventQueue) {
+    for Line { text, partial } in lines {
+        events
+            .push(Event::Log {
+                level,
+                message: text,
+                step_index: Some(index),
+                partial,
+            })
+            .await;
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

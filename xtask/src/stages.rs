@@ -1,0 +1,330 @@
+//! What `cargo xtask test` consists of: one table, and a function for each stage.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::builder::PossibleValuesParser;
+
+use crate::cargo_tools::{self, COMPONENT, DENY};
+use crate::layout::Layout;
+use crate::process::{self, Run};
+use crate::toolchain::{self, Choice, Toolchain};
+use crate::{component, demo, dist, docs, plugins};
+
+/// One part of the test, with its own line in the summary.
+pub struct Stage {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// What it makes sure of.
+    pub promise: &'static str,
+    /// Whether it works on what the stage `build` makes.
+    pub needs_build: bool,
+    /// Does it. An error is a failure.
+    pub run: fn(&mut State) -> Result<Outcome>,
+}
+
+/// How a stage ended that did not fail.
+pub enum Outcome {
+    Passed,
+    /// It cannot be done on this machine, for this reason. Shown at the end, in plain words.
+    Skipped(String),
+}
+
+/// What the stages share.
+pub struct State<'a> {
+    pub layout: &'a Layout,
+    /// What made the components in `target/dist`, once they are built.
+    pub toolchain: Option<Toolchain>,
+}
+
+/// The name of the stage that others need.
+pub const BUILD: &str = "build";
+
+/// All stages, in the order in which they run: quick ones first.
+pub const STAGES: [Stage; 11] = [
+    Stage {
+        name: "format",
+        promise: "rustfmt has nothing to change",
+        needs_build: false,
+        run: format,
+    },
+    Stage {
+        name: BUILD,
+        promise: "target/dist is built",
+        needs_build: false,
+        run: build,
+    },
+    Stage {
+        name: "lint",
+        promise: "clippy has nothing to say",
+        needs_build: false,
+        run: lint,
+    },
+    Stage {
+        name: "docs",
+        promise: "documents and doc comments name what exists",
+        needs_build: false,
+        run: docs,
+    },
+    Stage {
+        name: "tests",
+        promise: "unit and integration tests",
+        needs_build: true,
+        run: tests,
+    },
+    Stage {
+        name: "plugin-tests",
+        promise: "tests of the tools' own code",
+        needs_build: false,
+        run: plugin_tests,
+    },
+    Stage {
+        name: "toolchains",
+        promise: "the other way to build components works too",
+        needs_build: true,
+        run: toolchains,
+    },
+    Stage {
+        name: "component",
+        promise: "cargo component builds a tool that loads",
+        needs_build: true,
+        run: cargo_component,
+    },
+    Stage {
+        name: "licenses",
+        promise: "licences, sources and bans of all dependencies",
+        needs_build: false,
+        run: licenses,
+    },
+    Stage {
+        name: "demo",
+        promise: "the main job, from red to green",
+        needs_build: true,
+        run: show,
+    },
+    Stage {
+        name: "advisories",
+        promise: "no dependency with a known vulnerability",
+        needs_build: false,
+        run: advisories,
+    },
+];
+
+/// The names that `--only` takes.
+pub fn names() -> PossibleValuesParser {
+    PossibleValuesParser::new(STAGES.iter().map(|stage| stage.name))
+}
+
+fn format(state: &mut State) -> Result<Outcome> {
+    let check = ["fmt", "--all", "--check"];
+    let main = state.layout.cargo("checking the format").args(check).live();
+    let plugins = state
+        .layout
+        .plugins_cargo("checking the format of tool-plugins/", process::cargo(), HOST)
+        .args(check)
+        .live();
+    main.and(plugins)
+        .context("run `cargo fmt --all`, here and in tool-plugins/")?;
+    Ok(Outcome::Passed)
+}
+
+fn build(state: &mut State) -> Result<Outcome> {
+    state.toolchain = Some(dist::build(state.layout)?);
+    Ok(Outcome::Passed)
+}
+
+fn lint(state: &mut State) -> Result<Outcome> {
+    let deny = ["--workspace", "--all-targets", "--", "-D", "warnings"];
+    let main = state
+        .layout
+        .cargo("linting")
+        .args(["clippy", "--release"])
+        .args(deny)
+        .live();
+    let on_host = state
+        .layout
+        .plugins_cargo("linting tool-plugins/", process::cargo(), HOST)
+        .args(["clippy", "--locked"])
+        .args(deny)
+        .live();
+    // Most of a tool's code is compiled for its own target only. Debian's compiler has no clippy.
+    let as_component = if toolchain::has_target(toolchain::TARGET) {
+        state
+            .layout
+            .plugins_cargo("linting the components", process::cargo(), "plugins/rustup")
+            .args([
+                "clippy",
+                "--locked",
+                "--release",
+                "--target",
+                toolchain::TARGET,
+                "--workspace",
+                "--lib",
+            ])
+            .args(["--", "-D", "warnings"])
+            .live()
+    } else {
+        process::note(
+            "tool-plugins/ is linted for this machine only: there is no clippy for its target without rustup",
+        );
+        Ok(())
+    };
+    main.and(on_host).and(as_component)?;
+    Ok(Outcome::Passed)
+}
+
+fn docs(state: &mut State) -> Result<Outcome> {
+    let documents = docs::check(&state.layout.root);
+    let comments = state
+        .layout
+        .cargo("checking the doc comments")
+        .args([
+            "doc",
+            "--release",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .live();
+    documents.and(comments)?;
+    Ok(Outcome::Passed)
+}
+
+fn tests(state: &mut State) -> Result<Outcome> {
+    state
+        .layout
+        .cargo("unit and integration tests")
+        .args(["test", "--release", "--workspace", "--no-fail-fast"])
+        .env("PLUE_RUNNER_BIN", state.layout.runner())
+        .env("PLUE_PLUGINS_DIR", state.layout.plugins())
+        .live()?;
+    Ok(Outcome::Passed)
+}
+
+fn plugin_tests(state: &mut State) -> Result<Outcome> {
+    state
+        .layout
+        .plugins_cargo("tests of tool-plugins/", process::cargo(), HOST)
+        .args(["test", "--locked", "--workspace", "--no-fail-fast"])
+        .live()?;
+    Ok(Outcome::Passed)
+}
+
+/// Builds the components the way that `build` did not take, and has the runner load them.
+fn toolchains(state: &mut State) -> Result<Outcome> {
+    let choice = match &state.toolchain {
+        Some(Toolchain::Debian(_)) => Choice::Rustup,
+        _ => Choice::Debian,
+    };
+    let other = match Toolchain::prepare(state.layout, choice) {
+        Ok(other) => other,
+        // `build` has tried this already, and taken Debian's way since it failed.
+        Err(error) if choice == Choice::Rustup => {
+            return Ok(Outcome::Skipped(format!(
+                "components were built with Debian's compiler only, since rustup cannot have the target here: {error:#}"
+            )));
+        }
+        Err(_) if process::find_program("apt-get").is_none() => {
+            return Ok(Outcome::Skipped(
+                "components were built with rustup's target only, since this is no Debian: \
+                 to try the other way, run `cargo xtask test --only toolchains` in a Debian container"
+                    .to_owned(),
+            ));
+        }
+        Err(error) => return Err(error),
+    };
+    let out = state.layout.target.join("xtask/plugins").join(other.name());
+    let names = plugins::build(state.layout, &other, &out)?;
+    loads(state.layout, &out, names.len())?;
+    Ok(Outcome::Passed)
+}
+
+fn cargo_component(state: &mut State) -> Result<Outcome> {
+    let program = cargo_tools::install(state.layout, &COMPONENT)?;
+    let out = component::build(state.layout, &program)?;
+    loads(state.layout, &out, 1)?;
+    Ok(Outcome::Passed)
+}
+
+/// Has the runner load all plugins of a folder.
+fn loads(layout: &Layout, plugins: &Path, expected: usize) -> Result<()> {
+    let listed = Run::new("loading the components", layout.runner())
+        .args(["plugin", "list", "--json", "--plugin-dir"])
+        .arg(plugins)
+        .read()?;
+    let listed: serde_json::Value =
+        serde_json::from_str(&listed).context("`plue-runner plugin list --json` gave no JSON")?;
+    let count = listed.as_array().map_or(0, Vec::len);
+    ensure!(
+        count == expected,
+        "the runner lists {count} of {expected} plugins in {}",
+        plugins.display()
+    );
+    process::note(&format!("the runner loads all {count}"));
+    Ok(())
+}
+
+fn licenses(state: &mut State) -> Result<Outcome> {
+    let program = cargo_tools::install(state.layout, &DENY)?;
+    let [main, plugins] = workspaces(state.layout).map(|manifest| {
+        deny(state.layout, &program, &manifest, "checking licences, sources and bans")
+            .args(["check", "--hide-inclusion-graph", "licenses", "sources", "bans"])
+            .live()
+    });
+    main.and(plugins)?;
+    Ok(Outcome::Passed)
+}
+
+/// Asks RustSec's database, which is a git repository: machines that reach only package registries cannot fetch it.
+fn advisories(state: &mut State) -> Result<Outcome> {
+    let program = cargo_tools::install(state.layout, &DENY)?;
+    let [manifest, _] = workspaces(state.layout);
+    let fetched = deny(state.layout, &program, &manifest, "fetching RustSec's database")
+        .args(["fetch", "db"])
+        .limit(cargo_tools::FETCH_LIMIT)
+        .quiet(&state.layout.log("advisory-db"));
+    if let Err(error) = &fetched
+        && !cargo_tools::has_advisory_database()
+    {
+        process::note(&format!("{error:#}"));
+        return Ok(Outcome::Skipped(
+            "ADVISORIES WERE NOT CHECKED: RustSec's database cannot be fetched here. \
+             Where GitHub can be reached, run: cargo xtask test --only advisories"
+                .to_owned(),
+        ));
+    }
+    if fetched.is_err() {
+        process::note("RustSec's database cannot be fetched here; using the copy of an earlier time");
+    }
+    let [main, plugins] = workspaces(state.layout).map(|manifest| {
+        deny(state.layout, &program, &manifest, "checking advisories")
+            .args(["check", "--disable-fetch", "advisories"])
+            .live()
+    });
+    main.and(plugins)?;
+    Ok(Outcome::Passed)
+}
+
+fn show(state: &mut State) -> Result<Outcome> {
+    demo::command(state.layout).live()?;
+    Ok(Outcome::Passed)
+}
+
+/// The manifests of both workspaces.
+fn workspaces(layout: &Layout) -> [PathBuf; 2] {
+    [layout.root.join("Cargo.toml"), layout.tool_plugins().join("Cargo.toml")]
+}
+
+/// cargo-deny with our configuration.
+fn deny(layout: &Layout, program: &Path, manifest: &Path, purpose: &str) -> Run {
+    Run::new(purpose, program)
+        .dir(&layout.root)
+        .arg("--manifest-path")
+        .arg(manifest)
+        .arg("--config")
+        .arg(layout.root.join("deny.toml"))
+}
+
+/// The target folder of the tools' code when it is compiled for this machine.
+const HOST: &str = "plugins/host";

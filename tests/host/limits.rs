@@ -227,6 +227,20 @@ fn cases() -> Vec<Case> {
             "`open_files` is 256",
         ),
         case(
+            "directories that stay open while they are read",
+            with(
+                FILES,
+                &format!(
+                    "(call $directories (i32.const {SCRATCH}))
+                     (local.set $a (i32.load (i32.load (i32.const {SCRATCH}))))
+                     (loop $again (call $read (local.get $a) (i32.const {SCRATCH})) (br $again))"
+                ),
+            ),
+            "workspace = \"read\"",
+            Code::LimitOpenFiles,
+            "`open_files` is 256",
+        ),
+        case(
             "four gigabytes of random bytes",
             with(RANDOM, "(call $random (i64.const 4294967295) (i32.const 1024))"),
             never,

@@ -144,6 +144,8 @@ fn config(allocation: Allocation) -> Result<Config, wasmtime::Error> {
     config.epoch_interruption(true).max_wasm_stack(WASM_STACK);
     // Not needed by any tool, and what is not there cannot be attacked: shared memories are not counted by the limiter.
     config.wasm_memory64(false).wasm_tail_call(true);
+    // For debuggers and profilers only: a third of a compiled form, and time at each load.
+    config.native_unwind_info(false).generate_address_map(false);
     // Naming the target keeps cranelift from looking at this machine's CPU.
     config.target(TARGET)?;
     for flag in CPU_FLAGS {

@@ -18,6 +18,7 @@ mod bindings;
 mod call;
 mod compiled;
 mod engine;
+mod files;
 mod guest_log;
 mod instance;
 mod interrupt;

@@ -1,1 +1,16 @@
+//! The built runner, started with environment variables only, against the doubles. Every run is checked for the
+//! protocol, the log's schema and leaked secrets by the harness, whatever else its test looks at.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod agent_endings;
+mod agent_tools;
+mod callback;
+mod cancellation;
+mod configuration;
+mod environment;
+mod harness;
+mod invalid_tasks;
+mod model_api;
+mod plugins;
+mod task_sources;
+mod workflow;

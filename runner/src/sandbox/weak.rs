@@ -24,7 +24,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// How long a process group has between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long output is still read after the command and its group are gone: only what is in the pipes.
-const DRAIN: Duration = Duration::from_secs(1);
+const DRAIN: Duration = Duration::from_secs(2);
 /// How much is read from a pipe at once.
 const CHUNK: usize = 64 * 1024;
 /// How many chunks wait for a slow reader before the command has to.
@@ -161,29 +161,28 @@ async fn supervise(mut child: Child, events: mpsc::Sender<CommandEvent>, deadlin
         .stderr
         .take()
         .map(|pipe| forward(pipe, Stream::Stderr, events.clone()));
-    let mut output = std::pin::pin!(
-        async move {
-            tokio::join!(
-                async {
-                    if let Some(pump) = stdout {
-                        pump.await
-                    }
-                },
-                async {
-                    if let Some(pump) = stderr {
-                        pump.await;
-                    }
+    let mut output = std::pin::pin!(async {
+        tokio::join!(
+            async {
+                if let Some(pump) = stdout {
+                    pump.await
                 }
-            );
-        }
-        .fuse()
-    );
+            },
+            async {
+                if let Some(pump) = stderr {
+                    pump.await
+                }
+            },
+        );
+    });
+    // Whether a pipe is still open; a command may close both and go on.
+    let mut open = true;
     let ending = {
         let mut end = std::pin::pin!(child.wait());
         loop {
             tokio::select! {
                 _ = &mut end => break Ending::Exited,
-                () = &mut output => {} // Both pipes are closed; the command may go on without them.
+                () = &mut output, if open => open = false,
                 () = sleep_until(deadline) => break Ending::TimedOut,
                 () = cancel.cancelled() => break Ending::Cancelled,
                 () = events.closed() => break Ending::Cancelled,
@@ -197,18 +196,18 @@ async fn supervise(mut child: Child, events: mpsc::Sender<CommandEvent>, deadlin
         loop {
             tokio::select! {
                 _ = &mut gone => break,
-                () = &mut output => {}
+                () = &mut output, if open => open = false,
             }
         }
     }
     // What the command started and left behind ends with it.
     signal(group, Signal::KILL);
     let status = child.wait().await;
-    loop {
+    while open {
         tokio::select! {
-            () = &mut output => break,
+            () = &mut output => open = false,
             // While the reader is slow there may be more; otherwise something in another session holds the pipe.
-            () = sleep(DRAIN) => if events.capacity() > 0 { break },
+            () = sleep(DRAIN) => open = events.capacity() == 0,
         }
     }
     let code = status.map_or(-1, |status| exit_code(&status));
@@ -365,6 +364,26 @@ mod tests {
         let sandbox = WeakSandbox::new(&folder).unwrap();
         let result = run(&sandbox, spec("sleep 60 & echo done", Duration::from_secs(30))).await;
         assert_eq!((result.stdout.as_str(), result.status.code), ("done\n", 0));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_command_that_closes_its_outputs_before_it_ends_is_not_waited_for_after_its_end() {
+        let folder = workspace("closed");
+        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let started = Instant::now();
+        let result = run(&sandbox, spec("exec >&- 2>&-; sleep 0.1", Duration::from_secs(30))).await;
+        assert_eq!(
+            result.status,
+            ExitStatus {
+                code: 0,
+                ending: Ending::Exited
+            }
+        );
+        assert!(
+            started.elapsed() < DRAIN,
+            "there is no pipe left that could have something in it"
+        );
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -116,19 +116,14 @@ impl Workspace {
     /// # Errors
     /// `not-found` or `denied`; `invalid-input` when it is no folder.
     pub fn open_folder(&self, path: &WorkspacePath) -> Result<Folder, ToolError> {
-        let opened = self.root.open_at(
-            PathFlags::SYMLINK_FOLLOW,
-            path.for_open(),
-            OpenFlags::DIRECTORY,
-            DescriptorFlags::READ,
-        );
-        match opened {
-            Ok(descriptor) => Ok(Folder::new(descriptor)),
-            Err(ErrorCode::NotDirectory) if self.stat(path).is_ok() => {
-                Err(ToolError::InvalidInput(format!("{path} is not a folder.")))
-            }
-            Err(code) => Err(refused(code, "open", path)),
+        // The host does not hand on to the kernel that a folder is wanted: it would open a FIFO, and wait.
+        if self.stat(path)?.kind != FileKind::Folder {
+            return Err(ToolError::InvalidInput(format!("{path} is not a folder.")));
         }
+        self.root
+            .open_at(PathFlags::SYMLINK_FOLLOW, path.for_open(), OpenFlags::DIRECTORY, DescriptorFlags::READ)
+            .map(Folder::new)
+            .map_err(|code| refused(code, "open", path))
     }
 
     /// Creates the folders that the path lies in, as far as they do not exist.

@@ -1,0 +1,198 @@
+//! Delivery: what is retried, what is not, and what is said when it fails.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::{Answer, ApiServer, Attempt};
+
+use crate::harness::{Outcome, Scene};
+
+async fn run(answer: impl FnMut(&Attempt) -> Answer + Send + 'static) -> Outcome {
+    let scene = Scene::with(ApiServer::with().answering(answer)).await;
+    scene.workflow(&json!([{ "run": "echo hello" }])).run().await
+}
+
+#[tokio::test]
+async fn what_may_pass_is_retried_with_the_same_bytes_under_the_same_key() {
+    for fault in [
+        Answer::Status(500),
+        Answer::Status(503),
+        Answer::Status(429),
+        Answer::Status(408),
+        Answer::Cut,
+    ] {
+        let name = format!("{fault:?}");
+        let outcome = run(move |attempt| if attempt.number <= 3 { fault.clone() } else { Answer::Ok }).await;
+        outcome.done();
+        // The double checks bytes, keys and order.
+        let attempts = outcome.scene.api.attempts();
+        assert_eq!(attempts.len(), 4 * outcome.events().len(), "{name}");
+        assert_eq!(outcome.lines("stdout", 0), ["hello"], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_pass_is_not_retried_and_the_task_goes_on() {
+    for status in [400, 403, 404, 410, 422] {
+        let outcome = run(move |attempt| match attempt.event["type"].as_str() {
+            Some("log") => Answer::Status(status),
+            _ => Answer::Ok,
+        })
+        .await;
+        let done = outcome.done();
+        assert_eq!(done["lost_events"], 1, "{status}");
+        let attempts = outcome.scene.api.attempts();
+        assert_eq!(
+            attempts.iter().filter(|attempt| attempt.event["type"] == "log").count(),
+            1,
+            "{status}"
+        );
+        assert!(
+            outcome.finished.stdout.contains(&status.to_string()),
+            "{}",
+            outcome.finished.stdout
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_lost_after_its_retries_and_counted() {
+    let outcome = run(|attempt| match attempt.event["type"].as_str() {
+        Some("step_start") => Answer::Status(500),
+        _ => Answer::Ok,
+    })
+    .await;
+    assert_eq!(outcome.done()["lost_events"], 1);
+    let attempts = outcome.scene.api.attempts();
+    assert_eq!(
+        attempts
+            .iter()
+            .filter(|attempt| attempt.event["type"] == "step_start")
+            .count(),
+        1 + 5
+    );
+}
+
+#[tokio::test]
+async fn a_terminal_event_that_cannot_be_delivered_ends_the_process_with_3() {
+    for (answer, attempts) in [(Answer::Status(500), 11), (Answer::Status(400), 1), (Answer::Cut, 11)] {
+        let scene = Scene::with(
+            ApiServer::with().answering(move |attempt| match attempt.event["type"].as_str() {
+                Some("done") => answer.clone(),
+                _ => Answer::Ok,
+            }),
+        );
+        let scene = scene.await.env("CALLBACK_RETRY_BASE_MS", "1");
+        let outcome = scene.workflow(&json!([{ "run": "true" }])).run().await;
+        assert_eq!(outcome.finished.code, 3, "{}", outcome.finished.stdout);
+        let made = outcome.scene.api.attempts();
+        assert_eq!(
+            made.iter().filter(|attempt| attempt.event["type"] == "done").count(),
+            attempts
+        );
+        assert!(
+            outcome.finished.log.iter().any(|line| line["level"] == "CRITICAL"),
+            "{}",
+            outcome.finished.stdout
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_callback_that_nobody_answers_ends_the_process_with_3() {
+    let port = support::loopback::closed_port().await.unwrap();
+    let scene = Scene::new().await.workflow(&json!([{ "run": "true" }]));
+    let outcome = scene
+        .env("CALLBACK_URL", &format!("http://{port}/internal/tasks/7/stream"))
+        .env("CALLBACK_RETRY_BASE_MS", "1")
+        .run()
+        .await;
+    assert_eq!(outcome.finished.code, 3, "{}", outcome.finished.stdout);
+}
+
+#[tokio::test]
+async fn retry_after_is_obeyed() {
+    let outcome = run(|attempt| match (attempt.event["type"].as_str(), attempt.number) {
+        (Some("done"), 1) => Answer::RetryAfter(503, 1),
+        _ => Answer::Ok,
+    })
+    .await;
+    outcome.done();
+    let attempts = outcome.scene.api.attempts();
+    let at: Vec<_> = attempts
+        .iter()
+        .filter(|attempt| attempt.event["type"] == "done")
+        .map(|attempt| attempt.at)
+        .collect();
+    assert!(at[1] - at[0] >= Duration::from_secs(1), "{:?}", at[1] - at[0]);
+}
+
+#[tokio::test]
+async fn waits_grow_with_each_attempt() {
+    let scene = Scene::with(ApiServer::with().answering(|attempt| match attempt.number {
+        1..=4 => Answer::Status(500),
+        _ => Answer::Ok,
+    }));
+    let scene = scene
+        .await
+        .workflow(&json!([{ "type": "checkout" }]))
+        .env("CALLBACK_RETRY_BASE_MS", "20");
+    let outcome = scene.run().await;
+    outcome.done();
+    let attempts = outcome.scene.api.attempts();
+    for pair in attempts.windows(2).filter(|pair| pair[1].number > 1) {
+        let least = Duration::from_millis(20 * 2_u64.pow(pair[0].number - 1));
+        assert!(
+            pair[1].at - pair[0].at >= least,
+            "attempt {}: {:?}",
+            pair[1].number,
+            pair[1].at - pair[0].at
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_slow_callback_holds_nothing_up_and_nothing_is_lost() {
+    let scene =
+        Scene::with(ApiServer::with().answering(|_| Answer::Late(Duration::from_millis(100), Box::new(Answer::Ok))));
+    let script = "i=0; while [ $i -lt 500 ]; do echo $i; i=$((i + 1)); done; date +%s%N > finished";
+    let outcome = scene.await.workflow(&json!([{ "run": script }])).run().await;
+    outcome.done();
+    let expected: Vec<String> = (0..500).map(|number: i32| number.to_string()).collect();
+    assert_eq!(outcome.lines("stdout", 0), expected);
+    assert!(
+        outcome.events().len() < 50,
+        "lines that wait are merged: {}",
+        outcome.events().len()
+    );
+}
+
+#[tokio::test]
+async fn the_token_is_sent_to_the_callback() {
+    let token = "callback-token-0123456789";
+    let scene = Scene::with(ApiServer::with().token(token))
+        .await
+        .env("CALLBACK_TOKEN", token);
+    scene.workflow(&json!([{ "run": "true" }])).run().await.done();
+}
+
+#[tokio::test]
+async fn a_refused_token_ends_the_process_with_3() {
+    let scene = Scene::with(ApiServer::with().token("callback-token-0123456789")).await;
+    let outcome = scene
+        .workflow(&json!([{ "run": "true" }]))
+        .env("CALLBACK_TOKEN", "another-token")
+        .run()
+        .await;
+    assert_eq!(outcome.finished.code, 3, "{}", outcome.finished.stdout);
+    assert!(!outcome.finished.stdout.contains("another-token"));
+    assert_eq!(outcome.events(), Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn an_answer_with_another_body_delivers_too() {
+    run(|_| Answer::Say(json!({ "ok": true, "new_field": [1, 2, 3] })))
+        .await
+        .done();
+    run(|_| Answer::Status(204)).await.done();
+}

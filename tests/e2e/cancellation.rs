@@ -1,0 +1,95 @@
+//! SIGTERM and SIGINT: the task is cancelled, and the API server is told.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+use support::{Ending, Turn};
+
+use crate::harness::{Outcome, Scene};
+
+#[track_caller]
+fn cancelled(outcome: &Outcome, exit: i32) {
+    assert_eq!(outcome.finished.code, exit, "{}", outcome.finished.stdout);
+    assert_eq!(outcome.scene.api.final_violations(), Vec::<String>::new());
+    let error = outcome.scene.api.terminal().unwrap();
+    assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("cancelled")));
+    assert!(outcome.finished.elapsed < Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn a_workflow_is_cancelled_with_everything_it_started() {
+    for (signal, exit) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let script = "sleep 300 & echo $! > child; echo ready; wait";
+        let scene = Scene::new()
+            .await
+            .workflow(&json!([{ "run": script }, { "run": "touch after" }]));
+        let running = scene.start();
+        scene.api.wait_for(|event| event["type"] == "log").await;
+        running.signal(signal).unwrap();
+        let outcome = scene.finish(running).await;
+        cancelled(&outcome, exit);
+        assert_eq!(outcome.events_of("step_end")[0]["step_state"], "error");
+        let workspace = outcome.scene.workspace();
+        let child = fs::read_to_string(workspace.join("child")).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        assert!(
+            stat.is_empty() || stat.contains(") Z "),
+            "the child outlived the task: {stat}"
+        );
+        assert!(!workspace.join("after").exists());
+    }
+}
+
+#[tokio::test]
+async fn an_agent_is_cancelled_while_the_model_writes() {
+    let scene = Scene::new()
+        .await
+        .agent(json!({}), [Turn::says("Thinking about").ending(Ending::Stall)])
+        .await;
+    let running = scene.start();
+    scene.api.wait_for(|event| event["type"] == "token").await;
+    running.signal(Signal::TERM).unwrap();
+    cancelled(&scene.finish(running).await, 143);
+}
+
+#[tokio::test]
+async fn an_agent_is_cancelled_while_a_tool_runs() {
+    let turn = Turn::new().call("t", "shell", json!({ "command": "touch started; sleep 300" }));
+    let scene = Scene::new().await.agent(json!({ "tools": ["shell"] }), [turn]).await;
+    let running = scene.start();
+    scene
+        .api
+        .wait_for(|event| event["type"] == "tool_start" && event.get("args").is_some())
+        .await;
+    while !scene.workspace().join("started").exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    running.signal(Signal::TERM).unwrap();
+    let outcome = scene.finish(running).await;
+    cancelled(&outcome, 143);
+    let end = &outcome.events_of("tool_end")[0];
+    assert_eq!(
+        (&end["tool_state"], &end["code"]),
+        (&json!("error"), &json!("cancelled"))
+    );
+}
+
+#[tokio::test]
+async fn a_runner_that_waits_for_its_task_can_be_ended() {
+    let scene = Scene::new().await;
+    let fifo = scene.outside().join("task.json");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let scene = scene.env("TASK_FILE", &fifo.to_string_lossy());
+    let running = scene.start();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    running.signal(Signal::TERM).unwrap();
+    let outcome = scene.finish(running).await;
+    assert!(
+        outcome.finished.elapsed < Duration::from_secs(30),
+        "{:?}",
+        outcome.finished.elapsed
+    );
+    assert_ne!(outcome.finished.code, 0);
+}

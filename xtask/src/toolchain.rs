@@ -51,10 +51,7 @@ impl Toolchain {
             },
         };
         if let Some(error) = &why_not_rustup {
-            process::note(&format!(
-                "rustup cannot have the target {TARGET} here: {}",
-                first_line(&format!("{error:#}"))
-            ));
+            process::note(&format!("rustup cannot have the target {TARGET} here: {error:#}"));
         }
         let debian = debian::Toolchain::prepare(layout, TARGET).with_context(|| match why_not_rustup {
             None => format!("no compiler for {TARGET} from Debian's packages"),
@@ -120,8 +117,4 @@ pub fn add_target(layout: &Layout, target: &str) -> Result<()> {
         .args(["target", "add", target])
         .limit(DOWNLOAD_LIMIT)
         .quiet(&layout.log("rustup-target"))
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
 }

@@ -4,25 +4,41 @@ use std::error::Error;
 use std::sync::Once;
 use std::time::Duration;
 
+use reqwest::header::{HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::redirect;
+use url::Url;
+
 /// How long a connection may take to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After how much silence the kernel asks whether the peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// The longest wait that a server may ask of us.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// A client as the threat model wants it: TLS by rustls, and no proxy from the environment, since the runner talks to
 /// the origins of its configuration and to nothing else.
-pub fn client_builder() -> reqwest::ClientBuilder {
+///
+/// Redirects are not followed: they lead to another place than the one that was configured.
+pub fn client_builder(url: &Url) -> reqwest::ClientBuilder {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // Only fails when a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder()
+        .redirect(redirect::Policy::none())
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(KEEPALIVE)
         .tcp_nodelay(true)
-        .user_agent(concat!("plue-runner/", env!("CARGO_PKG_VERSION")))
+        .user_agent(concat!("plue-runner/", env!("CARGO_PKG_VERSION")));
+    if url.scheme() == "http" {
+        // Reading the CA certificates costs milliseconds of the start, and fails where none are installed. A client
+        // for http that follows no redirects never needs them.
+        return builder.tls_certs_only([]);
+    }
+    builder
 }
 
 /// An error with its causes on one line: the outermost of reqwest's says little.
@@ -40,4 +56,26 @@ pub fn describe(error: &dyn Error) -> String {
 pub fn random_fraction() -> f64 {
     const STEPS: f64 = (u32::MAX as f64) + 1.0;
     getrandom::u32().map_or(0.5, |random| f64::from(random) / STEPS)
+}
+
+/// How long a response asks us to wait: `retry-after-ms`, or `retry-after` in seconds or as a date. At most 60 s.
+/// `None` when it does not ask.
+pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
+    const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let seconds = match text(RETRY_AFTER_MS).and_then(|value| value.parse::<f64>().ok()) {
+        Some(milliseconds) => milliseconds / 1000.0,
+        None => {
+            let value = text(RETRY_AFTER)?;
+            match value.parse::<f64>() {
+                Ok(seconds) => seconds,
+                Err(_) => {
+                    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+                    at.duration_since(now).as_secs_f64()
+                }
+            }
+        }
+    };
+    // Zero, the past and what is no number ask for nothing.
+    (seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(MAX_RETRY_AFTER.as_secs_f64())))
 }

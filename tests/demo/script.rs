@@ -182,3 +182,92 @@ impl Script {
         )))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic)]
+    use super::*;
+
+    const RED: &str = "STDOUT:\nok 1 - line_total 3 1250 = 3750\nnot ok 4 - shipping 5000: expected 0, got 490\n\n\n\
+        STDERR:\n\n\nEXIT CODE: 1";
+    const GREEN: &str =
+        "STDOUT:\nok 1 - line_total 3 1250 = 3750\nok 4 - shipping 5000 = 0\n\n\nSTDERR:\n\n\nEXIT CODE: 0";
+    const LISTING: &str = "README.md\nlib/\nlib/invoice.sh\ntests/\ntests/run.sh";
+    const FOUND: &str = "lib/invoice.sh:14:shipping() {";
+
+    /// The content of the file with the bug.
+    fn invoice() -> String {
+        let file = FILES.iter().find(|(path, _)| *path == "lib/invoice.sh");
+        file.map(|(_, content)| (*content).to_owned()).unwrap_or_default()
+    }
+
+    /// The results that good tools give, request by request.
+    fn good() -> Vec<Vec<(&'static str, String)>> {
+        let wrote = format!("Successfully wrote {} bytes to lib/invoice.sh", invoice().len());
+        vec![
+            vec![],
+            vec![("toolu_test_before", RED.into()), ("toolu_list", LISTING.into())],
+            vec![("toolu_grep", FOUND.into())],
+            vec![("toolu_read", invoice())],
+            vec![("toolu_write", wrote)],
+            vec![("toolu_test_after", GREEN.into())],
+        ]
+    }
+
+    /// Plays the conversation, and gives why the model found something wrong.
+    fn play(results: &[Vec<(&str, String)>]) -> Result<(), String> {
+        let mut script = Script::default();
+        let tools = ["read_file", "write_file", "list_files", "grep", "shell"].map(|name| json!({ "name": name }));
+        for (index, results) in results.iter().enumerate() {
+            let content: Vec<_> = results
+                .iter()
+                .map(|(id, text)| json!({ "type": "tool_result", "tool_use_id": id, "content": text }))
+                .collect();
+            let body = json!({ "tools": tools, "messages": [{ "role": "user", "content": content }] });
+            match script.answer(&Request {
+                headers: Default::default(),
+                body,
+                index,
+            }) {
+                Reply::Turn(_) => {}
+                Reply::Wrong(why) => return Err(why),
+                other => panic!("unexpected reply: {other:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn good_tools_lead_to_the_end() {
+        assert_eq!(play(&good()), Ok(()));
+    }
+
+    #[test]
+    fn a_tool_that_returns_the_wrong_thing_is_found_out() {
+        let cases: Vec<(usize, usize, String)> = vec![
+            (1, 0, RED.replace("EXIT CODE: 1", "EXIT CODE: 0")),
+            (1, 0, RED.replace("not ok", "ok")),
+            (1, 0, String::new()),
+            (1, 1, format!(".editorconfig\n{LISTING}")),
+            (1, 1, LISTING.replace("lib/invoice.sh\n", "")),
+            (2, 0, String::new()),
+            (2, 0, "lib/other.sh:14:shipping() {".into()),
+            (2, 0, "lib/invoice.sh:fourteen:shipping() {".into()),
+            (2, 0, "lib/invoice.sh:14:shipping() {\nlib/invoice.sh:15:x".into()),
+            (3, 0, String::new()),
+            (3, 0, invoice().replacen('\n', "", 1)),
+            (3, 0, invoice().replace("-gt", "-lt")),
+            (4, 0, "Successfully wrote 3 bytes to lib/invoice.sh".into()),
+            (4, 0, "Done.".into()),
+            (5, 0, RED.into()),
+            (5, 0, GREEN.replace("ok 1", "not ok 1")),
+        ];
+        for (request, result, wrong) in cases {
+            let mut results = good();
+            results[request][result].1 = wrong.clone();
+            assert!(play(&results).is_err(), "request {request} with {wrong:?}");
+            results[request].remove(result);
+            assert!(play(&results).is_err(), "request {request} without its result");
+        }
+    }
+}

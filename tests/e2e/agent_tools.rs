@@ -12,7 +12,7 @@ async fn scene() -> Scene {
         .await
         .file("a.txt", "one\ntwo\nthree\n")
         .file("sub/b c.txt", "two words\n")
-        .file(".hidden", "two\n")
+        .file(".hidden", "nothing\n")
 }
 
 /// Runs an agent that makes one call and then ends.
@@ -189,7 +189,6 @@ async fn arguments_that_are_no_object_are_told_to_the_model() {
     for pieces in [&["{\"path\": ", "\"a.t"][..], &["[1, 2]"], &["nonsense"]] {
         let call = Block::call_in_pieces("toolu_1", "read_file", pieces);
         let turns = [Turn::new().block(call), Turn::says("Done.")];
-        // A list as input comes back as the model said it, or as an object: the real API takes objects only.
         let outcome = scene()
             .await
             .agent(json!({ "tools": ["read_file"] }), turns)

@@ -7,6 +7,7 @@ mod agent_tools;
 mod callback;
 mod cancellation;
 mod configuration;
+mod demo;
 mod environment;
 mod harness;
 mod invalid_tasks;

@@ -76,7 +76,7 @@ async fn a_task_that_cannot_be_read_is_an_invalid_task() {
         (r#"{"type":"workflow","type":"agent"}"#, "twice"),
         ("[1, 2]", "object"),
         ("\"text\"", "object"),
-        (deep.as_str(), "JSON"),
+        (deep.as_str(), "recursion"),
     ];
     for (text, expected) in cases {
         let outcome = Scene::new().await.stdin(text.as_bytes()).run().await;

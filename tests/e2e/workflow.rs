@@ -274,3 +274,13 @@ async fn a_workflow_needs_no_key_and_no_plugins() {
         .await
         .done();
 }
+
+#[tokio::test]
+async fn a_command_that_closes_its_output_before_it_ends_costs_no_wait() {
+    let step = json!({ "run": "echo said; exec >&- 2>&-; sleep 0.1" });
+    let outcome = run(json!([step, step, step])).await;
+    outcome.done();
+    for end in outcome.events_of("step_end") {
+        assert!(end["duration_ms"].as_u64().unwrap() < 900, "{end}");
+    }
+}

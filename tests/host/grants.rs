@@ -1,7 +1,11 @@
 //! What a component imports is compared with what its manifest grants.
 
+use std::os::unix::ffi::OsStrExt;
+
 use crate::fixture::{Fixture, call};
 use crate::guest::{CLOCK, FILES, Guest, Import, PROCESS, PROGRESS, RESULT, SCRATCH, SOCKETS, answers, unknown_import};
+
+const LOG: usize = SCRATCH + 256;
 
 fn importing(import: Import) -> Guest {
     Guest::good("tool").importing(import)
@@ -140,4 +144,54 @@ async fn a_tool_that_may_read_cannot_write() {
         assert_eq!(outcome.text, expected, "{grant}");
         assert_eq!(fixture.workspace().join("f").exists(), grant == "read-write");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_gives_each_entry_with_its_type_and_says_which_it_cannot_name() {
+    // Answers with a letter for the type and the first letter of the name of each entry, and with E and a letter for
+    // the code of an error.
+    let note = |value: &str| {
+        format!(
+            "(i32.store8 (i32.add (local.get $b) (i32.const {LOG})) {value})
+             (local.set $b (i32.add (local.get $b) (i32.const 1)))"
+        )
+    };
+    let letter = |at: usize| note(&format!("(i32.add (i32.const 97) (i32.load8_u (i32.const {at})))"));
+    let lists = format!(
+        "(call $directories (i32.const {SCRATCH}))
+         (call $read (i32.load (i32.load (i32.const {SCRATCH}))) (i32.const {SCRATCH}))
+         (if (i32.load8_u (i32.const {SCRATCH})) (then unreachable))
+         (local.set $a (i32.load (i32.const {found})))
+         (block $end (loop $again
+           (call $entry (local.get $a) (i32.const {SCRATCH}))
+           (if (i32.load8_u (i32.const {SCRATCH}))
+             (then {error} {code})
+             (else
+               (br_if $end (i32.eqz (i32.load8_u (i32.const {found}))))
+               {kind} {name}))
+           (br $again)))",
+        found = SCRATCH + 4,
+        error = note("(i32.const 69)"),
+        code = letter(SCRATCH + 4),
+        kind = letter(SCRATCH + 8),
+        name = note(&format!("(i32.load8_u (i32.load (i32.const {})))", SCRATCH + 12)),
+    ) + &answers(&format!("(i32.const {LOG})"), "(local.get $b)");
+    let fixture = Fixture::with(&Guest::on_call("tool", &lists).importing(FILES), "workspace = \"read\"");
+    let at = |name: &str| fixture.workspace().join(name);
+    std::fs::write(at("regular"), "").unwrap();
+    std::fs::write(fixture.workspace().join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
+    std::fs::create_dir(at("directory")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    let outcome = call(&fixture.toolbox(), "tool", "{}").await;
+    assert_eq!(outcome.error, None, "{}", outcome.text);
+    let mut pairs: Vec<&str> = outcome
+        .text
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| std::str::from_utf8(pair).unwrap())
+        .collect();
+    pairs.sort_unstable();
+    assert_eq!(pairs, ["Ej", "dd", "ef", "fl", "gr", "hs"]);
 }

@@ -289,7 +289,8 @@ pub const CLOCK: Import = Import {
     ],
 };
 
-/// `directories` lists the preopens, `open` opens relative to one; each gives its result through a pointer.
+/// `directories` lists the preopens, `open` opens relative to one, `read` lists one, `entry` gives the next of such a list;
+/// each gives its result through a pointer.
 pub const FILES: Import = Import {
     text: r#"(import "wasi:filesystem/types@0.2.9" (instance $files
       (export "descriptor" (type $descriptor (sub resource)))
@@ -308,7 +309,17 @@ pub const FILES: Import = Import {
       (export "descriptor-flags" (type $flags (eq $flags')))
       (export "[method]descriptor.open-at" (func (param "self" (borrow $descriptor)) (param "path-flags" $path-flags)
         (param "path" string) (param "open-flags" $open-flags) (param "flags" $flags)
-        (result (result (own $descriptor) (error $error)))))))
+        (result (result (own $descriptor) (error $error)))))
+      (export "directory-entry-stream" (type $entries (sub resource)))
+      (type $kind' (enum "unknown" "block-device" "character-device" "directory" "fifo" "symbolic-link" "regular-file"
+        "socket"))
+      (export "descriptor-type" (type $kind (eq $kind')))
+      (type $entry' (record (field "type" $kind) (field "name" string)))
+      (export "directory-entry" (type $entry (eq $entry')))
+      (export "[method]descriptor.read-directory" (func (param "self" (borrow $descriptor))
+        (result (result (own $entries) (error $error)))))
+      (export "[method]directory-entry-stream.read-directory-entry" (func (param "self" (borrow $entries))
+        (result (result (option $entry) (error $error)))))))
     (alias export $files "descriptor" (type $descriptor))
     (import "wasi:filesystem/preopens@0.2.9" (instance $preopens
       (alias outer 1 $descriptor (type $descriptor'))
@@ -325,6 +336,18 @@ pub const FILES: Import = Import {
                 "files",
                 "[method]descriptor.open-at",
                 "(param i32 i32 i32 i32 i32 i32 i32)",
+            ),
+        ),
+        (
+            "read",
+            Function::Lowered("files", "[method]descriptor.read-directory", "(param i32 i32)"),
+        ),
+        (
+            "entry",
+            Function::Lowered(
+                "files",
+                "[method]directory-entry-stream.read-directory-entry",
+                "(param i32 i32)",
             ),
         ),
         ("close", Function::Drop("descriptor")),

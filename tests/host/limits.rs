@@ -227,6 +227,20 @@ fn cases() -> Vec<Case> {
             "`open_files` is 256",
         ),
         case(
+            "directories that stay open while they are read",
+            with(
+                FILES,
+                &format!(
+                    "(call $directories (i32.const {SCRATCH}))
+                     (local.set $a (i32.load (i32.load (i32.const {SCRATCH}))))
+                     (loop $again (call $read (local.get $a) (i32.const {SCRATCH})) (br $again))"
+                ),
+            ),
+            "workspace = \"read\"",
+            Code::LimitOpenFiles,
+            "`open_files` is 256",
+        ),
+        case(
             "four gigabytes of random bytes",
             with(RANDOM, "(call $random (i64.const 4294967295) (i32.const 1024))"),
             never,
@@ -352,6 +366,50 @@ async fn live_output_comes_while_the_tool_runs() {
         .call("bad", r#"{"a":1}"#, live, CancellationToken::new())
         .await;
     assert_eq!((outcome.error, seen.load(Ordering::SeqCst)), (None, 7));
+}
+
+/// Says, to a process that this test starts, which allocation it should find.
+const EXPECTED_ALLOCATION: &str = "PLUE_TEST_ALLOCATION";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tools_run_where_the_address_space_is_too_small_for_a_pool() {
+    if let Ok(expected) = std::env::var(EXPECTED_ALLOCATION) {
+        let fixture = Fixture::with(&bad(&forever(&grow_memory(1))), "");
+        assert_eq!(
+            fixture
+                .load()
+                .unwrap_or_else(|error| panic!("{error}"))
+                .allocation()
+                .as_str(),
+            expected
+        );
+        let toolbox = fixture.toolbox();
+        assert_eq!(call(&toolbox, "bad", "{}").await.error, Some(Code::LimitMemory));
+        expect_good(&toolbox).await;
+        return;
+    }
+    // In KiB: 3 GB, 90 GB, and what this process has.
+    for (limit, expected) in [
+        ("3000000", "on-demand-small"),
+        ("90000000", "on-demand"),
+        ("unlimited", "pooling"),
+    ] {
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", "ulimit -v $0 && exec \"$@\"", limit])
+            .arg(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "limits::tools_run_where_the_address_space_is_too_small_for_a_pool",
+            ])
+            .env(EXPECTED_ALLOCATION, expected)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{expected}: {text}"
+        );
+    }
 }
 
 #[test]

@@ -62,6 +62,10 @@ impl RunnerProcess {
         }
     }
 
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The folder of the components that belong to the binary.
     pub fn plugins(&self) -> PathBuf {
         self.binary.parent().unwrap_or(Path::new(".")).join("plugins")

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::{Event, EventQueue, TaskErrorCode, ToolState, UsageReport};
 use crate::model::{
-    Conversation, ConversationConfig, Model, ModelError, StopReason, ToolCall, ToolResult, Turn, TurnEvent, Usage,
-    models,
+    Conversation, ConversationConfig, INVALID_INPUT_KEY, Model, ModelError, StopReason, ToolCall, ToolResult, Turn,
+    TurnEvent, Usage, models,
 };
 use crate::run::{Cancelled, Failure};
 use crate::task::AgentTask;
@@ -405,10 +405,14 @@ fn storable(text: String) -> String {
     }
 }
 
-/// The arguments as events show them: what the model wrote when that is JSON, and the text itself otherwise.
+/// The arguments as events show them: the object that the model wrote, and whatever else it wrote in an object.
 fn arguments(input: &str) -> Box<RawValue> {
-    let raw = RawValue::from_string(input.to_owned());
-    raw.or_else(|_| serde_json::value::to_raw_value(&serde_json::json!({ "invalid_json": input })))
+    if input.trim_start().starts_with('{')
+        && let Ok(object) = RawValue::from_string(input.to_owned())
+    {
+        return object;
+    }
+    serde_json::value::to_raw_value(&serde_json::json!({ INVALID_INPUT_KEY: input }))
         .unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 

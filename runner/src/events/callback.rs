@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, StatusCode, redirect};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Client, StatusCode};
 use serde::Serialize;
 use url::Url;
 
@@ -18,8 +18,6 @@ const CRITICAL_RETRIES: u32 = 10;
 const OTHER_RETRIES: u32 = 5;
 /// The longest wait between two attempts that we choose ourselves.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// The longest `Retry-After` that is obeyed.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -95,9 +93,8 @@ impl Callback {
                 .map_err(|_| CallbackError("REQUEST_ID has characters that no header may have".into()))?;
             headers.insert("X-Request-ID", value);
         }
-        let client = crate::http::client_builder()
+        let client = crate::http::client_builder(&config.url)
             .default_headers(headers)
-            .redirect(redirect::Policy::none())
             .timeout(REQUEST_TIMEOUT)
             .build()
             .map_err(|error| CallbackError(error.to_string()))?;
@@ -166,7 +163,7 @@ impl Callback {
                 );
                 return false;
             }
-            let wait = retry_after.map_or_else(|| self.backoff(attempt), |wait| wait.min(MAX_RETRY_AFTER));
+            let wait = retry_after.unwrap_or_else(|| self.backoff(attempt));
             tracing::warn!(
                 seq = numbered.seq,
                 attempt = attempt + 1,
@@ -191,7 +188,7 @@ impl Callback {
             Err(error) => return Attempt::Failed(crate::http::describe(&error.without_url()), None),
         };
         let status = response.status();
-        let retry_after = retry_after(response.headers());
+        let retry_after = crate::http::retry_after(response.headers(), jiff::Timestamp::now());
         // An unread body would cost the connection; the server's answer is a few bytes.
         let _ = response.bytes().await;
         if status.is_success() {
@@ -216,16 +213,4 @@ impl Callback {
 
 fn is_retryable(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
-}
-
-/// `Retry-After` in seconds; the form with a date is rare enough to be treated as absent.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
 }

@@ -1,16 +1,11 @@
 //! What the API says when it refuses: the body of an error response, or the `error` event of a stream. Says for each
 //! whether it is worth trying again, and what a person has to do about it.
 
-use std::time::Duration;
-
 use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 use serde::Deserialize;
 
 use super::{ModelError, models};
-
-/// The longest wait that a server may ask of us.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// How much of a message from outside is repeated in ours, in characters.
 const MAX_MESSAGE_CHARS: usize = 500;
@@ -188,27 +183,6 @@ fn not_found_advice(model: &str) -> String {
             ),
         },
     }
-}
-
-/// How long a response asks us to wait: `retry-after-ms`, or `retry-after` in seconds or as a date. At most 60 s.
-pub(super) fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
-    const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let seconds = match text(RETRY_AFTER_MS).and_then(|value| value.parse::<f64>().ok()) {
-        Some(milliseconds) => milliseconds / 1000.0,
-        None => {
-            let value = text(RETRY_AFTER)?;
-            match value.parse::<f64>() {
-                Ok(seconds) => seconds,
-                Err(_) => {
-                    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
-                    at.duration_since(now).as_secs_f64()
-                }
-            }
-        }
-    };
-    // Zero, the past and what is no number ask for nothing.
-    (seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(MAX_RETRY_AFTER.as_secs_f64())))
 }
 
 /// The beginning of a text from outside, on one line.

@@ -8,8 +8,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::ToolCall;
 use super::wire::{Text, json_string};
+use super::{INVALID_INPUT_KEY, ToolCall};
 
 /// How many fields of one block deltas may change: known kinds change two. A bound, since each is searched for.
 const MAX_CHANGED_FIELDS: usize = 64;
@@ -275,7 +275,7 @@ fn merged<'a>(value: Option<&'a RawValue>, change: Option<Change>) -> Cow<'a, st
         Some(Change::Fragments(text)) if is_object(&text) => Cow::Owned(text),
         // The API takes only an object here. So that the model sees what it wrote, its text is wrapped, in the way the
         // documentation of fine-grained tool streaming recommends.
-        Some(Change::Fragments(text)) => Cow::Owned(format!("{{\"INVALID_JSON\":{}}}", json_string(text))),
+        Some(Change::Fragments(text)) => Cow::Owned(format!("{{\"{INVALID_INPUT_KEY}\":{}}}", json_string(text))),
         Some(Change::Push(new)) => {
             let beginning = value.and_then(|value| serde_json::from_str::<Vec<&RawValue>>(value.get()).ok());
             let items: Vec<&str> = beginning

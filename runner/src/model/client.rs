@@ -9,7 +9,7 @@ use futures::stream::{self, BoxStream};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::api_error::{ApiError, retry_after};
+use super::api_error::ApiError;
 use super::decoder::{DecodeError, TurnDecoder};
 use super::{Conversation, Model, ModelError, TurnEvent};
 use crate::http;
@@ -110,14 +110,7 @@ impl MessagesClient {
         let mut endpoint = base.clone();
         endpoint.set_path(&format!("{}/v1/messages", base.path().trim_end_matches('/')));
 
-        let mut builder = http::client_builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .read_timeout(config.idle_timeout);
-        if base.scheme() == "http" {
-            // Reading the CA certificates costs milliseconds of the start, and fails where none are installed. An http
-            // client that follows no redirects never needs them.
-            builder = builder.tls_certs_only([]);
-        }
+        let builder = http::client_builder(base).read_timeout(config.idle_timeout);
         let http = builder
             .build()
             .map_err(|error| ClientError::Http(http::describe(&error)))?;
@@ -173,7 +166,7 @@ impl MessagesClient {
         let error = ApiError::parse(&error_body);
         let request_id = request_id.or_else(|| error.request_id.clone());
         let retry = error.should_retry(status, response.headers());
-        let wait = retry_after(response.headers(), jiff::Timestamp::now());
+        let wait = http::retry_after(response.headers(), jiff::Timestamp::now());
         Err(Failure {
             error: error.into_error(status, model),
             retry,

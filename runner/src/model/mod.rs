@@ -45,6 +45,10 @@ pub struct Turn {
     pub request_id: Option<String>,
 }
 
+/// Arguments that are no JSON object are kept as the text under this key of an object: where an object is asked for (by
+/// the API, by the events) nothing else can stand.
+pub const INVALID_INPUT_KEY: &str = "INVALID_JSON";
+
 /// One call that the model asks for.
 #[derive(Clone, Debug)]
 pub struct ToolCall {

@@ -186,7 +186,12 @@ fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant)
 }
 
 async fn execute(config: &Arc<Config>, events: &EventQueue, stop: &Stop, spent: &mut Option<Spent>) -> Ending {
-    let prepared = match prepare::prepare(config).await {
+    let prepared = tokio::select! {
+        prepared = prepare::prepare(config) => prepared,
+        // A task that never comes over standard input must not keep the runner from ending.
+        () = stop.token().cancelled() => return Ending::Failed(Cancelled.into()),
+    };
+    let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(Refused(failure)) => return Ending::Refused(failure),
     };

@@ -46,7 +46,7 @@ pub enum Allocation {
     Pooling,
     /// Reserved for each call, since the address space does not allow for the pool.
     OnDemand,
-    /// Reserved for each call and moved when they grow, since not even one whole memory fits. Compiled forms that were
+    /// Reserved for each call and moved when they grow, since memories of full size do not fit. Compiled forms that were
     /// made for the other two do not fit this one.
     OnDemandSmall,
 }
@@ -121,8 +121,7 @@ impl ToolEngine {
             Err(reason) => reason,
         };
         let engine = Engine::new(&config(Allocation::OnDemand)?)?;
-        let one_memory = Memory::new(Store::new(&engine, ()), MemoryType::new(1, None)).is_ok();
-        let (engine, allocation) = if one_memory {
+        let (engine, allocation) = if has_room(&engine) {
             (engine, Allocation::OnDemand)
         } else {
             (
@@ -139,11 +138,19 @@ impl ToolEngine {
     }
 }
 
+/// Whether there is address space for as many calls as may run at a time, with a memory each.
+fn has_room(engine: &Engine) -> bool {
+    let mut store = Store::new(engine, ());
+    (0..Limits::default().calls).all(|_| Memory::new(&mut store, MemoryType::new(1, None)).is_ok())
+}
+
 fn config(allocation: Allocation) -> Result<Config, wasmtime::Error> {
     let mut config = Config::new();
     config.epoch_interruption(true).max_wasm_stack(WASM_STACK);
     // Not needed by any tool, and what is not there cannot be attacked: shared memories are not counted by the limiter.
     config.wasm_memory64(false).wasm_tail_call(true);
+    // For debuggers and profilers only: a third of a compiled form, and time at each load.
+    config.native_unwind_info(false).generate_address_map(false);
     // Naming the target keeps cranelift from looking at this machine's CPU.
     config.target(TARGET)?;
     for flag in CPU_FLAGS {
@@ -161,7 +168,8 @@ fn config(allocation: Allocation) -> Result<Config, wasmtime::Error> {
             .allocation_strategy(InstanceAllocationStrategy::OnDemand)
             .memory_reservation(0)
             .memory_guard_size(64 << 10)
-            .memory_reservation_for_growth(1 << 20),
+            // A memory that outgrows its place is copied: not at every step.
+            .memory_reservation_for_growth(64 << 20),
     };
     Ok(config)
 }

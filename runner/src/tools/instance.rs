@@ -64,6 +64,14 @@ impl Prepared {
             .await
     }
 
+    /// Makes an instance and drops it: what a call costs before it does anything.
+    pub(crate) async fn instantiate(&self) -> Result<(), Failure> {
+        let mut using = Use::new(self, self.limits.clone(), Reach::nothing())?;
+        using
+            .run(async |store, pre| pre.instantiate_async(store).await.map(|_| ()))
+            .await
+    }
+
     /// Does one call. The calling thread is blocked by file operations: it has to be one that can be given up.
     pub(crate) async fn call(&self, input: &str, reach: Reach) -> Result<Output, Failure> {
         let mut using = Use::new(self, self.limits.clone(), reach)?;

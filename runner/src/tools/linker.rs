@@ -3,18 +3,17 @@
 
 use std::fmt;
 
+use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, HasSelf, Linker, Resource};
-use wasmtime::{Engine, StoreContextMut};
+use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
-use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView as _};
-use wasmtime_wasi::p2::bindings::filesystem::types as fs;
-use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random, sockets};
+use wasmtime_wasi::p2::bindings::{cli, clocks, random, sockets};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView as _};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView as _};
 
 use super::bindings::{cancellation, process, progress, workspace};
+use super::files;
 use super::manifest::{Manifest, Workspace};
 use super::state::CallState;
 
@@ -157,7 +156,7 @@ pub(crate) fn build(engine: &Engine, manifest: &Manifest) -> wasmtime::Result<Li
     let mut linker = Linker::new(engine);
     let l = &mut linker;
     add_floor(l)?;
-    add_filesystem(l)?;
+    files::add_to_linker(l)?;
     progress::add_to_linker::<_, HasSelf<CallState>>(l, |state| state)?;
     cancellation::add_to_linker::<_, HasSelf<CallState>>(l, |state| state)?;
     if manifest.process {
@@ -201,43 +200,6 @@ fn add_floor(l: &mut Linker<CallState>) -> wasmtime::Result<()> {
     cli::terminal_stdin::add_to_linker::<_, WasiCli>(l, CallState::cli)?;
     cli::terminal_stdout::add_to_linker::<_, WasiCli>(l, CallState::cli)?;
     cli::terminal_stderr::add_to_linker::<_, WasiCli>(l, CallState::cli)
-}
-
-fn add_filesystem(l: &mut Linker<CallState>) -> wasmtime::Result<()> {
-    filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, CallState::filesystem)?;
-    fs::add_to_linker::<_, WasiFilesystem>(l, CallState::filesystem)?;
-    // The one function that opens a file is wrapped, to count the files that are open.
-    l.allow_shadowing(true);
-    // The linker finds every 0.2 version under the version of these bindings.
-    l.instance("wasi:filesystem/types@0.2.12")?
-        .func_wrap_async("[method]descriptor.open-at", open_at)?;
-    l.allow_shadowing(false);
-    Ok(())
-}
-
-type OpenAt = (
-    Resource<Descriptor>,
-    fs::PathFlags,
-    String,
-    fs::OpenFlags,
-    fs::DescriptorFlags,
-);
-type Opened = (Result<Resource<Descriptor>, fs::ErrorCode>,);
-
-fn open_at(
-    mut store: StoreContextMut<'_, CallState>,
-    (directory, path_flags, path, open_flags, flags): OpenAt,
-) -> Box<dyn Future<Output = wasmtime::Result<Opened>> + Send + '_> {
-    Box::new(async move {
-        let state = store.data_mut();
-        state.count_open_file()?;
-        let mut files = state.filesystem();
-        let opened = fs::HostDescriptor::open_at(&mut files, directory, path_flags, path, open_flags, flags).await;
-        match opened {
-            Ok(descriptor) => Ok((Ok(descriptor),)),
-            Err(error) => Ok((Err(fs::Host::convert_error_code(&mut files, error)?),)),
-        }
-    })
 }
 
 fn add_sockets(l: &mut Linker<CallState>) -> wasmtime::Result<()> {

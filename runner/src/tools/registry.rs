@@ -114,6 +114,11 @@ impl Host {
         TaskToolbox::new(self.0.clone(), allowed)
     }
 
+    /// Makes an instance of a tool and drops it; for benchmarks. `None` when there is no such tool, or it failed.
+    pub async fn instantiate(&self, name: &str) -> Option<()> {
+        self.0.plugins.get(name)?.prepared.instantiate().await.ok()
+    }
+
     /// What is installed, for people.
     pub fn plugins(&self) -> Vec<PluginInfo> {
         self.0.plugins.values().map(|plugin| info(plugin)).collect()

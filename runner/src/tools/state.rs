@@ -13,6 +13,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::LiveOutput;
 use super::bindings::{cancellation, progress};
+use super::files::Entries;
 use super::guest_log::GuestLog;
 use super::limits::{LimitHit, Limits};
 use super::manifest::{Manifest, Workspace};
@@ -147,7 +148,7 @@ impl CallState {
 
 /// A stream keeps the file it was made from open after the descriptor is dropped, so streams count as files.
 fn holds_file(entry: &(dyn std::any::Any + Send)) -> bool {
-    entry.is::<Descriptor>() || entry.is::<DynInputStream>() || entry.is::<DynOutputStream>()
+    entry.is::<Descriptor>() || entry.is::<Entries>() || entry.is::<DynInputStream>() || entry.is::<DynOutputStream>()
 }
 
 impl WasiView for CallState {

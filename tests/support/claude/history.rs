@@ -89,7 +89,7 @@ fn echoed(message: &Value, blocks: &[Block], index: usize) -> Result<(), Refusal
     Ok(())
 }
 
-/// Equal, but for the input of a call that was no JSON: any object may stand for it.
+/// Equal, but for the input of a call that was no object: any object may stand for it.
 fn same(expected: &Value, sent: &Value) -> bool {
     if expected["type"] == "tool_use" && expected["input"].is_null() {
         let mut sent = sent.clone();

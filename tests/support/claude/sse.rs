@@ -76,8 +76,6 @@ fn events(turn: &Turn, model: &str, message_id: &str) -> Vec<Value> {
             if turn.noise {
                 events.push(json!({ "type": "ping" }));
                 events.push(json!({ "type": "weather_report", "index": index, "sky": "clear" }));
-                events.push(json!({ "type": "content_block_delta", "index": index,
-                    "delta": { "type": "mood_delta", "mood": "calm" } }));
             }
             events.push(json!({ "type": "content_block_delta", "index": index, "delta": delta }));
         }

@@ -34,13 +34,16 @@ impl Block {
         Self::call_in_pieces(id, name, &pieces.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// A tool call whose arguments come in exactly these pieces. Together they may be no JSON; then the whole block
-    /// holds `null` as its input, and any object is taken back.
+    /// A tool call whose arguments come in exactly these pieces. Together they may be no JSON object, which is all that
+    /// the API takes back; then the whole block holds `null` as its input, and any object may stand for it.
     pub fn call_in_pieces(id: &str, name: &str, pieces: &[&str]) -> Self {
         let text = pieces.concat();
         let input = match text.as_str() {
             "" => json!({}),
-            text => serde_json::from_str(text).unwrap_or(Value::Null),
+            text => serde_json::from_str(text)
+                .ok()
+                .filter(Value::is_object)
+                .unwrap_or(Value::Null),
         };
         Self {
             start: json!({ "type": "tool_use", "id": id, "name": name, "input": {} }),
@@ -116,7 +119,7 @@ pub struct Turn {
     pub ending: Ending,
     /// Input, output, read from cache, written to cache: tokens.
     pub usage: [u64; 4],
-    /// Whether `ping`s and events and deltas of unknown kinds come in between.
+    /// Whether `ping`s and events of unknown kinds come in between.
     pub noise: bool,
     /// The wait before each event.
     pub pace: Duration,

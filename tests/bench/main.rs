@@ -1,0 +1,44 @@
+//! The benchmarks: `cargo xtask bench`. What is compared is measured in one run on one machine, and the last thing that
+//! is printed is a table of the figures against their aims.
+//!
+//! Timings live here and not in tests: a test asserts behaviour.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use criterion::Criterion;
+
+mod process;
+mod report;
+mod tools;
+
+fn main() {
+    let folder = folder();
+    let mut criterion = Criterion::default()
+        .output_directory(&folder)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(3))
+        .configure_from_args();
+    tools::benchmarks(&mut criterion);
+    process::benchmarks(&mut criterion);
+    criterion.final_summary();
+    let idle = process::idle_memory();
+    report::print(&folder, idle);
+}
+
+/// Where criterion keeps what it measured: below the target folder, as with `cargo criterion`.
+fn folder() -> PathBuf {
+    let bench = std::env::current_exe().expect("a program knows its own path");
+    let target = bench.ancestors().find(|folder| folder.join("dist").is_dir());
+    target
+        .map_or_else(|| PathBuf::from("target"), PathBuf::from)
+        .join("criterion")
+}
+
+/// The folder with the built plugins.
+fn plugins() -> PathBuf {
+    std::env::var_os("PLUE_PLUGINS_DIR")
+        .map(PathBuf::from)
+        .expect("PLUE_PLUGINS_DIR is set by `cargo xtask bench`")
+}

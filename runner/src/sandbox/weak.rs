@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -25,6 +25,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const GRACE: Duration = Duration::from_secs(2);
 /// How long output is still read after the command and its group are gone: only what is in the pipes.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How often it is looked whether killed processes are gone.
+const REAP_INTERVAL: Duration = Duration::from_millis(1);
 /// How much is read from a pipe at once.
 const CHUNK: usize = 64 * 1024;
 /// How many chunks wait for a slow reader before the command has to.
@@ -48,6 +50,8 @@ impl WeakSandbox {
         if !workspace.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no folder"));
         }
+        // What a command leaves behind becomes ours, so that its end can be waited for.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         Ok(Self { workspace })
     }
 
@@ -203,6 +207,7 @@ async fn supervise(mut child: Child, events: mpsc::Sender<CommandEvent>, deadlin
     // What the command started and left behind ends with it.
     signal(group, Signal::KILL);
     let status = child.wait().await;
+    reap(group).await;
     while open {
         tokio::select! {
             () = &mut output => open = false,
@@ -233,6 +238,24 @@ fn signal(group: Option<Pid>, signal: Signal) {
     if let Some(group) = group {
         // ESRCH: nobody is left, which is what we want.
         let _ = rustix::process::kill_process_group(group, signal);
+    }
+}
+
+/// Waits until the killed processes of a group are gone: a signal is sent at once, and a process ends a little later.
+async fn reap(group: Option<Pid>) {
+    let Some(group) = group else { return };
+    let gone = async {
+        loop {
+            match rustix::process::waitpgid(group, WaitOptions::NOHANG) {
+                Ok(Some(_)) => {}
+                Ok(None) => sleep(REAP_INTERVAL).await,
+                // None of them is our child any more.
+                Err(_) => return,
+            }
+        }
+    };
+    if timeout(GRACE, gone).await.is_err() {
+        tracing::warn!("a process that was killed does not end; it may wait for a device");
     }
 }
 

@@ -56,7 +56,7 @@ impl Style {
 }
 
 /// How many lines of a tool's result are shown.
-const PREVIEW_LINES: usize = 8;
+const PREVIEW_LINES: usize = 9;
 const INDENT: &str = "  ";
 const DEEP: &str = "    ";
 
@@ -246,23 +246,20 @@ impl View {
         ));
     }
 
+    /// The head of an output and its last line, which says most: the exit code of a command, for instance.
     fn preview(&self, output: &str, out: &mut String) {
         let text = printable(output);
-        let lines: Vec<&str> = text.lines().collect();
-        let blank_end = lines.iter().rev().take_while(|line| line.trim().is_empty()).count();
-        let lines = &lines[..lines.len() - blank_end];
-        // The end of a long result says more than its middle: the exit code of a command, for instance.
-        let shown = if lines.len() <= PREVIEW_LINES + 1 {
-            lines.len()
-        } else {
-            PREVIEW_LINES
-        };
-        for line in &lines[..shown] {
-            self.quoted(line, Paint::Dim, out);
+        let mut lines: Vec<&str> = text.trim_end().lines().map(str::trim_end).collect();
+        lines.dedup_by(|line, before| line.is_empty() && before.is_empty());
+        let Some((last, head)) = lines.split_last() else { return };
+        if lines.len() <= PREVIEW_LINES + 1 {
+            lines.iter().for_each(|line| self.quoted(line, Paint::Dim, out));
+            return;
         }
-        if shown < lines.len() {
-            self.quoted(&format!("… {} more lines", lines.len() - shown), Paint::Dim, out);
-        }
+        let shown = PREVIEW_LINES - 1;
+        head[..shown].iter().for_each(|line| self.quoted(line, Paint::Dim, out));
+        self.quoted(&format!("… {} more lines", head.len() - shown), Paint::Dim, out);
+        self.quoted(last, Paint::Dim, out);
     }
 
     /// One line of somebody else's output.

@@ -49,7 +49,7 @@ fn a_tool_imports_no_more_than_it_needs() {
             plugin.name,
             plugin.imports
         );
-        for never in ["wasi:sockets", "wasi:http", "wasi:random"] {
+        for never in ["wasi:sockets", "wasi:http"] {
             assert!(!imports(never), "{}: {:?}", plugin.name, plugin.imports);
         }
     }

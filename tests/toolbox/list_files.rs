@@ -132,7 +132,7 @@ fn no_depth_is_too_deep() {
     fixture.file("z", "after");
     let listed = fixture.text("list_files", json!({"recursive": true, "max_results": 5000}));
     // The text ends before the folders do: their paths alone are megabytes.
-    assert!(listed.lines().count() > 250, "{}", listed.len());
+    assert!(listed.lines().count() > 100, "{}", listed.len());
     assert!(listed.contains("[The list was cut after"));
     let found = fixture.text("grep", json!({"pattern": "^(deepest|level 10|after)$"}));
     let lines: Vec<&str> = found.lines().collect();

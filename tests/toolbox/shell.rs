@@ -11,6 +11,8 @@ use crate::fixture::Fixture;
 #[test]
 fn a_command_is_run_by_the_shell_where_and_as_long_as_was_asked() {
     let fixture = Fixture::new();
+    fixture.file("sub/deep/file", "");
+    fixture.file("sub dir/file", "");
     let absolute = fixture.path("sub/deep");
     for (input, command, directory, seconds) in [
         (json!({"command": "ls | wc"}), "ls | wc", ".", 60),
@@ -35,7 +37,23 @@ fn a_command_is_run_by_the_shell_where_and_as_long_as_was_asked() {
         assert_eq!(asked.timeout, Duration::from_secs(seconds));
         assert!(asked.env.is_empty());
     }
-    fixture.refused("shell", json!({"command": "a\0b"}), ToolErrorCode::InvalidInput);
+    for (input, code) in [
+        (json!({"command": "a\0b"}), ToolErrorCode::InvalidInput),
+        (
+            json!({"command": "a", "working_directory": ""}),
+            ToolErrorCode::InvalidInput,
+        ),
+        (
+            json!({"command": "a", "working_directory": "sub/deep/file"}),
+            ToolErrorCode::InvalidInput,
+        ),
+        (
+            json!({"command": "a", "working_directory": "missing"}),
+            ToolErrorCode::NotFound,
+        ),
+    ] {
+        fixture.refused("shell", input, code);
+    }
     assert!(fixture.sandbox.asked.lock().unwrap().is_empty());
 }
 
@@ -47,7 +65,7 @@ fn a_command_that_ends_is_a_success_with_its_code() {
         ("silent", "STDOUT:\n\n\nSTDERR:\n\n\nEXIT CODE: 0"),
         ("fail", "STDOUT:\n\n\nSTDERR:\nno such thing\n\n\nEXIT CODE: 3"),
         ("signal", "STDOUT:\n\n\nSTDERR:\n\n\nEXIT CODE: 137"),
-        ("binary", "STDOUT:\n\u{fffd}é\0\n\nSTDERR:\n\n\nEXIT CODE: 0"),
+        ("binary", "STDOUT:\n\u{fffd}é\u{fffd}\n\nSTDERR:\n\n\nEXIT CODE: 0"),
     ] {
         assert_eq!(fixture.text("shell", json!({"command": command})), text);
     }

@@ -69,30 +69,68 @@ pub enum ToolErrorCode {
 }
 
 impl ToolErrorCode {
+    /// Every code with its name in events and its meaning: the README's table is checked against this one.
+    pub const TABLE: &[(ToolErrorCode, &str, &str)] = &[
+        (
+            Self::InvalidInput,
+            "invalid_input",
+            "the arguments do not fit the tool's schema, or make no sense to it",
+        ),
+        (
+            Self::NotFound,
+            "not_found",
+            "a file or folder that the call names is not there",
+        ),
+        (
+            Self::Denied,
+            "denied",
+            "the call asks for something outside of the workspace, or that its grant does not allow",
+        ),
+        (Self::TooLarge, "too_large", "something is larger than the tool handles"),
+        (
+            Self::Timeout,
+            "timeout",
+            "the call, or the command that it ran, took too long",
+        ),
+        (
+            Self::Cancelled,
+            "cancelled",
+            "the task was cancelled, or the model's answer was cut off inside the call",
+        ),
+        (Self::Failed, "failed", "the tool failed, or gave a result that is none"),
+        (Self::Trap, "trap", "the component crashed"),
+        (Self::UnknownTool, "unknown_tool", "there is no tool of this name"),
+        (
+            Self::NotAllowed,
+            "not_allowed",
+            "the tool exists, and this task may not use it",
+        ),
+        (Self::LimitCpu, "limit_cpu", "processor time"),
+        (Self::LimitMemory, "limit_memory", "linear memory"),
+        (Self::LimitTables, "limit_tables", "table elements"),
+        (Self::LimitInstances, "limit_instances", "core instances"),
+        (
+            Self::LimitHostCall,
+            "limit_host_call",
+            "data handed to the host in one call",
+        ),
+        (Self::LimitHandles, "limit_handles", "resources held at one time"),
+        (Self::LimitOpenFiles, "limit_open_files", "open files"),
+        (Self::LimitOutput, "limit_output", "size of the result"),
+        (Self::LimitLiveOutput, "limit_live_output", "live output and log"),
+        (
+            Self::LimitCommand,
+            "limit_command",
+            "reserved: a command's memory or number of processes",
+        ),
+    ];
+
     /// The name in events.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidInput => "invalid_input",
-            Self::NotFound => "not_found",
-            Self::Denied => "denied",
-            Self::TooLarge => "too_large",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::Failed => "failed",
-            Self::Trap => "trap",
-            Self::UnknownTool => "unknown_tool",
-            Self::NotAllowed => "not_allowed",
-            Self::LimitCpu => "limit_cpu",
-            Self::LimitMemory => "limit_memory",
-            Self::LimitTables => "limit_tables",
-            Self::LimitInstances => "limit_instances",
-            Self::LimitHostCall => "limit_host_call",
-            Self::LimitHandles => "limit_handles",
-            Self::LimitOpenFiles => "limit_open_files",
-            Self::LimitOutput => "limit_output",
-            Self::LimitLiveOutput => "limit_live_output",
-            Self::LimitCommand => "limit_command",
-        }
+        Self::TABLE
+            .iter()
+            .find(|(code, ..)| *code == self)
+            .map_or("failed", |(_, name, _)| name)
     }
 }
 

@@ -54,7 +54,10 @@ fn run(input: Input, ctx: &Context) -> Result<Output, ToolError> {
         }
         let is_folder = match item.kind {
             FileKind::Folder => true,
-            FileKind::Link => item.parent.links_to_folder(item.name),
+            // From the workspace, not from the link's folder: it may lead up.
+            FileKind::Link => workspace
+                .stat(&path.join(item.path))
+                .is_ok_and(|stat| stat.kind == FileKind::Folder),
             FileKind::File | FileKind::Special => false,
         };
         push_entry(&mut text, item.path, is_folder);

@@ -17,8 +17,16 @@ pub fn render(bytes: &[u8], is_all: bool, first_line: u64, size: u64) -> Output 
     let mut characters = 0;
     let mut replaced = 0;
     for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        characters += chunk.valid().chars().count();
+        let valid = chunk.valid();
+        characters += valid.chars().count();
+        match memchr::memchr_iter(0, valid.as_bytes()).count() {
+            0 => text.push_str(valid),
+            // A result cannot carry a NUL: the events go into a database that takes none.
+            nuls => {
+                text.push_str(&valid.replace('\0', "\u{fffd}"));
+                replaced += nuls;
+            }
+        }
         if !chunk.invalid().is_empty() {
             text.push(char::REPLACEMENT_CHARACTER);
             characters += 1;
@@ -43,7 +51,7 @@ pub fn render(bytes: &[u8], is_all: bool, first_line: u64, size: u64) -> Output 
     }
     if replaced > 0 {
         text.push_str(&format!(
-            "[The file is not UTF-8 text: {replaced} invalid sequences are shown as U+FFFD.]\n"
+            "[The file is not UTF-8 text: {replaced} invalid bytes or NULs are shown as U+FFFD.]\n"
         ));
     }
     let output = Output::from(text);
@@ -64,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_text_that_fits_is_given_as_it_is() {
-        for text in ["", "a", "a\r\n\tb\n", "\u{feff}x", "nul\0nul", "\u{fffd}"] {
+        for text in ["", "a", "a\r\n\tb\n", "\u{feff}x", "\u{fffd}"] {
             assert_eq!(render(text.as_bytes(), true, 1, 5), Output::from(text));
         }
         let longest = "😀".repeat(MAX_CHARACTERS);
@@ -91,10 +99,10 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_counted() {
-        let output = render(b"caf\xe9 \xff\xfe", true, 1, 7);
+        let output = render(b"caf\xe9 \xff\xfe\0", true, 1, 8);
         assert_eq!(
             output.text,
-            "caf\u{fffd} \u{fffd}\u{fffd}\n[The file is not UTF-8 text: 3 invalid sequences are shown as U+FFFD.]\n"
+            "caf\u{fffd} \u{fffd}\u{fffd}\u{fffd}\n[The file is not UTF-8 text: 4 invalid bytes or NULs are shown as U+FFFD.]\n"
         );
         assert_eq!(output.truncated, None);
     }

@@ -1,6 +1,6 @@
 //! A folder that was opened, and what is in it.
 
-use wasip2::filesystem::types::{Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, PathFlags};
+use wasip2::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
 
 use crate::FileKind;
 use crate::file::read_up_to;
@@ -47,13 +47,6 @@ impl Folder {
                 .open_at(PathFlags::empty(), name, OpenFlags::empty(), DescriptorFlags::READ)?;
         let size = descriptor.stat()?.size;
         Ok(crate::File::new(descriptor, crate::quote(name).into_owned(), size))
-    }
-
-    /// Whether a symbolic link of this folder leads to a folder of the workspace.
-    pub fn links_to_folder(&self, name: &str) -> bool {
-        self.descriptor
-            .stat_at(PathFlags::SYMLINK_FOLLOW, name)
-            .is_ok_and(|stat| stat.type_ == DescriptorType::Directory)
     }
 
     /// What is in the folder, sorted by name.

@@ -72,16 +72,16 @@ impl WorkspacePath {
         self.folder_only
     }
 
-    /// The folder that the path lies in, as an empty path for the workspace itself.
-    pub fn parent(&self) -> Self {
-        let relative = self
-            .relative
-            .rsplit_once('/')
-            .map_or("", |(parent, _)| parent)
-            .to_owned();
+    /// What a walk from here found at a path relative to this one.
+    pub fn join(&self, below: &str) -> Self {
+        let mut relative = self.relative.clone();
+        if !relative.is_empty() {
+            relative.push('/');
+        }
+        relative.push_str(below);
         Self {
             relative,
-            folder_only: true,
+            folder_only: false,
         }
     }
 }

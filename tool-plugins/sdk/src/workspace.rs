@@ -121,7 +121,12 @@ impl Workspace {
             return Err(ToolError::InvalidInput(format!("{path} is not a folder.")));
         }
         self.root
-            .open_at(PathFlags::SYMLINK_FOLLOW, path.for_open(), OpenFlags::DIRECTORY, DescriptorFlags::READ)
+            .open_at(
+                PathFlags::SYMLINK_FOLLOW,
+                path.for_open(),
+                OpenFlags::DIRECTORY,
+                DescriptorFlags::READ,
+            )
             .map(Folder::new)
             .map_err(|code| refused(code, "open", path))
     }
@@ -190,11 +195,10 @@ impl Workspace {
 
     /// Refuses what is there and no regular file. Nothing there is fine.
     fn only_a_file_to_write(&self, path: &WorkspacePath) -> Result<(), ToolError> {
-        if path.is_folder_only() || path.as_str().is_empty() {
-            return Err(is_folder(path));
-        }
         match self.stat(path) {
             Ok(stat) => only_a_file(stat.kind, path),
+            // A path that ends in `/` can only become a folder.
+            Err(ToolError::NotFound(_)) if path.is_folder_only() => Err(is_folder(path)),
             Err(ToolError::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use plue_tool::process::{Command, CommandOutput, Ending};
-use plue_tool::{Context, Output, ToolError, Unit};
+use plue_tool::{Context, FileKind, Output, ToolError, Unit};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +31,12 @@ fn run(input: Input, ctx: &Context) -> Result<Output, ToolError> {
     if input.command.contains('\0') {
         return Err(ToolError::InvalidInput("The command contains a NUL character.".into()));
     }
-    let working_directory = ctx.workspace()?.path(&input.working_directory)?;
+    let workspace = ctx.workspace()?;
+    let working_directory = workspace.path(&input.working_directory)?;
+    // The sandbox decides for itself; asked first, the file system gives the same verdict as to every other tool.
+    if workspace.stat(&working_directory)?.kind != FileKind::Folder {
+        return Err(ToolError::InvalidInput(format!("{working_directory} is not a folder.")));
+    }
     // `--` keeps a command line that begins with `-` from being taken for options.
     let output = Command::new(["/bin/sh", "-c", "--", &input.command])
         .working_directory(&working_directory)

@@ -1,0 +1,143 @@
+//! The documents say what the code says: the README's tables are those of the code, and every promise of the
+//! specification names a test that exists.
+//!
+//! `PLUE_UPDATE_DOCUMENTS=1 cargo test --test documents` writes the tables.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plue_runner::config;
+use plue_runner::events::TaskErrorCode;
+use plue_runner::tools::{ToolErrorCode, limits};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let rule = format!("|{}\n", "---|".repeat(head.len()));
+    line(&head) + &rule + &rows.into_iter().map(|row| line(&row)).collect::<String>()
+}
+
+fn code(text: &str) -> String {
+    if text.is_empty() || text.contains('`') {
+        text.to_owned()
+    } else {
+        format!("`{text}`")
+    }
+}
+
+/// Each table of the README, by the name in its marker.
+fn tables() -> [(&'static str, String); 4] {
+    let variables = config::VARIABLES
+        .iter()
+        .map(|variable| vec![code(variable.name), code(variable.default), variable.meaning.to_owned()]);
+    let task_errors = TaskErrorCode::TABLE
+        .iter()
+        .map(|(_, name, meaning)| vec![code(name), (*meaning).to_owned()]);
+    let tool_errors = ToolErrorCode::TABLE
+        .iter()
+        .map(|(_, name, meaning)| vec![code(name), (*meaning).to_owned()]);
+    let limits = limits::table().iter().map(|limit| {
+        vec![
+            code(limit.name),
+            limit.unit.show(limit.default),
+            limit.code.map_or_else(String::new, |it| code(it.as_str())),
+            if limit.in_manifest { "yes".into() } else { String::new() },
+            limit.meaning.to_owned(),
+        ]
+    });
+    [
+        ("variables", table(&["variable", "default", "meaning"], variables)),
+        ("task-errors", table(&["code", "meaning"], task_errors)),
+        ("tool-errors", table(&["code", "meaning"], tool_errors)),
+        (
+            "limits",
+            table(&["limit", "default", "code", "in the manifest", "meaning"], limits),
+        ),
+    ]
+}
+
+#[test]
+fn the_tables_of_the_readme_are_those_of_the_code() {
+    let path = root().join("README.md");
+    let mut text = fs::read_to_string(&path).unwrap();
+    let mut wrong = Vec::new();
+    for (name, table) in tables() {
+        let start = format!("<!-- table: {name} -->\n");
+        let begin = text
+            .find(&start)
+            .unwrap_or_else(|| panic!("README.md has no {}", start.trim()))
+            + start.len();
+        let end = begin
+            + text[begin..]
+                .find("<!-- end -->")
+                .expect("a marker that ends the table");
+        if text[begin..end] != table {
+            wrong.push(name);
+            text.replace_range(begin..end, &table);
+        }
+    }
+    if std::env::var_os("PLUE_UPDATE_DOCUMENTS").is_some() {
+        fs::write(path, text).unwrap();
+    } else {
+        assert!(
+            wrong.is_empty(),
+            "these tables of README.md are not those of the code: {wrong:?}; PLUE_UPDATE_DOCUMENTS=1 writes them"
+        );
+    }
+}
+
+#[test]
+fn every_promise_of_the_specification_names_a_test_that_exists() {
+    let specification = fs::read_to_string(root().join("SPECIFICATION.md")).unwrap();
+    let tests = test_names();
+    let mut rows = 0;
+    for row in specification
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains("::"))
+    {
+        rows += 1;
+        let named: Vec<&str> = row.split('`').filter(|part| part.contains("::")).collect();
+        assert!(!named.is_empty(), "a promise without a test: {row}");
+        for name in named {
+            let function = name.rsplit("::").next().unwrap();
+            assert!(
+                tests.contains(function),
+                "SPECIFICATION.md names the test {name}, which is not there"
+            );
+        }
+    }
+    assert!(rows > 20, "the specification has {rows} promises");
+}
+
+/// The names of all test functions in this repository.
+fn test_names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = ["runner/src", "tests", "tool-plugins", "xtask/src"]
+        .map(|name| root().join(name))
+        .to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(path).unwrap();
+                let functions = text.lines().filter_map(|line| {
+                    let line = line.trim_start();
+                    let line = line.strip_prefix("async ").unwrap_or(line);
+                    line.strip_prefix("fn ")?
+                        .split_once(['(', '<'])
+                        .map(|(name, _)| name.to_owned())
+                });
+                names.extend(functions);
+            }
+        }
+    }
+    names
+}

@@ -1,6 +1,7 @@
 //! `cargo xtask plugins`: builds the components and lays them out as the runner wants them, one folder each.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -119,6 +120,12 @@ pub fn copy(from: &Path, to: &Path) -> Result<bool> {
     // Never in place: the old one may be running, or mapped by a runner.
     let new = to.with_added_extension("new");
     fs::copy(from, &new).with_context(|| format!("could not write {}", new.display()))?;
+    // A build's files may be open to a group; what is shipped is its owner's alone to change.
+    fs::metadata(&new)
+        .and_then(|metadata| {
+            fs::set_permissions(&new, PermissionsExt::from_mode(metadata.permissions().mode() & !0o022))
+        })
+        .with_context(|| format!("could not take the right to write {} from others", new.display()))?;
     fs::rename(&new, to).with_context(|| format!("could not put {} in place", to.display()))?;
     Ok(true)
 }

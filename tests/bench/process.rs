@@ -92,8 +92,8 @@ fn start(task: &str, model_url: &str, callback_url: &str, workspace: &Path) -> C
         .envs([
             ("MODE", "active"),
             ("TASK_ID", "1"),
-            ("LOG_LEVEL", "CRITICAL"),
-            ("ANTHROPIC_API_KEY", "sk-bench-key"),
+            ("LOG_LEVEL", "ERROR"),
+            ("ANTHROPIC_API_KEY", support::claude::KEY),
             ("ALLOWED_MODELS", "bench-model"),
         ])
         .env("MODEL_ALIASES", format!("bench-model={MODEL}"))
@@ -103,7 +103,7 @@ fn start(task: &str, model_url: &str, callback_url: &str, workspace: &Path) -> C
         .env("PLUGIN_DIR", crate::plugins())
         .env("WORKSPACE", workspace)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::inherit())
         .spawn()
         .expect("the runner starts")
 }

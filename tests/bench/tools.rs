@@ -48,7 +48,10 @@ pub fn benchmarks(criterion: &mut Criterion) {
     let tree = tree();
     let host = load(tree.path());
     let toolbox = self::toolbox(&host);
-    let input = format!(r#"{{"pattern":{}}}"#, serde_json::to_string(PATTERN).expect("JSON"));
+    let input = format!(
+        r#"{{"pattern":{},"max_results":1000}}"#,
+        serde_json::to_string(PATTERN).expect("JSON")
+    );
     let found = call(&runtime, &toolbox, "grep", &input).lines().count();
     assert_eq!(found, ripgrep(tree.path()).lines().count(), "both find the same lines");
     let mut group = criterion.benchmark_group("grep_20000_files");

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, Memory, MemoryType, PoolingAllocationConfig, Store};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, Memory, MemoryType, PoolingAllocationConfig, Store,
+};
 
 use super::limits::Limits;
 
@@ -26,6 +28,9 @@ const WASM_STACK: usize = 1 << 20;
 /// Kept warm of a memory slot between two calls: clearing it costs less than giving the pages back and faulting them in
 /// again. Larger parts are given back, so that an idle runner stays small.
 const WARM_MEMORY: usize = 128 << 10;
+/// The same where the kernel says which pages were written (PAGEMAP_SCAN, Linux 6.7): only those are cleared, so that
+/// the whole of a small memory may stay.
+const WARM_MEMORY_SCANNED: usize = 2 << 20;
 const WARM_TABLE: usize = 16 << 10;
 
 /// Slots that stay prepared for their last component after a call: one for each built-in tool.
@@ -179,6 +184,11 @@ fn pool() -> PoolingAllocationConfig {
     // One more than may run at a time: loading calls describe().
     let calls = u32::try_from(limits.calls).unwrap_or(u32::MAX).saturating_add(4);
     let instances = u32::try_from(limits.instances).unwrap_or(u32::MAX).saturating_add(1);
+    let warm_memory = if PoolingAllocationConfig::is_pagemap_scan_available() {
+        WARM_MEMORY_SCANNED
+    } else {
+        WARM_MEMORY
+    };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(calls)
         .total_core_instances(calls.saturating_mul(instances))
@@ -190,7 +200,8 @@ fn pool() -> PoolingAllocationConfig {
         .max_tables_per_component(TABLES_PER_COMPONENT)
         .table_elements(usize::try_from(limits.tables).unwrap_or(usize::MAX))
         .max_unused_warm_slots(WARM_SLOTS)
-        .linear_memory_keep_resident(WARM_MEMORY)
+        .linear_memory_keep_resident(warm_memory)
+        .pagemap_scan(Enabled::Auto)
         .table_keep_resident(WARM_TABLE);
     pool
 }

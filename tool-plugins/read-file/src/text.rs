@@ -13,6 +13,14 @@ pub const MAX_BYTES: u64 = MAX_CHARACTERS as u64 * 4 + 4;
 /// `is_all` says whether the bytes are all that was asked for; `first_line` is the number of their first line;
 /// `size` is that of the file.
 pub fn render(bytes: &[u8], is_all: bool, first_line: u64, size: u64) -> Output {
+    // Nearly every file: short enough in bytes to be so in characters, and text. Looking at each character would cost
+    // more than all the rest of a call.
+    if bytes.len() <= MAX_CHARACTERS
+        && memchr::memchr(0, bytes).is_none()
+        && let Ok(text) = std::str::from_utf8(bytes)
+    {
+        return Output::from(text);
+    }
     let mut text = String::with_capacity(bytes.len() + 200);
     let mut characters = 0;
     let mut replaced = 0;

@@ -300,7 +300,7 @@ fn advisories(state: &mut State) -> Result<Outcome> {
     }
     let [main, plugins] = workspaces(state.layout).map(|manifest| {
         deny(state.layout, &program, &manifest, "checking advisories")
-            .args(["check", "--disable-fetch", "advisories"])
+            .args(["--offline", "check", "advisories"])
             .live()
     });
     main.and(plugins)?;

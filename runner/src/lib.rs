@@ -5,6 +5,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod events;
+pub mod failure;
 pub mod http;
 pub mod model;
 pub mod run;

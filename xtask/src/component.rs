@@ -1,4 +1,5 @@
-//! Building a tool with `cargo component`, which makes a component of a module for wasm32-wasip1 and an adapter.
+//! Building a tool as an author does: with plain cargo, and with `cargo component`, which makes a component of a module
+//! for wasm32-wasip1 and an adapter.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,24 +9,35 @@ use anyhow::{Context, Result};
 
 use crate::layout::Layout;
 use crate::process::{self, Run};
+use crate::toolchain::Toolchain;
 use crate::{debian, plugins, toolchain};
 
 /// The target that cargo-component builds for, whatever others it is given.
 const TARGET: &str = "wasm32-wasip1";
 
-/// The tool that is built: an ordinary one, which reads files.
-const TOOL: &str = "read-file";
+/// The plugin that authors start from.
+const EXAMPLE: &str = "examples/plugin-rust";
 
-/// Builds one tool with the cargo-component that lies at `program`. Gives a folder of plugins that holds it alone.
-pub fn build(layout: &Layout, program: &Path) -> Result<PathBuf> {
-    let plugin = plugins::find(layout)?
-        .into_iter()
-        .find(|plugin| plugin.folder == TOOL)
-        .with_context(|| format!("there is no plugin {TOOL} in tool-plugins/"))?;
+/// Builds the example as its README says, once with plain cargo and once with `cargo component` (which lies at
+/// `program`). Gives a folder of plugins for each; each holds the example alone.
+pub fn build(layout: &Layout, plain: &Toolchain, program: &Path) -> Result<[PathBuf; 2]> {
+    let example = layout.root.join(EXAMPLE);
+    let plugins = plugins::find(layout, &example)?;
+    let plugin = plugins
+        .first()
+        .with_context(|| format!("there is no plugin in {EXAMPLE}"))?;
+    let out = |name: &str| layout.target.join("xtask/plugins").join(name);
+
+    plain
+        .build(layout, &format!("building {EXAMPLE}"))
+        .dir(&example)
+        .live()?;
+    plugins::lay_out(plugin, &plain.products(layout), &out("example"))?;
+
     let folder = "plugins/component";
     let run = layout
-        .plugins_cargo(&format!("building {TOOL} with cargo component"), program, folder)
-        .dir(&layout.tool_plugins().join(TOOL))
+        .plugins_cargo(&format!("building {EXAMPLE} with cargo component"), program, folder)
+        .dir(&example)
         .args(["component", "build", "--release", "--locked"]);
     let run = match toolchain::add_target(layout, TARGET) {
         Ok(()) => run,
@@ -37,9 +49,9 @@ pub fn build(layout: &Layout, program: &Path) -> Result<PathBuf> {
         }
     };
     run.live()?;
-    let out = layout.target.join("xtask").join(folder);
-    plugins::lay_out(&plugin, &layout.target.join(folder).join(TARGET).join("release"), &out)?;
-    Ok(out)
+    let products = layout.target.join(folder).join(TARGET).join("release");
+    plugins::lay_out(plugin, &products, &out("component"))?;
+    Ok([out("example"), out("component")])
 }
 
 /// Has cargo-component use Debian's toolchain. It insists on finding the target in the folder that `rustc --print

@@ -35,7 +35,7 @@ pub fn run(layout: &Layout, choice: Choice, out: Option<PathBuf>) -> Result<Exit
 
 /// Builds all components and lays them out in `out`. Gives the names of their folders.
 pub fn build(layout: &Layout, toolchain: &Toolchain, out: &Path) -> Result<Vec<String>> {
-    let plugins = find(layout)?;
+    let plugins = find(layout, &layout.tool_plugins())?;
     let purpose = format!("building {} components ({})", plugins.len(), toolchain.name());
     process::announce(&purpose);
     toolchain.build(layout, &purpose).live()?;
@@ -47,10 +47,11 @@ pub fn build(layout: &Layout, toolchain: &Toolchain, out: &Path) -> Result<Vec<S
     Ok(plugins.into_iter().map(|plugin| plugin.folder).collect())
 }
 
-/// The plugins of tool-plugins/: its crates with a manifest beside their Cargo.toml.
-pub fn find(layout: &Layout) -> Result<Vec<Plugin>> {
+/// The plugins of a workspace (tool-plugins/, or an example): its crates with a manifest beside their Cargo.toml.
+pub fn find(layout: &Layout, workspace: &Path) -> Result<Vec<Plugin>> {
     let metadata = layout
         .plugins_cargo("asking cargo for the plugins", process::cargo(), "plugins")
+        .dir(workspace)
         .args(["metadata", "--no-deps", "--locked", "--format-version=1"])
         .read()?;
     let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata gave no JSON")?;
@@ -65,7 +66,7 @@ pub fn find(layout: &Layout) -> Result<Vec<Plugin>> {
         }
     }
     if plugins.is_empty() {
-        bail!("no crate in {} has a plugin.toml", layout.tool_plugins().display());
+        bail!("no crate in {} has a plugin.toml", workspace.display());
     }
     Ok(plugins)
 }

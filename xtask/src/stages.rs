@@ -86,7 +86,7 @@ pub const STAGES: [Stage; 11] = [
     },
     Stage {
         name: "component",
-        promise: "cargo component builds a tool that loads",
+        promise: "an author's tool, by cargo and by cargo component, loads",
         needs_build: true,
         run: cargo_component,
     },
@@ -243,8 +243,10 @@ fn toolchains(state: &mut State) -> Result<Outcome> {
 
 fn cargo_component(state: &mut State) -> Result<Outcome> {
     let program = cargo_tools::install(state.layout, &COMPONENT)?;
-    let out = component::build(state.layout, &program)?;
-    loads(state.layout, &out, 1)?;
+    let toolchain = Toolchain::prepare(state.layout, Choice::Auto)?;
+    for out in component::build(state.layout, &toolchain, &program)? {
+        loads(state.layout, &out, 1)?;
+    }
     Ok(Outcome::Passed)
 }
 

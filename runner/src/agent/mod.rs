@@ -9,12 +9,12 @@ use futures::StreamExt;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, EventQueue, TaskErrorCode, ToolState, UsageReport};
+use crate::events::{Event, EventQueue, TaskErrorCode, ToolState, UsageReport, millis};
+use crate::failure::{Cancelled, Failure};
 use crate::model::{
     Conversation, ConversationConfig, INVALID_INPUT_KEY, Model, ModelError, StopReason, ToolCall, ToolResult, Turn,
     TurnEvent, Usage, models,
 };
-use crate::run::{Cancelled, Failure};
 use crate::task::AgentTask;
 use crate::tools::{LiveOutput, ToolOutcome, Toolbox};
 
@@ -173,13 +173,13 @@ impl Agent<'_> {
                     token_index += 1;
                     Event::Token {
                         message_id: message_id.into(),
-                        text: storable(text),
+                        text,
                         token_index: token_index - 1,
                     }
                 }
                 Some(Ok(TurnEvent::Thinking(text))) if self.extra_events => Event::Thinking {
                     message_id: message_id.into(),
-                    text: storable(text),
+                    text,
                 },
                 Some(Ok(TurnEvent::Thinking(_))) => continue,
                 Some(Ok(TurnEvent::ToolStarted { id, name })) => Event::ToolStart {
@@ -360,7 +360,7 @@ impl Agent<'_> {
             } else {
                 ToolState::Success
             },
-            output: storable(outcome.text.clone()),
+            output: outcome.text.clone(),
             duration_ms: millis(outcome.duration),
             truncated: outcome.truncated,
             code: outcome.error,
@@ -377,7 +377,7 @@ impl Agent<'_> {
         Arc::new(move |text| {
             events.try_push(Event::ToolOutput {
                 tool_id: tool_id.clone(),
-                text: storable(text.to_owned()),
+                text: text.to_owned(),
             });
         })
     }
@@ -393,15 +393,6 @@ impl Agent<'_> {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// A NUL becomes U+FFFD: the API server's database cannot store it.
-fn storable(text: String) -> String {
-    if text.contains('\0') {
-        text.replace('\0', "\u{fffd}")
-    } else {
-        text
     }
 }
 
@@ -435,10 +426,6 @@ fn model_error(message: String) -> Failure {
         code: TaskErrorCode::ModelError,
         message,
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl From<ModelError> for Failure {

@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::events::TaskErrorCode;
-use crate::run::{self, Exit, Failure};
+use crate::failure::Failure;
+use crate::run::{self, Exit};
 use crate::telemetry;
 
 mod check;

@@ -129,7 +129,7 @@ impl Callback {
             timestamp: crate::telemetry::rfc3339(numbered.timestamp),
         };
         let body = match serde_json::to_vec(&wire) {
-            Ok(body) => Bytes::from(body),
+            Ok(body) => Bytes::from(without_nul(body)),
             Err(error) => {
                 tracing::error!(seq = numbered.seq, error = %error, "an event could not be serialized");
                 return false;
@@ -211,6 +211,47 @@ impl Callback {
     }
 }
 
+/// A NUL, in whatever text of the event, becomes U+FFFD: the API server's database cannot store one. In JSON it can only
+/// stand as `\u0000`, whose backslash is no part of an escaped backslash.
+fn without_nul(mut body: Vec<u8>) -> Vec<u8> {
+    let mut from = 0;
+    while let Some(found) = body[from..].windows(NUL.len()).position(|window| window == NUL) {
+        let at = from + found;
+        let backslashes = body[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+        if backslashes % 2 == 0 {
+            body[at..at + NUL.len()].copy_from_slice(REPLACEMENT);
+        }
+        from = at + NUL.len();
+    }
+    body
+}
+
+const NUL: &[u8; 6] = b"\\u0000";
+const REPLACEMENT: &[u8; 6] = b"\\ufffd";
+
 fn is_retryable(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_becomes_the_replacement_character_wherever_it_stands() {
+        let cases = [
+            ("\0", "\u{fffd}"),
+            ("a\0\0b", "a\u{fffd}\u{fffd}b"),
+            ("a\\u0000", "a\\u0000"),
+            ("\\\0", "\\\u{fffd}"),
+            ("\\\\u0000\0", "\\\\u0000\u{fffd}"),
+            ("u0000", "u0000"),
+            ("", ""),
+        ];
+        for (text, expected) in cases {
+            let body = serde_json::to_vec(text).unwrap_or_default();
+            let sent: Option<String> = serde_json::from_slice(&without_nul(body)).ok();
+            assert_eq!(sent.as_deref(), Some(expected), "{text:?}");
+        }
+    }
 }

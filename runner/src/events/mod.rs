@@ -10,3 +10,8 @@ pub mod queue;
 
 pub use event::{Event, LogLevel, StepState, Summary, TaskErrorCode, TaskId, ToolState, UsageReport};
 pub use queue::EventQueue;
+
+/// A duration as events tell it.
+pub fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{Agent, Spent};
 use crate::config::{Config, Identity};
 use crate::events::callback::{Callback, CallbackConfig, DeliveryReport};
-use crate::events::{Event, EventQueue, Summary, TaskErrorCode};
+use crate::events::{Event, EventQueue, Summary, TaskErrorCode, millis};
+use crate::failure::{Cancelled, Failure};
 use crate::task::{AgentTask, Task};
 use crate::workflow;
 
@@ -26,27 +27,6 @@ use stop::Stop;
 
 /// How long a cancelled task may take to put its things away before it is left behind.
 const CANCEL_GRACE: Duration = Duration::from_secs(8);
-
-/// Why a task did not succeed, as its `error` event says it.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    pub code: TaskErrorCode,
-    pub message: String,
-}
-
-/// The task was told to stop; who told it knows why.
-#[derive(Clone, Copy, Debug)]
-pub struct Cancelled;
-
-impl From<Cancelled> for Failure {
-    fn from(_: Cancelled) -> Self {
-        Failure {
-            code: TaskErrorCode::Cancelled,
-            message: "the task was cancelled".into(),
-        }
-    }
-}
 
 /// How the task ended, before anybody was told.
 enum Ending {
@@ -164,7 +144,7 @@ fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant)
             .and_then(|spent| spent.cost_usd)
             .map(|cost| (cost * 1e6).round() / 1e6),
         turns: spent.map(|spent| spent.turns),
-        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        duration_ms: millis(started.elapsed()),
         sandbox: crate::sandbox::LEVEL.as_str(),
         lost_events: None,
     };

@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Failure;
 use crate::agent::{NoTools, OutputLimit};
 use crate::config::{Config, TaskSource};
 use crate::events::TaskErrorCode;
+use crate::failure::Failure;
 use crate::model::client::{ClientConfig, MessagesClient};
 use crate::model::models;
 use crate::sandbox::Sandbox;

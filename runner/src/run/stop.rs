@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Cancelled, Exit, Failure};
+use super::Exit;
 use crate::events::TaskErrorCode;
+use crate::failure::{Cancelled, Failure};
 
 /// Who told the task to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! Runs the steps of a workflow in order. The first that does not succeed ends it.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, EventQueue, LogLevel, StepState, TaskErrorCode};
-use crate::run::{Cancelled, Failure};
+use crate::events::{Event, EventQueue, LogLevel, StepState, TaskErrorCode, millis};
+use crate::failure::{Cancelled, Failure};
 use crate::sandbox::{CommandEvent, CommandSpec, Ending, Sandbox, Stream};
 use crate::task::{Step, StepKind, WorkflowTask};
 
@@ -226,8 +226,4 @@ async fn send(index: usize, level: LogLevel, lines: impl IntoIterator<Item = Lin
             })
             .await;
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,0 +1,140 @@
+//! The table of environment variables: the README's is written from it, and errors explain a variable by it.
+
+/// One environment variable, as the README's table shows it and as errors explain it.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    pub name: &'static str,
+    /// Empty when there is none.
+    pub default: &'static str,
+    pub meaning: &'static str,
+    pub example: &'static str,
+}
+
+/// All variables that the runner reads, in the order in which a reader wants them.
+pub const VARIABLES: &[Variable] = &[
+    variable(
+        "MODE",
+        "active",
+        "`active`: run one task now. (`standby` is not built yet.)",
+        "active",
+    ),
+    variable("TASK_ID", "", "the task's id, sent back in every event; required", "42"),
+    variable(
+        "CALLBACK_URL",
+        "",
+        "where events go, `http` or `https`; required",
+        "http://api.internal/tasks/42/stream",
+    ),
+    variable(
+        "CALLBACK_TOKEN",
+        "",
+        "sent to the callback as `Authorization: Bearer …`",
+        "s3cr3t-token",
+    ),
+    variable(
+        "CALLBACK_RETRY_BASE_MS",
+        "500",
+        "the first wait before an event is sent again, in milliseconds",
+        "500",
+    ),
+    variable(
+        "CALLBACK_EXTRA_EVENTS",
+        "0",
+        "`1` sends `thinking`, `tool_output` and `usage` events too",
+        "1",
+    ),
+    variable(
+        "FLUSH_TIMEOUT",
+        "600",
+        "how long undelivered events are waited for at the end, in seconds",
+        "600",
+    ),
+    variable(
+        "SHUTDOWN_GRACE",
+        "25",
+        "how long the ending may take after SIGTERM, in seconds",
+        "25",
+    ),
+    variable(
+        "TASK_CONFIG",
+        "",
+        "the task as JSON; without it and `TASK_FILE`, the task is read from standard input",
+        r#"{"type":"workflow","steps":[{"run":"make test"}]}"#,
+    ),
+    variable("TASK_FILE", "", "a file with the task as JSON or YAML", "task.yaml"),
+    variable(
+        "WORKSPACE",
+        "/workspace",
+        "the folder that tools and commands see as the workspace",
+        "/workspace",
+    ),
+    variable(
+        "PLUGIN_DIR",
+        "`plugins/` beside the binary",
+        "where the tools' components are",
+        "/opt/plue/plugins",
+    ),
+    variable(
+        "ANTHROPIC_API_KEY",
+        "",
+        "the key for the Messages API; required for an agent task",
+        "sk-ant-…",
+    ),
+    variable(
+        "ANTHROPIC_BASE_URL",
+        "https://api.anthropic.com",
+        "the Messages API, or a gateway that speaks it",
+        "https://gateway.internal/anthropic",
+    ),
+    variable(
+        "ANTHROPIC_AUTH_STYLE",
+        "x-api-key",
+        "`x-api-key` or `bearer`: the one header that carries the key",
+        "bearer",
+    ),
+    variable(
+        "ALLOWED_MODELS",
+        "",
+        "models that a task may ask for besides the built-in list, separated by commas",
+        "claude-sonnet-5-5,claude-haiku-5-5",
+    ),
+    variable(
+        "MODEL_ALIASES",
+        "",
+        "`asked=sent` pairs: what is sent in place of a model that a task asks for",
+        "claude-sonnet-4-20250514=claude-sonnet-5-5",
+    ),
+    variable(
+        "ALLOWED_TOOLS",
+        "read_file,write_file,list_files,grep,shell",
+        "the tools that a task may name, plugins included",
+        "read_file,grep,my_tool",
+    ),
+    variable(
+        "SANDBOX",
+        "weak",
+        "how commands are confined. Only `weak` is built: clean environment, own session, bounded time",
+        "weak",
+    ),
+    variable(
+        "LOG_LEVEL",
+        "INFO",
+        "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`, in any letter case",
+        "DEBUG",
+    ),
+    variable(
+        "REQUEST_ID",
+        "",
+        "in every log line, and on every request as `X-Request-ID`",
+        "req-7f3a",
+    ),
+];
+
+const fn variable(name: &'static str, default: &'static str, meaning: &'static str, example: &'static str) -> Variable {
+    Variable {
+        name,
+        default,
+        meaning,
+        example,
+    }
+}

@@ -6,6 +6,7 @@ mod agent_endings;
 mod agent_tools;
 mod callback;
 mod cancellation;
+mod cli;
 mod configuration;
 mod demo;
 mod environment;

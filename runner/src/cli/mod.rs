@@ -1,17 +1,19 @@
 //! The commands of the binary. Without one it runs the task of its environment, as in a pod.
 
+use std::panic;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConfigError, Identity};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
 use crate::run::{self, Exit};
 use crate::telemetry;
 
 mod check;
+mod output;
 mod plugin;
 
 /// Without a configuration nobody has said how long an undelivered refusal is worth waiting for.
@@ -58,6 +60,12 @@ fn environment(name: &str) -> Option<String> {
 
 fn run_task() -> Exit {
     telemetry::init(config::log_level(&environment));
+    // Tokio panics where it cannot have what it starts with (a file descriptor, for one). The panic hook has logged it
+    // as the critical line that it is; what runs a task catches its panics itself.
+    panic::catch_unwind(start).unwrap_or(Exit::Invalid)
+}
+
+fn start() -> Exit {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .thread_name("plue")
@@ -73,27 +81,34 @@ fn run_task() -> Exit {
     let exit = runtime.block_on(async {
         match Config::read(&environment) {
             Ok(config) => {
-                let task_id = serde_json::to_value(&config.identity.task_id).ok();
-                telemetry::set_identity(task_id, config.identity.request_id.clone());
+                set_identity(&config.identity);
                 run::active(config).await
             }
-            Err(error) => {
-                let message = error.to_string();
-                tracing::error!(error = message, "the configuration is invalid");
-                match &error.identity {
-                    None => Exit::Invalid,
-                    Some(identity) => {
-                        let failure = Failure {
-                            code: TaskErrorCode::Internal,
-                            message,
-                        };
-                        run::report_refusal(identity, failure, REFUSAL_PATIENCE).await
-                    }
-                }
-            }
+            Err(error) => refuse(error).await,
         }
     });
     // A thread that was given up (a tool that hangs in the kernel, a read of standard input) must not hold the exit.
     runtime.shutdown_background();
     exit
+}
+
+/// Says once what is wrong with the configuration: to the callback, when it is known, and with the refusal's own log
+/// line; else in a log line of its own.
+async fn refuse(error: ConfigError) -> Exit {
+    let message = error.to_string();
+    let Some(identity) = error.identity else {
+        tracing::error!(error = message, "the configuration is invalid");
+        return Exit::Invalid;
+    };
+    set_identity(&identity);
+    let failure = Failure {
+        code: TaskErrorCode::Internal,
+        message,
+    };
+    run::report_refusal(&identity, failure, REFUSAL_PATIENCE).await
+}
+
+fn set_identity(identity: &Identity) {
+    let task_id = serde_json::to_value(&identity.task_id).ok();
+    telemetry::set_identity(task_id, identity.request_id.clone());
 }

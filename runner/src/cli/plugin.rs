@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::output::print;
 use crate::run::{Exit, plugin_dir};
 use crate::tools;
 
@@ -25,7 +26,6 @@ pub(super) enum PluginCommand {
     },
 }
 
-#[allow(clippy::print_stdout, reason = "these commands speak to a person")]
 pub(super) fn run(command: PluginCommand, lookup: &dyn Fn(&str) -> Option<String>) -> Exit {
     let result = match command {
         PluginCommand::List {
@@ -36,14 +36,8 @@ pub(super) fn run(command: PluginCommand, lookup: &dyn Fn(&str) -> Option<String
             .map(|files| files.iter().map(|file| format!("{}\n", file.display())).collect()),
     };
     match result {
-        Ok(text) => {
-            print!("{text}");
-            Exit::Success
-        }
-        Err(error) => {
-            println!("{error}");
-            Exit::Invalid
-        }
+        Ok(text) => print(&text, Exit::Success),
+        Err(error) => print(&format!("{error}\n"), Exit::Invalid),
     }
 }
 

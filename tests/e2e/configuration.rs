@@ -43,6 +43,8 @@ async fn what_is_malformed_beside_a_good_callback_is_told_there_too() {
         ("MODE", "passive"),
         ("LOG_LEVEL", "loud"),
         ("ANTHROPIC_BASE_URL", "api.anthropic.com"),
+        ("ANTHROPIC_BASE_URL", "https://user:word@host/"),
+        ("ANTHROPIC_API_KEY", "a b"),
         ("ANTHROPIC_AUTH_STYLE", "basic"),
         ("MODEL_ALIASES", "just-one-name"),
         ("CALLBACK_RETRY_BASE_MS", "-1"),
@@ -54,20 +56,28 @@ async fn what_is_malformed_beside_a_good_callback_is_told_there_too() {
         ("WORKSPACE", "/nowhere/at/all"),
     ];
     for (name, value) in cases {
-        let outcome = scene().await.env(name, value).run().await;
-        assert_eq!(outcome.finished.code, 2, "{name}={value}: {}", outcome.finished.stdout);
-        assert!(
-            outcome.finished.stdout.contains(name),
-            "{name}={value}: {}",
-            outcome.finished.stdout
+        let scene = Scene::with(ApiServer::with().request_id("req-7")).await;
+        let scene = scene
+            .workflow(&json!([{ "run": "touch made" }]))
+            .env("REQUEST_ID", "req-7")
+            .env(name, value);
+        let outcome = scene.run().await;
+        let line = outcome.only_a_line();
+        let log = &outcome.finished.log[0];
+        assert_eq!(
+            (&log["task_id"], &log["request_id"]),
+            (&json!("task-7"), &json!("req-7")),
+            "{log}"
         );
-        let error = outcome.scene.api.terminal().unwrap();
+        let error = outcome.refused("internal");
         let message = error["message"].as_str().unwrap();
-        assert!(
-            error["type"] == "error" && message.contains(name),
-            "{name}={value}: {error}"
-        );
-        assert_eq!(outcome.events().len(), 1);
+        for said in [message, log["error"].as_str().unwrap()] {
+            assert!(
+                said.starts_with(&format!("{name}: ")) && said.contains(&format!("(example: {name}=")),
+                "{name}={value}: {said}"
+            );
+        }
+        assert!(!line.contains("user:word"), "{line}");
         assert!(!outcome.scene.workspace().join("made").exists(), "{name}={value}");
     }
 }

@@ -155,6 +155,22 @@ async fn a_workflow_that_is_wrong_is_refused_with_the_path() {
             step(json!({ "run": "true", "working_directory": 5 })),
             &["steps[1].working_directory"],
         ),
+        (
+            step(json!({ "run": "true", "working_directory": ".." })),
+            &["steps[1].working_directory", "leaves the workspace"],
+        ),
+        (
+            step(json!({ "run": "true", "working-directory": "a/../../b" })),
+            &["steps[1].working_directory", "leaves the workspace"],
+        ),
+        (
+            step(json!({ "run": "true", "working_directory": "/etc" })),
+            &["steps[1].working_directory", "/etc", "WORKSPACE"],
+        ),
+        (
+            json!({ "type": "workflow", "jobs": { "a": { "env": 7, "steps": [{ "run": "true" }] } } }),
+            &["jobs.a.env", "7"],
+        ),
         (step(json!({ "type": "env" })), &["steps[1].env", "missing"]),
     ];
     for (task, named) in cases {

@@ -22,8 +22,11 @@ jobs:
         working-directory: sub
         timeout-minutes: 1
   later:
+    runs-on: anything
+    env:
+      BIG: 18446744073709551616
     steps:
-      - run: echo second job
+      - run: echo second job $BIG
 ";
 
 #[tokio::test]
@@ -63,7 +66,7 @@ async fn jobs_of_a_ci_file_run_one_after_the_other() {
     let outcome = scene.env("TASK_FILE", &file.to_string_lossy()).run().await;
     outcome.done();
     assert_eq!(outcome.lines("stdout", 0), ["hello you 80"]);
-    assert_eq!(outcome.lines("stdout", 1), ["second job"]);
+    assert_eq!(outcome.lines("stdout", 1), ["second job 18446744073709551616"]);
     assert_eq!(outcome.events_of("step_start")[1]["step_name"], "step-1");
 }
 
@@ -107,6 +110,13 @@ async fn a_task_file_that_is_missing_is_named() {
 }
 
 #[tokio::test]
+async fn a_source_that_never_ends_is_read_only_so_far() {
+    let outcome = Scene::new().await.env("TASK_FILE", "/dev/zero").run().await;
+    let message = outcome.refused("invalid_task")["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("longer than"), "{message}");
+}
+
+#[tokio::test]
 async fn yaml_that_multiplies_itself_is_refused() {
     let scene = Scene::new().await;
     let file = scene.outside().join("task.yaml");
@@ -124,7 +134,11 @@ async fn yaml_that_multiplies_itself_is_refused() {
 
 #[tokio::test]
 async fn a_key_that_nobody_knows_is_a_warning_that_names_the_nearest() {
-    let task = json!({ "type": "workflow", "steps": [{ "run": "true", "timeout_second": 5 }], "session_id": "s" });
+    let task = json!({
+        "type": "workflow",
+        "steps": [{ "run": "true", "timeout_second": 5 }, { "type": "checkout", "run": "make" }],
+        "session_id": "s",
+    });
     let outcome = Scene::new().await.task(&task).run().await;
     outcome.done();
     let warnings: Vec<String> = outcome
@@ -139,4 +153,10 @@ async fn a_key_that_nobody_knows_is_a_warning_that_names_the_nearest() {
         "{warnings:?}"
     );
     assert!(warnings.iter().any(|line| line.contains("session_id")), "{warnings:?}");
+    assert!(
+        warnings
+            .iter()
+            .any(|line| line.contains("steps[1].run") && line.contains("checkout")),
+        "{warnings:?}"
+    );
 }

@@ -164,15 +164,41 @@ async fn a_step_runs_in_its_working_directory() {
 }
 
 #[tokio::test]
-async fn a_working_directory_that_is_missing_or_outside_fails_the_step() {
-    for directory in ["missing", "..", "../x", "/etc", "x.txt"] {
+async fn a_working_directory_that_is_missing_or_leads_outside_fails_the_step() {
+    for directory in ["missing", "out", "x.txt"] {
         let steps = json!([{ "run": "pwd", "working_directory": directory }]);
-        let outcome = Scene::new().await.file("x.txt", "").workflow(&steps).run().await;
+        let scene = Scene::new().await.file("x.txt", "").workflow(&steps);
+        std::os::unix::fs::symlink("/etc", scene.workspace().join("out")).unwrap();
+        let outcome = scene.run().await;
         let error = outcome.failed("step_failed");
         let end = &outcome.events_of("step_end")[0];
         assert_eq!(end["step_state"], "error", "{directory}: {end}");
         assert!(error["message"].as_str().unwrap().contains(directory), "{error}");
         assert_eq!(outcome.events_of("log").len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_workspace_that_is_named_by_a_relative_path_or_a_link_is_the_same_folder() {
+    let scene = Scene::new().await.file("sub/x.txt", "here");
+    let link = scene.outside().join("link");
+    std::os::unix::fs::symlink(scene.workspace(), &link).unwrap();
+    let steps = json!([
+        { "run": "cat x.txt", "working_directory": link.join("sub") },
+        { "run": "cat x.txt", "working_directory": scene.workspace().join("sub") },
+    ]);
+    let up = "../".repeat(std::env::current_dir().unwrap().components().count());
+    let relative = format!("{up}{}", link.to_string_lossy().trim_start_matches('/'));
+    for (workspace, step) in [(link.to_string_lossy().into_owned(), 0..2), (relative, 1..2)] {
+        let steps = json!(steps.as_array().unwrap()[step]);
+        let outcome = Scene::new()
+            .await
+            .workflow(&steps)
+            .env("WORKSPACE", &workspace)
+            .run()
+            .await;
+        outcome.done();
+        assert_eq!(outcome.lines("stdout", 0), ["here"], "{workspace}");
     }
 }
 

@@ -2,64 +2,40 @@
 
 use std::path::Path;
 
-use crate::config::{BUILT_IN_MODELS, BUILT_IN_TOOLS};
-use crate::run::Exit;
-use crate::task::{self, Allowed, Document, Format, Problem, Task};
+use super::output::print;
+use crate::config::TaskRules;
+use crate::run::{Exit, check_settings};
+use crate::task::{self, Document, Task};
 
-/// Checks a file. An unknown key is an error here: whoever writes a task wants to hear of a slip.
-#[allow(clippy::print_stdout, reason = "this command speaks to a person")]
+/// Checks a file by the rules of this environment. An unknown key is an error here: whoever writes a task wants to hear
+/// of a slip.
 pub(super) fn run(file: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Exit {
+    let rules = match TaskRules::read(lookup) {
+        Ok(rules) => rules,
+        Err(error) => return print(&format!("{error}\n"), Exit::Invalid),
+    };
     let shown = file.display();
-    let text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) => {
-            println!("{shown}: cannot be read: {error}");
-            return Exit::Invalid;
-        }
-    };
-    let document = match Document::parse(&text, Format::guess(&file.to_string_lossy(), &text)) {
+    let document = match Document::read_file(file) {
         Ok(document) => document,
-        Err(error) => {
-            println!("{shown}: {error}");
-            return Exit::Invalid;
-        }
+        Err(error) => return print(&format!("{shown}: {error}\n"), Exit::Invalid),
     };
-    let extended = |name: &str, built_in: &[&str], replace: bool| {
-        let set = lookup(name).unwrap_or_default();
-        let set: Vec<String> = set
-            .split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty())
-            .map(str::to_owned)
-            .collect();
-        let keep = if replace && !set.is_empty() { &[] } else { built_in };
-        keep.iter().map(|&name| name.to_owned()).chain(set).collect::<Vec<_>>()
-    };
-    let models = extended("ALLOWED_MODELS", BUILT_IN_MODELS, false);
-    let tools = extended("ALLOWED_TOOLS", BUILT_IN_TOOLS, true);
-    let (problems, unknown, task) = match task::validate(
-        &document,
-        Allowed {
-            models: &models,
-            tools: &tools,
-        },
-    ) {
+    let (mut problems, unknown_keys, task) = match task::validate(&document, &rules) {
         Ok(valid) => (Vec::new(), valid.unknown_keys, Some(valid.task)),
         Err(invalid) => (invalid.problems, invalid.unknown_keys, None),
     };
-    let all: Vec<Problem> = problems.into_iter().chain(unknown).collect();
+    if let Some(Task::Agent(task)) = &task {
+        problems.extend(check_settings(rules.sent(&task.model), task));
+    }
+    problems.extend(unknown_keys);
     match task {
-        Some(task) if all.is_empty() => {
-            println!("{shown}: valid ({})", describe(&task));
-            Exit::Success
-        }
+        Some(task) if problems.is_empty() => print(&format!("{shown}: valid ({})\n", describe(&task)), Exit::Success),
         _ => {
-            let plural = if all.len() == 1 { "" } else { "s" };
-            println!("{shown}: {} problem{plural}", all.len());
-            for problem in all {
-                println!("  {problem}");
-            }
-            Exit::Invalid
+            let plural = if problems.len() == 1 { "" } else { "s" };
+            let lines: String = problems.iter().map(|problem| format!("  {problem}\n")).collect();
+            print(
+                &format!("{shown}: {} problem{plural}\n{lines}", problems.len()),
+                Exit::Invalid,
+            )
         }
     }
 }

@@ -11,8 +11,10 @@ use crate::model::client::AuthStyle;
 use crate::secret::Secret;
 use crate::telemetry::LogLevel;
 
+mod reader;
 mod variables;
 
+use reader::Reader;
 pub use variables::{VARIABLES, Variable};
 
 /// The models that a task may ask for without the operator's word. All four are retired at Anthropic: see
@@ -46,16 +48,48 @@ pub enum TaskSource {
     Stdin,
 }
 
-/// What the operator allows, and how the Messages API is reached.
+/// How the Messages API is reached.
 #[derive(Clone, Debug)]
 pub struct ModelConfig {
     pub api_key: Option<Secret>,
     pub base_url: Url,
     pub auth_style: AuthStyle,
+}
+
+/// What decides whether a task is valid: all that `plue-runner check` needs to know.
+#[derive(Clone, Debug)]
+pub struct TaskRules {
     /// Every model that a task may ask for: built-in and added.
-    pub allowed: Vec<String>,
+    pub models: Vec<String>,
     /// Asked → sent.
     pub aliases: BTreeMap<String, String>,
+    /// The tools that a task may name.
+    pub tools: Vec<String>,
+    /// The folder that tools and commands see as the workspace; absolute.
+    pub workspace: PathBuf,
+}
+
+impl TaskRules {
+    /// Reads the variables that speak of tasks, and no others.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(lookup);
+        let rules = reader.rules();
+        if reader.problems.is_empty() {
+            return Ok(rules);
+        }
+        Err(ConfigError {
+            problems: reader.problems,
+            identity: None,
+        })
+    }
+
+    /// The model that is asked in place of the one that a task names.
+    pub fn sent<'m>(&'m self, asked: &'m str) -> &'m str {
+        self.aliases.get(asked).map_or(asked, String::as_str)
+    }
 }
 
 /// Everything the operator decided.
@@ -63,11 +97,10 @@ pub struct ModelConfig {
 pub struct Config {
     pub identity: Identity,
     pub task: TaskSource,
-    pub workspace: PathBuf,
+    pub rules: TaskRules,
     /// `None`: `plugins/` beside the binary.
     pub plugin_dir: Option<PathBuf>,
     pub model: ModelConfig,
-    pub allowed_tools: Vec<String>,
     pub extra_events: bool,
     pub flush_timeout: Duration,
     pub shutdown_grace: Duration,
@@ -80,6 +113,15 @@ pub struct ConfigError {
     pub problems: Vec<String>,
     /// Set when the task and its callback are known, so that the error can be reported there.
     pub identity: Option<Box<Identity>>,
+}
+
+/// What is wrong with a variable, in the form that all such errors have: its name, the problem, an example.
+pub fn wrong_value(name: &str, problem: &str) -> String {
+    let example = VARIABLES
+        .iter()
+        .find(|variable| variable.name == name)
+        .map_or("", |variable| variable.example);
+    format!("{name}: {problem} (example: {name}={example})")
 }
 
 /// `LOG_LEVEL` alone, since logging starts before all else. A level that is none is reported by [`Config::read`].
@@ -95,10 +137,7 @@ impl Config {
     /// # Errors
     /// All problems at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut reader = Reader {
-            lookup,
-            problems: Vec::new(),
-        };
+        let mut reader = Reader::new(lookup);
         let identity = reader.identity();
         if let Some(mode) = reader.get("MODE").filter(|mode| mode != "active") {
             reader.wrong(
@@ -125,11 +164,8 @@ impl Config {
             (None, None) => TaskSource::Stdin,
         };
         let model = reader.model();
-        let workspace = reader.get("WORKSPACE").unwrap_or_else(|| "/workspace".into()).into();
+        let rules = reader.rules();
         let plugin_dir = reader.get("PLUGIN_DIR").map(PathBuf::from);
-        let allowed_tools = reader
-            .list("ALLOWED_TOOLS")
-            .unwrap_or_else(|| BUILT_IN_TOOLS.iter().map(|&name| name.to_owned()).collect());
         let extra_events = reader.flag("CALLBACK_EXTRA_EVENTS");
         let flush_timeout = Duration::from_secs(reader.number("FLUSH_TIMEOUT", 600));
         let shutdown_grace = Duration::from_secs(reader.number("SHUTDOWN_GRACE", 25));
@@ -137,10 +173,9 @@ impl Config {
             (Some(identity), Some(model)) if reader.problems.is_empty() => Ok(Config {
                 identity,
                 task,
-                workspace,
+                rules,
                 plugin_dir,
                 model,
-                allowed_tools,
                 extra_events,
                 flush_timeout,
                 shutdown_grace,
@@ -149,171 +184,6 @@ impl Config {
                 problems: reader.problems,
                 identity: identity.map(Box::new),
             }),
-        }
-    }
-}
-
-struct Reader<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<String>,
-    problems: Vec<String>,
-}
-
-impl Reader<'_> {
-    fn get(&self, name: &str) -> Option<String> {
-        (self.lookup)(name).filter(|value| !value.is_empty())
-    }
-
-    /// Notes a problem, with the variable's example.
-    fn wrong(&mut self, name: &str, problem: &str) {
-        let example = VARIABLES
-            .iter()
-            .find(|variable| variable.name == name)
-            .map_or("", |variable| variable.example);
-        self.problems
-            .push(format!("{name}: {problem} (example: {name}={example})"));
-    }
-
-    fn required(&mut self, name: &str) -> Option<String> {
-        let value = self.get(name);
-        if value.is_none() {
-            self.wrong(name, "it is required and is not set");
-        }
-        value
-    }
-
-    /// Both variables are looked at, whatever the first one is: all problems are told at once.
-    fn identity(&mut self) -> Option<Identity> {
-        let task_id = self.required("TASK_ID");
-        let callback_url = self
-            .required("CALLBACK_URL")
-            .and_then(|text| self.url("CALLBACK_URL", &text));
-        let callback_token = self.header("CALLBACK_TOKEN");
-        let request_id = self.header("REQUEST_ID");
-        let callback_retry_base = Duration::from_millis(self.number("CALLBACK_RETRY_BASE_MS", 500));
-        let task_id = task_id.and_then(|id| {
-            let usable = id.chars().all(|c| !c.is_control()) && id.len() <= 256 && id.is_ascii();
-            if !usable {
-                self.wrong(
-                    "TASK_ID",
-                    "it must be at most 256 printable ASCII characters, since a header carries it",
-                );
-            }
-            usable.then_some(TaskId::Text(id))
-        })?;
-        Some(Identity {
-            task_id,
-            callback_url: callback_url?,
-            callback_token: callback_token.map(Secret::new),
-            callback_retry_base,
-            request_id,
-        })
-    }
-
-    fn model(&mut self) -> Option<ModelConfig> {
-        let base_url = self
-            .get("ANTHROPIC_BASE_URL")
-            .unwrap_or_else(|| "https://api.anthropic.com".into());
-        let base_url = self.url("ANTHROPIC_BASE_URL", &base_url);
-        let auth_style = match self.get("ANTHROPIC_AUTH_STYLE").as_deref() {
-            None | Some("x-api-key") => AuthStyle::XApiKey,
-            Some("bearer") => AuthStyle::Bearer,
-            Some(other) => {
-                self.wrong(
-                    "ANTHROPIC_AUTH_STYLE",
-                    &format!("{other:?} is neither \"x-api-key\" nor \"bearer\""),
-                );
-                AuthStyle::XApiKey
-            }
-        };
-        let mut allowed: Vec<String> = BUILT_IN_MODELS.iter().map(|&name| name.to_owned()).collect();
-        allowed.extend(self.list("ALLOWED_MODELS").unwrap_or_default());
-        let mut aliases = BTreeMap::new();
-        for pair in self.list("MODEL_ALIASES").unwrap_or_default() {
-            match pair.split_once('=').map(|(asked, sent)| (asked.trim(), sent.trim())) {
-                Some((asked, sent)) if !asked.is_empty() && !sent.is_empty() => {
-                    aliases.insert(asked.to_owned(), sent.to_owned());
-                }
-                _ => self.wrong("MODEL_ALIASES", &format!("{pair:?} is not of the form asked=sent")),
-            }
-        }
-        let api_key = self.header("ANTHROPIC_API_KEY").map(Secret::new);
-        Some(ModelConfig {
-            api_key,
-            base_url: base_url?,
-            auth_style,
-            allowed,
-            aliases,
-        })
-    }
-
-    fn url(&mut self, name: &str, text: &str) -> Option<Url> {
-        // The value is not repeated in the message: a URL may carry credentials.
-        match Url::parse(text) {
-            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
-                self.wrong(
-                    name,
-                    &format!("the scheme must be http or https, not {:?}", url.scheme()),
-                );
-                None
-            }
-            Ok(url) if url.host_str().is_none_or(str::is_empty) => {
-                self.wrong(name, "the URL has no host");
-                None
-            }
-            Ok(url) => Some(url),
-            Err(error) => {
-                self.wrong(name, &format!("it is no URL: {error}"));
-                None
-            }
-        }
-    }
-
-    /// A value that goes into a header. It is not repeated in the message: it may be a secret.
-    fn header(&mut self, name: &str) -> Option<String> {
-        let value = self.get(name)?;
-        let usable = value.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-        if !usable {
-            self.wrong(
-                name,
-                "it has characters that no HTTP header may have (a newline at its end, perhaps)",
-            );
-        }
-        usable.then_some(value)
-    }
-
-    fn list(&self, name: &str) -> Option<Vec<String>> {
-        let value = self.get(name)?;
-        Some(
-            value
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        )
-    }
-
-    fn flag(&mut self, name: &str) -> bool {
-        match self.get(name).as_deref() {
-            None | Some("0" | "false" | "off") => false,
-            Some("1" | "true" | "on") => true,
-            Some(other) => {
-                self.wrong(name, &format!("{other:?} is neither 1 nor 0"));
-                false
-            }
-        }
-    }
-
-    fn number(&mut self, name: &str, default: u64) -> u64 {
-        /// A day in milliseconds; no wait of ours is longer.
-        const MAX: u64 = 86_400_000;
-        let Some(text) = self.get(name) else { return default };
-        match text.trim().parse() {
-            Ok(number) if number <= MAX => number,
-            _ => {
-                self.wrong(name, &format!("{text:?} is no whole number from 0 to {MAX}"));
-                default
-            }
         }
     }
 }
@@ -333,9 +203,9 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_table() {
         let config = read(&GOOD).unwrap();
-        assert_eq!(config.workspace, PathBuf::from("/workspace"));
+        assert_eq!(config.rules.workspace, PathBuf::from("/workspace"));
         assert_eq!(config.task, TaskSource::Stdin);
-        assert_eq!(config.allowed_tools, BUILT_IN_TOOLS);
+        assert_eq!(config.rules.tools, BUILT_IN_TOOLS);
         assert_eq!(config.identity.callback_retry_base, Duration::from_millis(500));
         assert_eq!(config.model.base_url.as_str(), "https://api.anthropic.com/");
         assert_eq!(config.flush_timeout, Duration::from_secs(600));
@@ -358,6 +228,9 @@ mod tests {
             ("ANTHROPIC_BASE_URL", "ftp://host/"),
             ("ANTHROPIC_AUTH_STYLE", "basic"),
             ("ANTHROPIC_API_KEY", "key\n"),
+            ("ANTHROPIC_API_KEY", "a b"),
+            ("ANTHROPIC_BASE_URL", "https://user@host/"),
+            ("ANTHROPIC_BASE_URL", "https://:secret@host/"),
             ("MODEL_ALIASES", "just-one-name"),
             ("MODEL_ALIASES", "=x"),
             ("CALLBACK_RETRY_BASE_MS", "-1"),
@@ -372,6 +245,7 @@ mod tests {
             assert_eq!(error.problems.len(), 1, "{name}={value}: {error}");
             assert!(error.problems[0].starts_with(&format!("{name}: ")), "{error}");
             assert!(error.problems[0].contains(&format!("(example: {name}=")), "{error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
             assert!(error.identity.is_some(), "{name}");
         }
     }
@@ -403,9 +277,32 @@ mod tests {
             ("ALLOWED_TOOLS", "grep"),
         ])
         .unwrap();
-        assert_eq!(config.model.allowed.len(), BUILT_IN_MODELS.len() + 2);
-        assert_eq!(config.model.aliases["claude-3-opus-20240229"], "a");
-        assert_eq!(config.allowed_tools, ["grep"]);
+        assert_eq!(config.rules.models.len(), BUILT_IN_MODELS.len() + 2);
+        assert_eq!(config.rules.aliases["claude-3-opus-20240229"], "a");
+        assert_eq!(config.rules.tools, ["grep"]);
+    }
+
+    #[test]
+    fn a_relative_workspace_is_made_absolute() {
+        let here = std::env::current_dir().unwrap();
+        for (set, expected) in [("sub", here.join("sub")), (".", here.clone()), ("/a/b", "/a/b".into())] {
+            let config = read(&[GOOD[0], GOOD[1], ("WORKSPACE", set)]).unwrap();
+            assert_eq!(config.rules.workspace, expected, "{set}");
+        }
+    }
+
+    #[test]
+    fn the_rules_for_tasks_are_read_without_a_task_and_ask_for_no_other_variable() {
+        let read = |name: &str, value: &'static str| {
+            let name = name.to_owned();
+            TaskRules::read(&move |asked| (asked == name).then(|| value.to_owned()))
+        };
+        let rules = read("MODEL_ALIASES", "a=b").unwrap();
+        assert_eq!((rules.sent("a"), rules.sent("c")), ("b", "c"));
+        assert_eq!(rules.tools, BUILT_IN_TOOLS);
+        assert!(read("MODE", "passive").is_ok());
+        let error = read("MODEL_ALIASES", "a").unwrap_err();
+        assert!(error.to_string().starts_with("MODEL_ALIASES: "), "{error}");
     }
 
     #[test]

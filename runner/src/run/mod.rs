@@ -17,10 +17,12 @@ use crate::workflow;
 
 mod exit;
 mod prepare;
+mod settings;
 mod stop;
 
 pub use exit::Exit;
 pub use prepare::plugin_dir;
+pub use settings::check_settings;
 
 use prepare::{Prepared, Refused};
 use stop::Stop;

@@ -1,20 +1,22 @@
 //! What stands between a configuration and a task that runs. Each step that fails says what to do, and nothing has been
 //! run yet.
 
-use std::io::Read;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::agent::{NoTools, OutputLimit};
-use crate::config::{Config, TaskSource};
+use crate::agent::NoTools;
+use crate::config::{Config, TaskSource, wrong_value};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
 use crate::model::client::{ClientConfig, MessagesClient};
 use crate::model::models;
 use crate::sandbox::Sandbox;
 use crate::sandbox::weak::WeakSandbox;
-use crate::task::{self, AgentTask, Allowed, Document, Format, InvalidTask, MAX_DOCUMENT_BYTES, Problem, Task};
+use crate::task::{self, AgentTask, Document, DocumentError, Format, InvalidTask, Task};
 use crate::tools::{Host, HostConfig, Toolbox};
+
+use super::settings::check_settings;
 
 /// Nothing was run, and this is why.
 pub(super) struct Refused(pub(super) Failure);
@@ -46,7 +48,7 @@ pub(super) async fn prepare(config: &Arc<Config>) -> Result<Prepared, Refused> {
     let source = config.task.clone();
     // Standard input may keep us waiting, and a thread that waits for it cannot be called back: not one of ours.
     let document = blocking(move || read_document(&source)).await??;
-    let valid = task::validate(&document, Allowed::from(config.as_ref()));
+    let valid = task::validate(&document, &config.rules);
     let unknown_keys = match &valid {
         Ok(valid) => &valid.unknown_keys,
         Err(invalid) => &invalid.unknown_keys,
@@ -57,12 +59,10 @@ pub(super) async fn prepare(config: &Arc<Config>) -> Result<Prepared, Refused> {
     let task = valid
         .map_err(|error| refused(TaskErrorCode::InvalidTask, error.to_string()))?
         .task;
-    let sandbox: Arc<dyn Sandbox> = Arc::new(WeakSandbox::new(&config.workspace).map_err(|error| {
-        let folder = config.workspace.display();
-        refused(
-            TaskErrorCode::Internal,
-            format!("WORKSPACE: the folder {folder} cannot be used: {error}"),
-        )
+    let sandbox: Arc<dyn Sandbox> = Arc::new(WeakSandbox::new(&config.rules.workspace).map_err(|error| {
+        let folder = config.rules.workspace.display();
+        let problem = format!("the folder {folder} cannot be used: {error}");
+        refused(TaskErrorCode::Internal, wrong_value("WORKSPACE", &problem))
     })?);
     let agent = match &task {
         Task::Agent(task) => Some(prepare_agent(config, task, Arc::clone(&sandbox)).await?),
@@ -79,10 +79,10 @@ async fn prepare_agent(
     let Some(api_key) = config.model.api_key.clone() else {
         return Err(refused(
             TaskErrorCode::ModelAuth,
-            "ANTHROPIC_API_KEY: it is required for an agent task and is not set (example: ANTHROPIC_API_KEY=sk-ant-…)",
+            wrong_value("ANTHROPIC_API_KEY", "it is required for an agent task and is not set"),
         ));
     };
-    let model_name = config.model.aliases.get(&task.model).unwrap_or(&task.model).clone();
+    let model_name = config.rules.sent(&task.model).to_owned();
     if let Some(retired) = models::retired(&model_name) {
         tracing::warn!(
             model = model_name,
@@ -92,7 +92,12 @@ async fn prepare_agent(
             retired.replacement,
         );
     }
-    check_settings(&model_name, task)?;
+    let problems = check_settings(&model_name, task);
+    if !problems.is_empty() {
+        let unknown_keys = Vec::new();
+        let error = InvalidTask { problems, unknown_keys };
+        return Err(refused(TaskErrorCode::InvalidTask, error.to_string()));
+    }
     // The plugins are loaded while the HTTP client reads the system's certificates.
     let tools = tools(config, task, sandbox);
     let client = ClientConfig {
@@ -110,47 +115,13 @@ async fn prepare_agent(
     })
 }
 
-/// What the model would answer with a 400 is refused before anything runs.
-fn check_settings(model: &str, task: &AgentTask) -> Result<(), Refused> {
-    let effort = task.effort.as_deref();
-    let max_tokens = OutputLimit::new(model, task.max_tokens).tokens();
-    let problems: Vec<Problem> = [
-        (
-            "effort",
-            effort.and_then(|effort| models::check_effort(model, effort).err()),
-        ),
-        (
-            "thinking",
-            task.thinking
-                .as_deref()
-                .and_then(|it| models::check_thinking(model, it, effort, max_tokens).err()),
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(path, error)| {
-        Some(Problem {
-            path: path.into(),
-            message: error?.to_string(),
-        })
-    })
-    .collect();
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let error = InvalidTask {
-        problems,
-        unknown_keys: Vec::new(),
-    };
-    Err(refused(TaskErrorCode::InvalidTask, error.to_string()))
-}
-
 async fn tools(config: &Arc<Config>, task: &AgentTask, sandbox: Arc<dyn Sandbox>) -> Result<Box<dyn Toolbox>, Refused> {
     if task.tools.is_empty() {
         return Ok(Box::new(NoTools));
     }
     let host_config = HostConfig {
         plugin_dir: plugin_dir(config.plugin_dir.as_deref()),
-        workspace: config.workspace.clone(),
+        workspace: config.rules.workspace.clone(),
         sandbox,
         // What the operator allows was checked with the task.
         allowed_tools: None,
@@ -175,32 +146,24 @@ pub fn plugin_dir(configured: Option<&Path>) -> PathBuf {
 }
 
 fn read_document(source: &TaskSource) -> Result<Document, Refused> {
-    let invalid = |message: String| refused(TaskErrorCode::InvalidTask, message);
-    let (text, format) = match source {
-        TaskSource::Inline(text) => (text.clone(), Format::Json),
-        TaskSource::Stdin => {
-            let text = read_bounded(std::io::stdin().lock())
-                .map_err(|error| invalid(format!("the task cannot be read from standard input: {error}")))?;
-            let format = Format::guess("", &text);
-            (text, format)
-        }
-        TaskSource::File(path) => {
-            let shown = path.display();
-            let text = std::fs::File::open(path)
-                .and_then(read_bounded)
-                .map_err(|error| invalid(format!("TASK_FILE: the file {shown} cannot be read: {error}")))?;
-            let format = Format::guess(&path.to_string_lossy(), &text);
-            (text, format)
-        }
+    let read = match source {
+        TaskSource::Inline(text) => Document::parse(text, Format::Json),
+        TaskSource::Stdin => Document::read(std::io::stdin().lock(), ""),
+        // It need not be a regular file: whoever starts the runner may hand the task over in a pipe.
+        TaskSource::File(path) => File::open(path)
+            .map_err(DocumentError::from)
+            .and_then(|file| Document::read(file, &path.to_string_lossy())),
     };
-    Document::parse(&text, format).map_err(|error| invalid(error.to_string()))
-}
-
-/// Reads a text; one that is too large is read only so far that its size is seen to be wrong.
-fn read_bounded(source: impl Read) -> std::io::Result<String> {
-    let mut text = String::new();
-    source.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_string(&mut text)?;
-    Ok(text)
+    read.map_err(|error| {
+        let message = match (&error, source) {
+            (DocumentError::Read(_), TaskSource::File(path)) => {
+                wrong_value("TASK_FILE", &format!("the file {} {error}", path.display()))
+            }
+            (DocumentError::Read(_), _) => format!("the task on standard input {error}"),
+            _ => error.to_string(),
+        };
+        refused(TaskErrorCode::InvalidTask, message)
+    })
 }
 
 /// Runs what would hold up the event loop on a thread of its own.

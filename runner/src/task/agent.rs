@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::AgentTask;
 use super::reader::{Reader, join};
-use super::{AgentTask, Allowed};
+use crate::config::TaskRules;
 use crate::model::conversation::{InitialMessage, Role};
 
 /// What a task gets that names no model (fixed by the protocol; retired, so that an operator sets an alias).
@@ -35,11 +36,11 @@ const KEYS: &[&str] = &[
 const EFFORTS: &[&str] = &["low", "medium", "high", "xhigh", "max"];
 const THINKING_TYPES: &[&str] = &["adaptive", "disabled", "enabled", "between_tools"];
 
-pub(super) fn read(object: &Map<String, Value>, allowed: Allowed<'_>, reader: &mut Reader) -> Option<AgentTask> {
+pub(super) fn read(object: &Map<String, Value>, rules: &TaskRules, reader: &mut Reader) -> Option<AgentTask> {
     reader.known_keys("", object, KEYS);
-    let model = read_model(object.get("model"), allowed, reader);
+    let model = read_model(object.get("model"), rules, reader);
     let messages = read_messages(object.get("messages"), reader);
-    let tools = read_tools(object.get("tools"), allowed, reader);
+    let tools = read_tools(object.get("tools"), rules, reader);
     let system_prompt = reader
         .string("system_prompt", object.get("system_prompt"))
         .map(str::to_owned);
@@ -65,13 +66,13 @@ pub(super) fn read(object: &Map<String, Value>, allowed: Allowed<'_>, reader: &m
     })
 }
 
-fn read_model(value: Option<&Value>, allowed: Allowed<'_>, reader: &mut Reader) -> Option<String> {
+fn read_model(value: Option<&Value>, rules: &TaskRules, reader: &mut Reader) -> Option<String> {
     let Some(value) = value else {
         return Some(DEFAULT_MODEL.to_owned());
     };
     let name = reader.text("model", Some(value))?;
-    if !allowed.models.iter().any(|model| model == name) {
-        let list = allowed.models.join(", ");
+    if !rules.models.iter().any(|model| model == name) {
+        let list = rules.models.join(", ");
         reader.problem(
             "model",
             format!("{name:?} is not allowed; allowed are {list} (the operator adds others with ALLOWED_MODELS)"),
@@ -170,7 +171,7 @@ fn read_blocks(path: &str, blocks: &[Value], reader: &mut Reader) -> bool {
     good
 }
 
-fn read_tools(value: Option<&Value>, allowed: Allowed<'_>, reader: &mut Reader) -> Vec<String> {
+fn read_tools(value: Option<&Value>, rules: &TaskRules, reader: &mut Reader) -> Vec<String> {
     let items = match value {
         None => return Vec::new(),
         Some(Value::Array(items)) => items,
@@ -185,12 +186,12 @@ fn read_tools(value: Option<&Value>, allowed: Allowed<'_>, reader: &mut Reader) 
         let Some(name) = reader.text(&path, Some(item)) else {
             continue;
         };
-        if !allowed.tools.iter().any(|tool| tool == name) {
+        if !rules.tools.iter().any(|tool| tool == name) {
             reader.problem(
                 &path,
                 format!(
                     "the tool {name:?} is not allowed; allowed are {}",
-                    allowed.tools.join(", ")
+                    rules.tools.join(", ")
                 ),
             );
         } else if tools.iter().any(|tool| tool == name) {

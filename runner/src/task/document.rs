@@ -1,5 +1,9 @@
 //! From text to one JSON value, with bounds.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -22,8 +26,12 @@ pub struct Document {
 /// Why a text is no document.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
-    #[error("the task is {0} bytes long, and at most {MAX_DOCUMENT_BYTES} are read")]
-    TooLarge(usize),
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+    #[error("is no regular file")]
+    NotRegular,
+    #[error("the task is longer than {MAX_DOCUMENT_BYTES} bytes, and no more are read")]
+    TooLarge,
     #[error("the task is empty: it is read from TASK_CONFIG, from the file TASK_FILE, or else from standard input")]
     Empty,
     #[error("the task is no valid JSON: {0}")]
@@ -33,13 +41,35 @@ pub enum DocumentError {
 }
 
 impl Document {
+    /// Reads from a source that may have no end. Its name, which may be empty, helps to tell the format.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no UTF-8, and as [`Document::parse`].
+    pub fn read(source: impl Read, name: &str) -> Result<Self, DocumentError> {
+        let mut text = String::new();
+        // One byte more than is allowed is enough to see that it is too large.
+        source.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_string(&mut text)?;
+        Self::parse(&text, Format::guess(name, &text))
+    }
+
+    /// Reads a regular file; a FIFO or a device, which may keep its reader waiting for ever, is not opened.
+    ///
+    /// # Errors
+    /// When it is none, and as [`Document::read`].
+    pub fn read_file(path: &Path) -> Result<Self, DocumentError> {
+        if !path.metadata()?.is_file() {
+            return Err(DocumentError::NotRegular);
+        }
+        Self::read(File::open(path)?, &path.to_string_lossy())
+    }
+
     /// Reads a text. A key that stands twice in one object is an error: one of the two would be lost without a word.
     ///
     /// # Errors
     /// When it is too large, empty, or not of its format (depth is bounded by the parsers, aliases too).
     pub fn parse(text: &str, format: Format) -> Result<Self, DocumentError> {
         if text.len() > MAX_DOCUMENT_BYTES {
-            return Err(DocumentError::TooLarge(text.len()));
+            return Err(DocumentError::TooLarge);
         }
         if text.trim().is_empty() {
             return Err(DocumentError::Empty);
@@ -102,6 +132,16 @@ impl<'de> Visitor<'de> for UniqueKeys {
         Ok(value.into())
     }
 
+    /// JSON's numbers end before this one does. Its digits are kept: as an environment variable they are good, and
+    /// where a number must be they are one problem among the others.
+    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
+        Ok(value.to_string().into())
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
+        Ok(value.to_string().into())
+    }
+
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         Number::from_f64(value)
             .map(Value::Number)
@@ -162,6 +202,22 @@ mod tests {
     }
 
     #[test]
+    fn a_source_without_an_end_is_read_only_as_far_as_a_document_may_go() {
+        let error = Document::read(io::repeat(b'a'), "task.json").unwrap_err();
+        assert!(matches!(error, DocumentError::TooLarge), "{error}");
+        let error = Document::read(&b"\xff"[..], "").unwrap_err();
+        assert!(matches!(error, DocumentError::Read(_)), "{error}");
+    }
+
+    #[test]
+    fn a_number_that_json_has_not_keeps_its_digits() {
+        for number in ["18446744073709551616", "-9223372036854775809"] {
+            let document = Document::parse(&format!("a: {number}"), Format::Yaml).unwrap();
+            assert_eq!(document.value["a"], number);
+        }
+    }
+
+    #[test]
     fn what_is_no_document_is_refused_with_a_reason() {
         let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
         let laughs = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned()
@@ -182,7 +238,7 @@ mod tests {
             (deep.as_str(), Format::Yaml, "no valid YAML"),
             (laughs.as_str(), Format::Yaml, "no valid YAML"),
             ("a: .nan", Format::Yaml, "finite"),
-            (huge.as_str(), Format::Json, "at most"),
+            (huge.as_str(), Format::Json, "longer than"),
         ];
         for (text, format, reason) in cases {
             let error = Document::parse(text, format).unwrap_err().to_string();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::config::Config;
+use crate::config::TaskRules;
 use crate::model::conversation::InitialMessage;
 
 mod agent;
@@ -74,7 +74,7 @@ pub enum StepKind {
     Run {
         script: String,
         env: BTreeMap<String, String>,
-        /// Relative to the workspace.
+        /// Relative to the workspace, and in it as far as its text tells.
         working_directory: String,
         timeout: Duration,
     },
@@ -82,22 +82,6 @@ pub enum StepKind {
     Checkout,
     /// Sets variables for the steps that follow.
     Env(BTreeMap<String, String>),
-}
-
-/// What the operator lets a task ask for.
-#[derive(Clone, Copy, Debug)]
-pub struct Allowed<'a> {
-    pub models: &'a [String],
-    pub tools: &'a [String],
-}
-
-impl<'a> From<&'a Config> for Allowed<'a> {
-    fn from(config: &'a Config) -> Self {
-        Allowed {
-            models: &config.model.allowed,
-            tools: &config.allowed_tools,
-        }
-    }
 }
 
 /// A task that is valid, and what is odd about it all the same.
@@ -130,9 +114,9 @@ fn list(problems: &[Problem]) -> String {
 ///
 /// # Errors
 /// All problems at once.
-pub fn validate(document: &Document, allowed: Allowed<'_>) -> Result<Valid, InvalidTask> {
+pub fn validate(document: &Document, rules: &TaskRules) -> Result<Valid, InvalidTask> {
     let mut reader = Reader::new();
-    let task = read(&document.value, allowed, &mut reader);
+    let task = read(&document.value, rules, &mut reader);
     let (problems, unknown_keys) = reader.finish();
     match task {
         Some(task) if problems.is_empty() => Ok(Valid { task, unknown_keys }),
@@ -140,15 +124,15 @@ pub fn validate(document: &Document, allowed: Allowed<'_>) -> Result<Valid, Inva
     }
 }
 
-fn read(value: &Value, allowed: Allowed<'_>, reader: &mut Reader) -> Option<Task> {
+fn read(value: &Value, rules: &TaskRules, reader: &mut Reader) -> Option<Task> {
     let object = reader.object("", value)?;
     match object.get("type") {
         None if !object.contains_key("messages") && (object.contains_key("steps") || object.contains_key("jobs")) => {
-            workflow::read(object, reader).map(Task::Workflow)
+            workflow::read(object, rules, reader).map(Task::Workflow)
         }
-        None => agent::read(object, allowed, reader).map(Task::Agent),
-        Some(Value::String(kind)) if kind == "agent" => agent::read(object, allowed, reader).map(Task::Agent),
-        Some(Value::String(kind)) if kind == "workflow" => workflow::read(object, reader).map(Task::Workflow),
+        None => agent::read(object, rules, reader).map(Task::Agent),
+        Some(Value::String(kind)) if kind == "agent" => agent::read(object, rules, reader).map(Task::Agent),
+        Some(Value::String(kind)) if kind == "workflow" => workflow::read(object, rules, reader).map(Task::Workflow),
         Some(other) => {
             reader.wrong("type", other, r#""agent" or "workflow""#);
             None

@@ -174,11 +174,16 @@ impl Reader {
                 Some((_, known)) => format!("did you mean `{known}`?"),
                 None => format!("known here: {}", known.join(", ")),
             };
-            self.unknown_keys.push(Problem {
-                path: join(path, key),
-                message: format!("is not known; {hint}"),
-            });
+            self.unknown_key(&join(path, key), format!("is not known; {hint}"));
         }
+    }
+
+    /// Notes a key that means nothing where it stands.
+    pub(super) fn unknown_key(&mut self, path: &str, message: String) {
+        self.unknown_keys.push(Problem {
+            path: path.to_owned(),
+            message,
+        });
     }
 }
 

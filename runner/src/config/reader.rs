@@ -1,0 +1,223 @@
+//! Reads variables, and collects what is wrong with them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::{BUILT_IN_MODELS, BUILT_IN_TOOLS, Identity, ModelConfig, TaskRules, wrong_value};
+use crate::events::TaskId;
+use crate::model::client::AuthStyle;
+use crate::secret::Secret;
+
+/// See the module.
+pub(super) struct Reader<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) problems: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self {
+            lookup,
+            problems: Vec::new(),
+        }
+    }
+
+    /// A variable that is set to nothing counts as not set.
+    pub(super) fn get(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !value.is_empty())
+    }
+
+    /// Notes a problem, with the variable's example.
+    pub(super) fn wrong(&mut self, name: &str, problem: &str) {
+        self.problems.push(wrong_value(name, problem));
+    }
+
+    fn required(&mut self, name: &str) -> Option<String> {
+        let value = self.get(name);
+        if value.is_none() {
+            self.wrong(name, "it is required and is not set");
+        }
+        value
+    }
+
+    /// Both variables are looked at, whatever the first one is: all problems are told at once.
+    pub(super) fn identity(&mut self) -> Option<Identity> {
+        let task_id = self.required("TASK_ID");
+        let callback_url = self
+            .required("CALLBACK_URL")
+            .and_then(|text| self.url("CALLBACK_URL", &text));
+        let callback_token = self.header("CALLBACK_TOKEN");
+        let request_id = self.header("REQUEST_ID");
+        let callback_retry_base = Duration::from_millis(self.number("CALLBACK_RETRY_BASE_MS", 500));
+        let task_id = task_id.and_then(|id| {
+            let usable = id.chars().all(|c| !c.is_control()) && id.len() <= 256 && id.is_ascii();
+            if !usable {
+                self.wrong(
+                    "TASK_ID",
+                    "it must be at most 256 printable ASCII characters, since a header carries it",
+                );
+            }
+            usable.then_some(TaskId::Text(id))
+        })?;
+        Some(Identity {
+            task_id,
+            callback_url: callback_url?,
+            callback_token: callback_token.map(Secret::new),
+            callback_retry_base,
+            request_id,
+        })
+    }
+
+    pub(super) fn model(&mut self) -> Option<ModelConfig> {
+        let base_url = self
+            .get("ANTHROPIC_BASE_URL")
+            .unwrap_or_else(|| "https://api.anthropic.com".into());
+        let base_url = self.url("ANTHROPIC_BASE_URL", &base_url).filter(|url| {
+            let bare = url.username().is_empty() && url.password().is_none();
+            if !bare {
+                self.wrong(
+                    "ANTHROPIC_BASE_URL",
+                    "it must have no user name and no password: the key is in ANTHROPIC_API_KEY",
+                );
+            }
+            bare
+        });
+        let auth_style = match self.get("ANTHROPIC_AUTH_STYLE").as_deref() {
+            None | Some("x-api-key") => AuthStyle::XApiKey,
+            Some("bearer") => AuthStyle::Bearer,
+            Some(other) => {
+                self.wrong(
+                    "ANTHROPIC_AUTH_STYLE",
+                    &format!("{other:?} is neither \"x-api-key\" nor \"bearer\""),
+                );
+                AuthStyle::XApiKey
+            }
+        };
+        let api_key = self.api_key();
+        Some(ModelConfig {
+            api_key: api_key.map(Secret::new),
+            base_url: base_url?,
+            auth_style,
+        })
+    }
+
+    /// The key; like any header it is not repeated in the message.
+    fn api_key(&mut self) -> Option<String> {
+        let name = "ANTHROPIC_API_KEY";
+        let key = self.header(name)?;
+        let usable = !key.contains(' ');
+        if !usable {
+            self.wrong(name, "it has a space in it, and no key has one");
+        }
+        usable.then_some(key)
+    }
+
+    /// What a task may ask for.
+    pub(super) fn rules(&mut self) -> TaskRules {
+        let owned = |names: &[&str]| -> Vec<String> { names.iter().map(|&name| name.to_owned()).collect() };
+        let mut models = owned(BUILT_IN_MODELS);
+        models.extend(self.list("ALLOWED_MODELS").unwrap_or_default());
+        let mut aliases = BTreeMap::new();
+        for pair in self.list("MODEL_ALIASES").unwrap_or_default() {
+            match pair.split_once('=').map(|(asked, sent)| (asked.trim(), sent.trim())) {
+                Some((asked, sent)) if !asked.is_empty() && !sent.is_empty() => {
+                    aliases.insert(asked.to_owned(), sent.to_owned());
+                }
+                _ => self.wrong("MODEL_ALIASES", &format!("{pair:?} is not of the form asked=sent")),
+            }
+        }
+        let tools = self.list("ALLOWED_TOOLS").unwrap_or_else(|| owned(BUILT_IN_TOOLS));
+        TaskRules {
+            models,
+            aliases,
+            tools,
+            workspace: self.workspace(),
+        }
+    }
+
+    /// Absolute, so that it names the same folder wherever it is used from. Links in it are left as they are.
+    fn workspace(&mut self) -> PathBuf {
+        let folder = self.get("WORKSPACE").unwrap_or_else(|| "/workspace".into());
+        match std::path::absolute(&folder) {
+            Ok(folder) => folder,
+            Err(error) => {
+                self.wrong("WORKSPACE", &format!("{folder:?} cannot be made absolute: {error}"));
+                folder.into()
+            }
+        }
+    }
+
+    fn url(&mut self, name: &str, text: &str) -> Option<Url> {
+        // The value is not repeated in the message: a URL may carry credentials.
+        match Url::parse(text) {
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                self.wrong(
+                    name,
+                    &format!("the scheme must be http or https, not {:?}", url.scheme()),
+                );
+                None
+            }
+            Ok(url) if url.host_str().is_none_or(str::is_empty) => {
+                self.wrong(name, "the URL has no host");
+                None
+            }
+            Ok(url) => Some(url),
+            Err(error) => {
+                self.wrong(name, &format!("it is no URL: {error}"));
+                None
+            }
+        }
+    }
+
+    /// A value that goes into a header. It is not repeated in the message: it may be a secret.
+    fn header(&mut self, name: &str) -> Option<String> {
+        let value = self.get(name)?;
+        let usable = value.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+        if !usable {
+            self.wrong(
+                name,
+                "it has characters that no HTTP header may have (a newline at its end, perhaps)",
+            );
+        }
+        usable.then_some(value)
+    }
+
+    fn list(&self, name: &str) -> Option<Vec<String>> {
+        let value = self.get(name)?;
+        Some(
+            value
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+
+    pub(super) fn flag(&mut self, name: &str) -> bool {
+        match self.get(name).as_deref() {
+            None | Some("0" | "false" | "off") => false,
+            Some("1" | "true" | "on") => true,
+            Some(other) => {
+                self.wrong(name, &format!("{other:?} is neither 1 nor 0"));
+                false
+            }
+        }
+    }
+
+    pub(super) fn number(&mut self, name: &str, default: u64) -> u64 {
+        /// A day in milliseconds; no wait of ours is longer.
+        const MAX: u64 = 86_400_000;
+        let Some(text) = self.get(name) else { return default };
+        match text.trim().parse() {
+            Ok(number) if number <= MAX => number,
+            _ => {
+                self.wrong(name, &format!("{text:?} is no whole number from 0 to {MAX}"));
+                default
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Whether the model takes what an agent task asks of it: the part of a task's validity that depends on the operator's
+//! aliases, since what counts is the model that is sent.
+
+use crate::agent::OutputLimit;
+use crate::model::models;
+use crate::task::{AgentTask, Problem};
+
+/// What the model (as it is sent) would answer with a 400. Nothing is to be run then.
+pub fn check_settings(model: &str, task: &AgentTask) -> Vec<Problem> {
+    let effort = task.effort.as_deref();
+    let max_tokens = OutputLimit::new(model, task.max_tokens).tokens();
+    let check_effort = |effort| models::check_effort(model, effort).err();
+    let check_thinking = |thinking| models::check_thinking(model, thinking, effort, max_tokens).err();
+    let checks = [
+        ("effort", effort.and_then(check_effort)),
+        ("thinking", task.thinking.as_deref().and_then(check_thinking)),
+    ];
+    let problems = checks.into_iter().filter_map(|(path, error)| {
+        Some(Problem {
+            path: path.into(),
+            message: error?.to_string(),
+        })
+    });
+    problems.collect()
+}

@@ -1,21 +1,18 @@
 //! The commands of the binary. Without one it runs the task of its environment, as in a pod.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
-use crate::run::{self, Exit};
+use crate::run::{self, Exit, Stop};
 use crate::telemetry;
 
 mod check;
 mod plugin;
 
-/// Without a configuration nobody has said how long an undelivered refusal is worth waiting for.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(60);
 /// The task waits for the network and for its tools; two threads let both go on.
 const WORKER_THREADS: usize = 2;
 
@@ -71,11 +68,19 @@ fn run_task() -> Exit {
         }
     };
     let exit = runtime.block_on(async {
+        // First of all: as PID 1 of a pod, a process that does not listen for a signal does not get it.
+        let stop = match Stop::on_signals() {
+            Ok(stop) => stop,
+            Err(error) => {
+                tracing::error!(critical = true, error = %error, "signals cannot be received");
+                return Exit::Invalid;
+            }
+        };
         match Config::read(&environment) {
             Ok(config) => {
                 let task_id = serde_json::to_value(&config.identity.task_id).ok();
                 telemetry::set_identity(task_id, config.identity.request_id.clone());
-                run::active(config).await
+                run::active(config, stop).await
             }
             Err(error) => {
                 let message = error.to_string();
@@ -87,7 +92,7 @@ fn run_task() -> Exit {
                             code: TaskErrorCode::Internal,
                             message,
                         };
-                        run::report_refusal(identity, failure, REFUSAL_PATIENCE).await
+                        run::report_refusal(identity, failure, stop).await
                     }
                 }
             }

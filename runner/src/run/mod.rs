@@ -221,10 +221,8 @@ async fn execute(config: &Arc<Config>, events: &EventQueue, stop: &Stop, spent: 
         }
     };
     let grace = CANCEL_GRACE.min(config.shutdown_grace / 3);
-    let result = stop.supervise(running, timeout, grace).await;
-    // A task that was left behind may have left a command.
-    prepared.sandbox.shut_down().await;
-    match result {
+    let end_commands = prepared.sandbox.shut_down();
+    match stop.supervise(running, timeout, grace, end_commands).await {
         Ok(()) => Ending::Success,
         Err(failure) => Ending::Failed(failure),
     }

@@ -13,6 +13,9 @@ use super::Exit;
 use crate::events::TaskErrorCode;
 use crate::failure::{Cancelled, Failure};
 
+/// How long a task whose commands were killed may take to say so.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Who told the task to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StopReason {
@@ -143,6 +146,7 @@ impl Stop {
         running: impl Future<Output = Result<(), Failure>>,
         limit: Option<Duration>,
         grace: Duration,
+        end_commands: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
         let mut running = std::pin::pin!(running);
         let time_is_over = async {
@@ -160,13 +164,16 @@ impl Stop {
             () = self.shared.task.cancelled() => {}
         }
         tokio::select! {
-            result = running => result,
-            () = tokio::time::sleep(grace) => {
-                tracing::error!("the cancelled task did not end in time and is left behind");
-                Err(Cancelled.into())
-            }
-            () = self.shared.hurry.cancelled() => Err(Cancelled.into()),
+            result = &mut running => return result,
+            () = tokio::time::sleep(grace) => tracing::error!("the cancelled task did not end in time"),
+            () = self.shared.hurry.cancelled() => {}
         }
+        // Without its commands the task has nothing to wait for, and can still say how its step or call ended.
+        end_commands.await;
+        tokio::time::timeout(LAST_WORDS, running).await.unwrap_or_else(|_| {
+            tracing::error!("the cancelled task is left behind");
+            Err(Cancelled.into())
+        })
     }
 }
 

@@ -186,3 +186,23 @@ async fn an_agent_that_does_not_finish_within_max_turns_is_an_error() {
     assert_eq!(error["usage"]["input_tokens"], 300);
     assert_eq!(outcome.model().requests().len(), 3);
 }
+
+#[tokio::test]
+async fn a_call_that_was_announced_and_is_not_made_has_an_end() {
+    let refusal = Turn::new()
+        .call("toolu_1", "read_file", json!({ "path": "a" }))
+        .stop("refusal");
+    let outcome = Scene::new()
+        .await
+        .agent(json!({ "tools": ["read_file"] }), [refusal])
+        .await
+        .run()
+        .await;
+    assert_eq!(outcome.scene.api.terminal().unwrap()["code"], "refusal");
+    let ends = outcome.events_of("tool_end");
+    assert_eq!(ends.len(), 1);
+    assert_eq!(
+        (&ends[0]["tool_id"], &ends[0]["code"]),
+        (&json!("toolu_1"), &json!("cancelled"))
+    );
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Ending, Turn};
+use support::{Answer, Ending, Turn};
 
 use crate::harness::{Outcome, Scene};
 
@@ -92,4 +92,53 @@ async fn a_runner_that_waits_for_its_task_can_be_ended() {
         outcome.finished.elapsed
     );
     assert_ne!(outcome.finished.code, 0);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_every_command_at_once_and_the_ending_is_still_told() {
+    let script = "trap '' TERM; echo $$ > child; echo ready; while :; do sleep 1; done";
+    let scene = Scene::new().await.workflow(&json!([{ "run": script }]));
+    let running = scene.start();
+    scene.api.wait_for(|event| event["type"] == "log").await;
+    running.signal(Signal::TERM).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    running.signal(Signal::TERM).unwrap();
+    let outcome = scene.finish(running).await;
+    cancelled(&outcome, 143);
+    let child = fs::read_to_string(outcome.scene.workspace().join("child")).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "the command lives on: {stat}");
+}
+
+/// A callback that takes the connection and does not answer for as long as any test runs.
+fn silent() -> support::api_server::Settings {
+    support::ApiServer::with().answering(|_| Answer::Late(Duration::from_secs(120), Box::new(Answer::Ok)))
+}
+
+#[tokio::test]
+async fn a_signal_bounds_the_delivery_also_when_the_task_is_over() {
+    for task in [
+        json!({ "type": "workflow", "steps": [{ "run": "true" }] }),
+        json!({ "type": "workflow", "steps": [{ "run": "sleep 60" }], "timeout_seconds": 1 }),
+    ] {
+        let scene = Scene::with(silent()).await.env("SHUTDOWN_GRACE", "1").task(&task);
+        let running = scene.start();
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        running.signal(Signal::TERM).unwrap();
+        let outcome = scene.finish(running).await;
+        assert_eq!(outcome.finished.code, 3, "{}", outcome.finished.stdout);
+        assert!(outcome.finished.elapsed < Duration::from_secs(25), "{task}");
+    }
+}
+
+#[tokio::test]
+async fn the_api_server_can_cancel_a_task_in_an_answer() {
+    let cancel = |attempt: &support::Attempt| match attempt.event["type"].as_str() {
+        Some("log") => Answer::Say(json!({ "ok": true, "cancel": true })),
+        _ => Answer::Ok,
+    };
+    let scene = Scene::with(support::ApiServer::with().answering(cancel)).await;
+    let outcome = scene.workflow(&json!([{ "run": "echo ready; sleep 300" }])).run().await;
+    cancelled(&outcome, 1);
+    assert_eq!(outcome.events_of("step_end")[0]["step_state"], "error");
 }

@@ -310,3 +310,29 @@ async fn a_command_that_closes_its_output_before_it_ends_costs_no_wait() {
         assert!(end["duration_ms"].as_u64().unwrap() < 900, "{end}");
     }
 }
+
+#[tokio::test]
+async fn the_home_of_a_step_is_gone_when_the_step_has_ended() {
+    let script = "mkdir -p $HOME/a/b && touch $HOME/a/b/c && chmod -R a-w $HOME/a && echo $HOME";
+    let outcome = Scene::new()
+        .await
+        .workflow(&json!([{ "run": script }, { "run": "sleep 0.1" }]))
+        .run()
+        .await;
+    outcome.done();
+    let home = &outcome.lines("stdout", 0)[0];
+    assert!(home.contains("plue-home-") && !Path::new(home).exists(), "{home}");
+}
+
+#[tokio::test]
+async fn what_leaves_its_session_is_reaped_when_it_has_ended() {
+    let daemon = "for i in 1 2 3 4 5; do setsid sh -c 'sleep 0.1' & done; sleep 0.5";
+    let steps = json!([
+        { "run": daemon },
+        { "run": "true" },
+        { "run": "grep -l \"^PPid:[[:space:]]*$PPID$\" /proc/[0-9]*/status | xargs grep -l '^State:[[:space:]]*Z' || echo none" },
+    ]);
+    let outcome = Scene::new().await.workflow(&steps).run().await;
+    outcome.done();
+    assert_eq!(outcome.lines("stdout", 2), ["none"]);
+}

@@ -80,6 +80,7 @@ fn what_is_shown_comes_in_order_and_only_text_thinking_and_opened_tools_are_show
             TurnEvent::Text(text) => format!("text {text}"),
             TurnEvent::Thinking(text) => format!("thinking {text}"),
             TurnEvent::ToolStarted { id, name } => format!("tool {id} {name}"),
+            TurnEvent::Restarted => "restarted".to_owned(),
             TurnEvent::Finished(turn) => {
                 format!("finished {} {}", turn.content.len(), turn.tool_calls.len())
             }

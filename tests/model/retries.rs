@@ -204,7 +204,7 @@ async fn dropping_a_turn_ends_its_request() {
 }
 
 #[tokio::test]
-async fn thinking_that_was_given_out_does_not_hinder_a_retry() {
+async fn thinking_that_was_given_out_does_not_hinder_a_retry_and_the_retry_is_told() {
     let thinking = start()
         + &block(
             0,
@@ -217,7 +217,12 @@ async fn thinking_that_was_given_out_does_not_hinder_a_retry() {
     assert!(
         matches!(
             &events[..],
-            [TurnEvent::Thinking(_), TurnEvent::Text(_), TurnEvent::Finished(_)]
+            [
+                TurnEvent::Thinking(_),
+                TurnEvent::Restarted,
+                TurnEvent::Text(_),
+                TurnEvent::Finished(_)
+            ]
         ),
         "{events:?}"
     );

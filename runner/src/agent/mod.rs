@@ -16,7 +16,7 @@ use crate::model::{
     TurnEvent, Usage, models,
 };
 use crate::task::AgentTask;
-use crate::tools::{LiveOutput, ToolOutcome, Toolbox};
+use crate::tools::{LiveOutput, ToolErrorCode, ToolOutcome, Toolbox};
 
 mod no_tools;
 mod output_limit;
@@ -30,6 +30,7 @@ const GO_ON: &str =
     "Your answer was cut off by its length limit. Go on exactly where it stopped, without repeating anything.";
 const SAY_SOMETHING: &str =
     "Your last turn had no text. If there is more to do, go on; otherwise say what you did and what came of it.";
+const NOT_MADE: &str = "The call was not made: the task ended.";
 const CUT_OFF_CALL: &str = "The model's answer was cut off in the middle of this call; it was not made.";
 
 /// What the agent used, up to now: told in the terminal event however the task ends.
@@ -55,12 +56,11 @@ impl Spent {
         report(&self.usage)
     }
 
-    fn add(&mut self, turn: &Turn) {
+    /// A gateway may answer with a name of its own: then the price is that of the model that was asked for.
+    fn add(&mut self, turn: &Turn, asked: &str) {
         self.usage += turn.usage;
-        self.cost_usd = self
-            .cost_usd
-            .zip(models::cost(&turn.model, &turn.usage))
-            .map(|(sum, cost)| sum + cost);
+        let cost = models::cost(&turn.model, &turn.usage).or_else(|| models::cost(asked, &turn.usage));
+        self.cost_usd = self.cost_usd.zip(cost).map(|(sum, cost)| sum + cost);
     }
 }
 
@@ -98,6 +98,8 @@ struct Progress {
     limit: OutputLimit,
     continuations: u32,
     asked_for_text: bool,
+    /// Calls that the model opened and that have no end yet.
+    open_calls: Vec<String>,
 }
 
 impl Agent<'_> {
@@ -120,24 +122,35 @@ impl Agent<'_> {
             limit,
             continuations: 0,
             asked_for_text: false,
+            open_calls: Vec::new(),
         };
+        let result = self.turns(&mut conversation, &mut progress, spent).await;
+        self.end_open_calls(&mut progress, NOT_MADE).await;
+        result
+    }
+
+    /// Asks the model turn by turn.
+    async fn turns(
+        &self,
+        conversation: &mut Conversation,
+        progress: &mut Progress,
+        spent: &mut Spent,
+    ) -> Result<(), Failure> {
         while spent.turns < self.task.max_turns {
             self.check_budget(spent)?;
             spent.turns += 1;
-            let message_id = new_message_id();
-            let turn = self
-                .model_turn(&conversation, progress.limit.tokens(), &message_id)
-                .await?;
-            spent.add(&turn);
+            let (turn, message_id) = self.model_turn(conversation, progress).await?;
+            spent.add(&turn, self.model_name);
             if self.extra_events {
+                let message_id = message_id.clone();
                 self.events
                     .push(Event::Usage {
-                        message_id: message_id.clone(),
+                        message_id,
                         usage: report(&turn.usage),
                     })
                     .await;
             }
-            match self.follow(turn, &message_id, &mut conversation, &mut progress).await? {
+            match self.follow(turn, &message_id, conversation, progress).await? {
                 Next::Done => return Ok(()),
                 Next::Turn => {}
             }
@@ -152,14 +165,14 @@ impl Agent<'_> {
         })
     }
 
-    /// Streams one turn, and tells what comes as it comes.
+    /// Streams one turn, and tells what comes as it comes. Gives the turn, and the id of its message.
     async fn model_turn(
         &self,
         conversation: &Conversation,
-        max_tokens: u32,
-        message_id: &str,
-    ) -> Result<Turn, Failure> {
-        let mut stream = self.model.turn(conversation, max_tokens);
+        progress: &mut Progress,
+    ) -> Result<(Turn, String), Failure> {
+        let mut stream = self.model.turn(conversation, progress.limit.tokens());
+        let mut message_id = new_message_id();
         let mut token_index = 0;
         loop {
             let event = tokio::select! {
@@ -168,26 +181,36 @@ impl Agent<'_> {
                 event = stream.next() => event,
             };
             let event = match event {
-                Some(Ok(TurnEvent::Finished(turn))) => return Ok(turn),
+                Some(Ok(TurnEvent::Finished(turn))) => return Ok((turn, message_id)),
+                Some(Ok(TurnEvent::Restarted)) => {
+                    message_id = new_message_id();
+                    token_index = 0;
+                    continue;
+                }
                 Some(Ok(TurnEvent::Text(text))) => {
                     token_index += 1;
+                    let message_id = message_id.clone();
                     Event::Token {
-                        message_id: message_id.into(),
+                        message_id,
                         text,
                         token_index: token_index - 1,
                     }
                 }
-                Some(Ok(TurnEvent::Thinking(text))) if self.extra_events => Event::Thinking {
-                    message_id: message_id.into(),
-                    text,
-                },
+                Some(Ok(TurnEvent::Thinking(text))) if self.extra_events => {
+                    let message_id = message_id.clone();
+                    Event::Thinking { message_id, text }
+                }
                 Some(Ok(TurnEvent::Thinking(_))) => continue,
-                Some(Ok(TurnEvent::ToolStarted { id, name })) => Event::ToolStart {
-                    message_id: message_id.into(),
-                    tool_id: id,
-                    tool_name: name,
-                    args: None,
-                },
+                Some(Ok(TurnEvent::ToolStarted { id, name })) => {
+                    progress.open_calls.push(id.clone());
+                    let message_id = message_id.clone();
+                    Event::ToolStart {
+                        message_id,
+                        tool_id: id,
+                        tool_name: name,
+                        args: None,
+                    }
+                }
                 Some(Err(error)) => return Err(error.into()),
                 None => {
                     let message = "the model's stream ended without a result".into();
@@ -198,6 +221,19 @@ impl Agent<'_> {
                 }
             };
             self.events.push(event).await;
+        }
+    }
+
+    /// Ends the calls that were announced and not made: whoever watches must learn that nothing comes of them.
+    async fn end_open_calls(&self, progress: &mut Progress, why: &str) {
+        for id in std::mem::take(&mut progress.open_calls) {
+            let outcome = ToolOutcome {
+                error: Some(ToolErrorCode::Cancelled),
+                text: why.to_owned(),
+                truncated: false,
+                duration: Duration::ZERO,
+            };
+            self.tool_end(&id, &outcome).await;
         }
     }
 
@@ -215,7 +251,8 @@ impl Agent<'_> {
         match &turn.stop {
             StopReason::ToolUse | StopReason::EndTurn | StopReason::StopSequence(_) if !turn.tool_calls.is_empty() => {
                 conversation.push_assistant(&turn.content);
-                self.call_tools(&turn.tool_calls, message_id, conversation).await?;
+                self.call_tools(&turn.tool_calls, message_id, conversation, progress)
+                    .await?;
                 Ok(Next::Turn)
             }
             StopReason::ToolUse => Err(model_error("the model stopped to use a tool and named none".into())),
@@ -290,10 +327,7 @@ impl Agent<'_> {
             conversation.push_user_text(GO_ON);
             return Ok(Next::Turn);
         }
-        for call in &turn.tool_calls {
-            // It was announced when the model opened it; whoever watches must learn that nothing comes of it.
-            self.tool_end(&call.id, &cut_off()).await;
-        }
+        self.end_open_calls(progress, CUT_OFF_CALL).await;
         if !progress.limit.raise() {
             return failure("before it had an answer or a complete tool call; a larger max_tokens gives it more room");
         }
@@ -311,6 +345,7 @@ impl Agent<'_> {
         calls: &[ToolCall],
         message_id: &str,
         conversation: &mut Conversation,
+        progress: &mut Progress,
     ) -> Result<(), Failure> {
         let mut outcomes = Vec::with_capacity(calls.len());
         for call in calls {
@@ -333,6 +368,7 @@ impl Agent<'_> {
                     self.cancel.child_token(),
                 )
                 .await;
+            progress.open_calls.retain(|id| *id != call.id);
             self.tool_end(&call.id, &outcome).await;
             if self.cancel.is_cancelled() {
                 return Err(Cancelled.into());
@@ -398,22 +434,14 @@ impl Agent<'_> {
 
 /// The arguments as events show them: the object that the model wrote, and whatever else it wrote in an object.
 fn arguments(input: &str) -> Box<RawValue> {
-    if input.trim_start().starts_with('{')
+    // Read as a value, which also refuses what other readers choke on: half of a surrogate pair, thousands of levels.
+    if serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(input).is_ok()
         && let Ok(object) = RawValue::from_string(input.to_owned())
     {
         return object;
     }
     serde_json::value::to_raw_value(&serde_json::json!({ INVALID_INPUT_KEY: input }))
         .unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
-
-fn cut_off() -> ToolOutcome {
-    ToolOutcome {
-        error: Some(crate::tools::ToolErrorCode::Cancelled),
-        text: CUT_OFF_CALL.to_owned(),
-        truncated: false,
-        duration: Duration::ZERO,
-    }
 }
 
 fn new_message_id() -> String {

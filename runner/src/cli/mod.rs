@@ -2,22 +2,19 @@
 
 use std::panic;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, Identity};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
-use crate::run::{self, Exit};
+use crate::run::{self, Exit, Stop};
 use crate::telemetry;
 
 mod check;
 mod output;
 mod plugin;
 
-/// Without a configuration nobody has said how long an undelivered refusal is worth waiting for.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(60);
 /// The task waits for the network and for its tools; two threads let both go on.
 const WORKER_THREADS: usize = 2;
 
@@ -79,12 +76,20 @@ fn start() -> Exit {
         }
     };
     let exit = runtime.block_on(async {
+        // First of all: as PID 1 of a pod, a process that does not listen for a signal does not get it.
+        let stop = match Stop::on_signals() {
+            Ok(stop) => stop,
+            Err(error) => {
+                tracing::error!(critical = true, error = %error, "signals cannot be received");
+                return Exit::Invalid;
+            }
+        };
         match Config::read(&environment) {
             Ok(config) => {
                 set_identity(&config.identity);
-                run::active(config).await
+                run::active(config, stop).await
             }
-            Err(error) => refuse(error).await,
+            Err(error) => refuse(error, stop).await,
         }
     });
     // A thread that was given up (a tool that hangs in the kernel, a read of standard input) must not hold the exit.
@@ -94,7 +99,7 @@ fn start() -> Exit {
 
 /// Says once what is wrong with the configuration: to the callback, when it is known, and with the refusal's own log
 /// line; else in a log line of its own.
-async fn refuse(error: ConfigError) -> Exit {
+async fn refuse(error: ConfigError, stop: Stop) -> Exit {
     let message = error.to_string();
     let Some(identity) = error.identity else {
         tracing::error!(error = message, "the configuration is invalid");
@@ -105,7 +110,7 @@ async fn refuse(error: ConfigError) -> Exit {
         code: TaskErrorCode::Internal,
         message,
     };
-    run::report_refusal(&identity, failure, REFUSAL_PATIENCE).await
+    run::report_refusal(&identity, failure, stop).await
 }
 
 fn set_identity(identity: &Identity) {

@@ -21,6 +21,11 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How much of an answer is read, in bytes: the server's is a few.
+const MAX_ANSWER: usize = 64 * 1024;
+/// How long the body of an answer may take after its head.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Where events go, and how.
 #[derive(Clone, Debug)]
 pub struct CallbackConfig {
@@ -67,7 +72,8 @@ struct Wire<'a> {
 
 /// What one attempt came to.
 enum Attempt {
-    Delivered,
+    /// With the body of the answer.
+    Delivered(Vec<u8>),
     /// Not worth another try: the server refuses this event.
     Refused(String),
     /// Worth another try, after the given time when the server named one.
@@ -102,14 +108,15 @@ impl Callback {
         Ok(Self { config, client, id })
     }
 
-    /// Delivers what the queue gives until the ending was dealt with.
-    pub async fn deliver(&self, queue: &EventQueue) -> DeliveryReport {
+    /// Delivers what the queue gives until the ending was dealt with. Calls `cancel` when the server asks, in an answer,
+    /// for the task to be cancelled.
+    pub async fn deliver(&self, queue: &EventQueue, cancel: &(dyn Fn() + Sync)) -> DeliveryReport {
         let mut report = DeliveryReport::default();
         while let Some(mut numbered) = queue.take().await {
             if let Event::Done { summary } | Event::Error { summary, .. } = &mut numbered.event {
                 summary.lost_events = (report.lost > 0).then_some(report.lost);
             }
-            let delivered = self.send(&numbered).await;
+            let delivered = self.send(&numbered, cancel).await;
             if !delivered {
                 report.lost += 1;
             }
@@ -121,7 +128,7 @@ impl Callback {
     }
 
     /// Sends one event, with retries. The bytes are made once: a retry repeats them under the same key.
-    async fn send(&self, numbered: &Numbered) -> bool {
+    async fn send(&self, numbered: &Numbered, cancel: &(dyn Fn() + Sync)) -> bool {
         let wire = Wire {
             event: &numbered.event,
             task_id: &self.config.task_id,
@@ -143,7 +150,12 @@ impl Callback {
         };
         for attempt in 0..=retries {
             let (reason, retry_after) = match self.attempt(body.clone(), &key).await {
-                Attempt::Delivered => return true,
+                Attempt::Delivered(answer) => {
+                    if asks_for_cancel(&answer) {
+                        cancel();
+                    }
+                    return true;
+                }
                 Attempt::Refused(reason) => {
                     tracing::error!(
                         seq = numbered.seq,
@@ -189,10 +201,9 @@ impl Callback {
         };
         let status = response.status();
         let retry_after = crate::http::retry_after(response.headers(), jiff::Timestamp::now());
-        // An unread body would cost the connection; the server's answer is a few bytes.
-        let _ = response.bytes().await;
+        let answer = read_answer(response).await;
         if status.is_success() {
-            Attempt::Delivered
+            Attempt::Delivered(answer)
         } else if is_retryable(status) {
             Attempt::Failed(format!("status {status}"), retry_after)
         } else {
@@ -209,6 +220,32 @@ impl Callback {
             .min(MAX_WAIT);
         wait.mul_f64(1.0 + 0.25 * crate::http::random_fraction())
     }
+}
+
+/// Reads the body of an answer: an unread one would cost the connection. The status has decided already, so a body that
+/// is too long or too slow is left, and its connection with it.
+async fn read_answer(mut response: reqwest::Response) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            if answer.len() + chunk.len() > MAX_ANSWER {
+                break;
+            }
+            answer.extend_from_slice(&chunk);
+        }
+    };
+    let _ = tokio::time::timeout(ANSWER_TIMEOUT, read).await;
+    answer
+}
+
+/// Whether an answer holds `"cancel": true`.
+fn asks_for_cancel(answer: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        cancel: bool,
+    }
+    serde_json::from_slice::<Answer>(answer).is_ok_and(|answer| answer.cancel)
 }
 
 /// A NUL, in whatever text of the event, becomes U+FFFD: the API server's database cannot store one. In JSON it can only

@@ -282,14 +282,18 @@ impl Event {
     /// About how many bytes it takes in memory and on the wire.
     pub fn size(&self) -> usize {
         const ENVELOPE: usize = 200;
-        ENVELOPE
-            + match self {
-                Event::Token { text, .. } | Event::Thinking { text, .. } | Event::ToolOutput { text, .. } => text.len(),
-                Event::ToolStart { args, .. } => args.as_ref().map_or(0, |args| args.get().len()),
-                Event::ToolEnd { output, .. } => output.len(),
-                Event::Log { message, .. } | Event::Error { message, .. } => message.len(),
-                _ => 0,
-            }
+        ENVELOPE + self.text_size()
+    }
+
+    /// How many bytes of text it carries.
+    pub fn text_size(&self) -> usize {
+        match self {
+            Event::Token { text, .. } | Event::Thinking { text, .. } | Event::ToolOutput { text, .. } => text.len(),
+            Event::ToolStart { args, .. } => args.as_ref().map_or(0, |args| args.get().len()),
+            Event::ToolEnd { output, .. } => output.len(),
+            Event::Log { message, .. } | Event::Error { message, .. } => message.len(),
+            _ => 0,
+        }
     }
 
     /// Takes the text of the event that follows it, when the two may be sent as one: tokens of one message, live output

@@ -99,7 +99,8 @@ impl EventQueue {
         state.closed = event.is_terminal();
         let event = match state.waiting.back_mut() {
             Some(last) if last.size < MAX_MERGED_BYTES => {
-                let added = event.size();
+                // The text and a separator: the envelope is there already.
+                let added = event.text_size() + 1;
                 match last.event.merge(event) {
                     Merge::Merged => {
                         last.size += added;
@@ -199,6 +200,15 @@ mod tests {
         let second = queue.take().await.unwrap();
         assert_eq!((first.seq, second.seq), (1, 2));
         assert!(matches!(first.event, Event::Log { message, .. } if message == "a\nb"));
+    }
+
+    #[tokio::test]
+    async fn short_lines_merge_up_to_the_size_of_an_event_not_of_their_envelopes() {
+        let queue = EventQueue::new();
+        for _ in 0..10_000 {
+            queue.push(line(0, "12345")).await;
+        }
+        assert_eq!(queue.len(), 1, "60 KB of lines are one event");
     }
 
     #[tokio::test]

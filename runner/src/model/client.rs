@@ -224,6 +224,7 @@ impl Model for MessagesClient {
             state: State::Idle,
             retries: 0,
             shown: false,
+            thought: false,
         };
         stream::unfold(
             turn,
@@ -252,6 +253,8 @@ struct RunningTurn<'a> {
     retries: u32,
     /// Whether text or a tool call of this turn was given out: then it cannot be repeated unseen.
     shown: bool,
+    /// Whether thinking of this attempt was given out.
+    thought: bool,
 }
 
 enum State {
@@ -294,6 +297,7 @@ impl RunningTurn<'_> {
                     }
                     Ok(event) => {
                         self.shown |= matches!(event, TurnEvent::Text(_) | TurnEvent::ToolStarted { .. });
+                        self.thought |= matches!(event, TurnEvent::Thinking(_));
                         return Some(Ok(event));
                     }
                     Err(failure) => Failure {
@@ -306,6 +310,9 @@ impl RunningTurn<'_> {
             if let Err(error) = self.prepare_retry(failure).await {
                 self.state = State::Over;
                 return Some(Err(error));
+            }
+            if std::mem::take(&mut self.thought) {
+                return Some(Ok(TurnEvent::Restarted));
             }
         }
     }

@@ -24,6 +24,9 @@ pub enum TurnEvent {
     Thinking(String),
     /// The model opened a tool call; its arguments are not known yet.
     ToolStarted { id: String, name: String },
+    /// The turn is asked for again from its beginning, after thinking of it was given out already: what comes now
+    /// belongs to another message.
+    Restarted,
     /// The turn is over.
     Finished(Turn),
 }

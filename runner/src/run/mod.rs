@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Spent};
@@ -25,10 +26,13 @@ pub use prepare::plugin_dir;
 pub use settings::check_settings;
 
 use prepare::{Prepared, Refused};
-use stop::Stop;
+pub use stop::Stop;
 
-/// How long a cancelled task may take to put its things away before it is left behind.
+/// The longest that a cancelled task may take to put its things away before it is left behind; with a short
+/// `SHUTDOWN_GRACE` it is a third of that, so that time is left for the ending to arrive.
 const CANCEL_GRACE: Duration = Duration::from_secs(8);
+/// How long the delivery may still take when there is no time left.
+const LAST_ATTEMPT: Duration = Duration::from_millis(500);
 
 /// How the task ended, before anybody was told.
 enum Ending {
@@ -39,7 +43,7 @@ enum Ending {
 }
 
 /// Runs the one task of an active runner, and answers how the process is to exit.
-pub async fn active(config: Config) -> Exit {
+pub async fn active(config: Config, stop: Stop) -> Exit {
     let started = Instant::now();
     let config = Arc::new(config);
     let events = EventQueue::new();
@@ -47,18 +51,7 @@ pub async fn active(config: Config) -> Exit {
         Ok(callback) => callback,
         Err(exit) => return exit,
     };
-    let stop = match Stop::on_signals() {
-        Ok(stop) => stop,
-        Err(error) => {
-            tracing::error!(critical = true, error = %error, "signals cannot be received");
-            return Exit::Invalid;
-        }
-    };
-    let delivery = tokio::spawn({
-        let events = events.clone();
-        async move { callback.deliver(&events).await }
-    });
-
+    let delivery = start_delivery(callback, &events, &stop);
     let mut spent = None;
     let ending = AssertUnwindSafe(execute(&config, &events, &stop, &mut spent))
         .catch_unwind()
@@ -73,24 +66,20 @@ pub async fn active(config: Config) -> Exit {
     });
     let (event, exit) = terminal(ending, &stop, spent, started);
     events.push(event).await;
-    let patience = stop.remaining(config.shutdown_grace).unwrap_or(config.flush_timeout);
-    finish(delivery, &events, patience, exit).await
+    finish(delivery, &events, &stop, Patience::of(&config), exit).await
 }
 
 /// Tells the callback that nothing could be run, and answers how the process is to exit.
-pub async fn report_refusal(identity: &Identity, failure: Failure, patience: Duration) -> Exit {
+pub async fn report_refusal(identity: &Identity, failure: Failure, stop: Stop) -> Exit {
     let callback = match callback(identity) {
         Ok(callback) => callback,
         Err(exit) => return exit,
     };
     let events = EventQueue::new();
-    let (event, exit) = terminal(Ending::Refused(failure), &Stop::never(), None, Instant::now());
+    let (event, exit) = terminal(Ending::Refused(failure), &stop, None, Instant::now());
     events.push(event).await;
-    let delivery = tokio::spawn({
-        let events = events.clone();
-        async move { callback.deliver(&events).await }
-    });
-    finish(delivery, &events, patience, exit).await
+    let delivery = start_delivery(callback, &events, &stop);
+    finish(delivery, &events, &stop, Patience::WITHOUT_CONFIGURATION, exit).await
 }
 
 fn callback(identity: &Identity) -> Result<Callback, Exit> {
@@ -107,25 +96,63 @@ fn callback(identity: &Identity) -> Result<Callback, Exit> {
     })
 }
 
+fn start_delivery(callback: Callback, events: &EventQueue, stop: &Stop) -> JoinHandle<DeliveryReport> {
+    let (events, cancel) = (events.clone(), stop.by_server());
+    tokio::spawn(async move { callback.deliver(&events, &cancel).await })
+}
+
+/// How long the ending of a task may take to arrive.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// Without a signal.
+    flush: Duration,
+    /// After one.
+    grace: Duration,
+}
+
+impl Patience {
+    /// Nobody has said how long a refusal is worth waiting for.
+    const WITHOUT_CONFIGURATION: Patience = Patience {
+        flush: Duration::from_secs(60),
+        grace: Duration::from_secs(5),
+    };
+
+    fn of(config: &Config) -> Self {
+        Self {
+            flush: config.flush_timeout,
+            grace: config.shutdown_grace,
+        }
+    }
+}
+
 /// Waits for the delivery; an ending that did not arrive outweighs how the task went.
 async fn finish(
-    delivery: tokio::task::JoinHandle<DeliveryReport>,
+    mut delivery: JoinHandle<DeliveryReport>,
     events: &EventQueue,
-    patience: Duration,
+    stop: &Stop,
+    patience: Patience,
     exit: Exit,
 ) -> Exit {
-    match tokio::time::timeout(patience, delivery).await {
-        Ok(Ok(report)) if report.ending_delivered => {
+    let report = tokio::select! {
+        report = &mut delivery => report.ok(),
+        () = tokio::time::sleep(patience.flush) => None,
+        () = stop.patience_is_over(patience.grace) => {
+            // Whoever is in a hurry still gets the one attempt that is on its way.
+            tokio::time::timeout(LAST_ATTEMPT, &mut delivery).await.ok().and_then(Result::ok)
+        }
+    };
+    match report {
+        Some(report) if report.ending_delivered => {
             if report.lost > 0 {
                 tracing::error!(lost_events = report.lost, "events were lost on the way to the callback");
             }
             exit
         }
-        outcome => {
+        report => {
             let undelivered = events.len() + 1;
-            let reason = match outcome {
-                Ok(_) => "the callback did not take it",
-                Err(_) => "there was no time left",
+            let reason = match report {
+                Some(_) => "the callback did not take it",
+                None => "there was no time left",
             };
             tracing::error!(
                 critical = true,
@@ -133,7 +160,12 @@ async fn finish(
                 reason,
                 "the task's ending could not be delivered"
             );
-            Exit::Undelivered
+            // After a signal its own code says more: whoever sent it knows that it did not wait.
+            if stop.is_hurried() {
+                stop.reason().map_or(Exit::Undelivered, |reason| reason.exit())
+            } else {
+                Exit::Undelivered
+            }
         }
     }
 }
@@ -190,7 +222,9 @@ async fn execute(config: &Arc<Config>, events: &EventQueue, stop: &Stop, spent: 
             Task::Workflow(task) => workflow::run(task, prepared.sandbox.as_ref(), events, stop.token()).await,
         }
     };
-    match stop.supervise(running, timeout, CANCEL_GRACE).await {
+    let grace = CANCEL_GRACE.min(config.shutdown_grace / 3);
+    let end_commands = prepared.sandbox.shut_down();
+    match stop.supervise(running, timeout, grace, end_commands).await {
         Ok(()) => Ending::Success,
         Err(failure) => Ending::Failed(failure),
     }

@@ -112,4 +112,10 @@ pub trait Sandbox: Send + Sync {
     /// Starts a command. It is over when `Exited` was received; it is ended when `cancel` (or a token it is a child
     /// of) fires, when its time is over, or when the [`RunningCommand`] is dropped.
     fn start(&self, spec: CommandSpec, cancel: CancellationToken) -> BoxFuture<'_, Result<RunningCommand, StartError>>;
+
+    /// Ends every command that still runs, at once, and waits until nothing of them is left. For the end of a task, or of
+    /// the runner, that could not wait for its commands.
+    fn shut_down(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }

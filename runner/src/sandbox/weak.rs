@@ -1,10 +1,13 @@
 //! The sandbox that is not one yet: a clean environment, a session of its own, bounded time, and an end for the whole
 //! process group. Files, processes and network are not isolated, which every terminal event says.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +16,7 @@ use futures::future::BoxFuture;
 use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +30,9 @@ const GRACE: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(2);
 /// How often it is looked whether killed processes are gone.
 const REAP_INTERVAL: Duration = Duration::from_millis(1);
+/// The longest that output is read after the command's end, however slow the reader is: a process in another session
+/// may write for ever.
+const MAX_DRAIN: Duration = Duration::from_secs(30);
 /// How much is read from a pipe at once.
 const CHUNK: usize = 64 * 1024;
 /// How many chunks wait for a slow reader before the command has to.
@@ -38,6 +44,37 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 #[derive(Debug)]
 pub struct WeakSandbox {
     workspace: PathBuf,
+    /// The workspace as the operator names it, which may lead through a link.
+    named: PathBuf,
+    live: Arc<Live>,
+}
+
+/// The commands that run, by their process group.
+#[derive(Debug, Default)]
+struct Live {
+    groups: Mutex<BTreeSet<i32>>,
+    ended: Notify,
+}
+
+impl Live {
+    fn groups(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A command in [`Live`], until everything of it is gone.
+struct Registered {
+    live: Arc<Live>,
+    group: Option<i32>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            self.live.groups().remove(&group);
+        }
+        self.live.ended.notify_waiters();
+    }
 }
 
 impl WeakSandbox {
@@ -46,20 +83,28 @@ impl WeakSandbox {
     /// # Errors
     /// When the folder does not exist, or is no folder.
     pub fn new(workspace: &Path) -> io::Result<Self> {
+        let named = std::path::absolute(workspace)?;
         let workspace = workspace.canonicalize()?;
         if !workspace.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no folder"));
         }
         // What a command leaves behind becomes ours, so that its end can be waited for.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        Ok(Self { workspace })
+        Ok(Self {
+            workspace,
+            named,
+            live: Arc::default(),
+        })
     }
 
     /// The folder that a command runs in; links are followed as long as they stay inside of the workspace.
     fn directory(&self, asked: &Path) -> Result<PathBuf, StartError> {
         let shown = asked.display();
         let outside = || StartError::Denied(format!("the working directory {shown} is outside of the workspace"));
-        let relative = asked.strip_prefix(&self.workspace).unwrap_or(asked);
+        let relative = [&self.workspace, &self.named]
+            .into_iter()
+            .find_map(|workspace| asked.strip_prefix(workspace).ok())
+            .unwrap_or(asked);
         if relative.is_absolute() {
             return Err(outside());
         }
@@ -140,22 +185,62 @@ impl Sandbox for WeakSandbox {
             let (child, home) = self.spawn(&spec)?;
             let (sender, events) = mpsc::channel(QUEUED_CHUNKS);
             let deadline = Instant::now() + spec.timeout.min(MAX_TIMEOUT);
+            let group = child.id().and_then(|id| i32::try_from(id).ok());
+            self.live.groups().extend(group);
+            let registered = Registered {
+                live: Arc::clone(&self.live),
+                group,
+            };
             // The task ends by itself: with the command, or when the receiver (the `RunningCommand`) is gone.
             tokio::spawn({
                 let cancel = cancel.clone();
                 async move {
-                    supervise(child, sender, deadline, cancel).await;
-                    let _ = tokio::fs::remove_dir_all(home).await;
+                    let status = supervise(child, &sender, deadline, cancel).await;
+                    let _ = tokio::task::spawn_blocking(move || {
+                        remove_home(&home);
+                        reap_orphans(&registered.live.groups());
+                        drop(registered);
+                    })
+                    .await;
+                    // Last of all: who hears of the end finds nothing left.
+                    let _ = sender.send(CommandEvent::Exited(status)).await;
                 }
             });
             Ok(RunningCommand { events, cancel })
         }
         .boxed()
     }
+
+    fn shut_down(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let all_ended = async {
+                loop {
+                    let ended = self.live.ended.notified();
+                    let groups: Vec<i32> = self.live.groups().iter().copied().collect();
+                    if groups.is_empty() {
+                        return;
+                    }
+                    for group in groups {
+                        signal(Pid::from_raw(group), Signal::KILL);
+                    }
+                    ended.await;
+                }
+            };
+            if timeout(GRACE, all_ended).await.is_err() {
+                tracing::error!("a command that was killed does not end and is left behind");
+            }
+        }
+        .boxed()
+    }
 }
 
 /// Passes output on until the command is over, ends what it left behind, and says how it ended.
-async fn supervise(mut child: Child, events: mpsc::Sender<CommandEvent>, deadline: Instant, cancel: CancellationToken) {
+async fn supervise(
+    mut child: Child,
+    events: &mpsc::Sender<CommandEvent>,
+    deadline: Instant,
+    cancel: CancellationToken,
+) -> ExitStatus {
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let stdout = child
         .stdout
@@ -208,15 +293,16 @@ async fn supervise(mut child: Child, events: mpsc::Sender<CommandEvent>, deadlin
     signal(group, Signal::KILL);
     let status = child.wait().await;
     reap(group).await;
+    let drained = Instant::now() + MAX_DRAIN;
     while open {
         tokio::select! {
             () = &mut output => open = false,
             // While the reader is slow there may be more; otherwise something in another session holds the pipe.
-            () = sleep(DRAIN) => open = events.capacity() == 0,
+            () = sleep(DRAIN) => open = events.capacity() == 0 && Instant::now() < drained,
         }
     }
     let code = status.map_or(-1, |status| exit_code(&status));
-    let _ = events.send(CommandEvent::Exited(ExitStatus { code, ending })).await;
+    ExitStatus { code, ending }
 }
 
 /// Reads a pipe to its end. A reader that is gone does not stop the reading: the command would hang on a full pipe.
@@ -274,6 +360,49 @@ fn home_directory() -> io::Result<PathBuf> {
     let path = std::env::temp_dir().join(format!("plue-home-{suffix:016x}"));
     fs::DirBuilder::new().mode(0o700).create(&path)?;
     Ok(path)
+}
+
+/// Removes a command's HOME. Folders that the command made read-only (a module cache, for instance) are opened first;
+/// nothing of it runs any more that could put a link in their place.
+fn remove_home(home: &Path) {
+    if fs::remove_dir_all(home).is_ok() {
+        return;
+    }
+    let mut folders = vec![home.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        folders.extend(
+            entries
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
+    }
+    if let Err(error) = fs::remove_dir_all(home) {
+        tracing::warn!(error = %error, home = %home.display(), "a command's HOME could not be removed");
+    }
+}
+
+/// Reaps what commands left behind in sessions of their own, once it has ended: as a subreaper (and as PID 1 of a pod)
+/// this process is its parent now. The leaders of running commands are left to those who wait for them.
+fn reap_orphans(leaders: &BTreeSet<i32>) {
+    let us = rustix::process::getpid().as_raw_nonzero().get();
+    let Ok(processes) = fs::read_dir("/proc") else { return };
+    for process in processes.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(process.path().join("stat")) else {
+            continue;
+        };
+        // `pid (name) state ppid …`, and the name may hold anything.
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let dead = fields.next() == Some("Z");
+        let ours = fields.next().and_then(|parent| parent.parse().ok()) == Some(us);
+        if dead && ours && !leaders.contains(&pid) {
+            let _ = rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
+        }
+    }
 }
 
 /// Makes the command the leader of a session, so that it has no terminal and a process group that we can end.

@@ -227,3 +227,20 @@ async fn settings_that_the_model_does_not_take_are_refused_before_it_is_asked() 
         assert!(message.contains(key) && message.contains(MODEL), "{value}: {message}");
     }
 }
+
+#[tokio::test]
+async fn a_cost_limit_that_cannot_be_kept_is_refused() {
+    let fields = json!({ "model": "a-gateways-own", "max_cost_usd": 1 });
+    let scene = Scene::new().await.agent(fields, Vec::<support::Turn>::new()).await;
+    let outcome = scene.env("ALLOWED_MODELS", "a-gateways-own").run().await;
+    assert_eq!(outcome.finished.code, 2);
+    let error = outcome.scene.api.terminal().unwrap();
+    assert_eq!(error["code"], "invalid_task");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("max_cost_usd: cannot be kept"),
+        "{error}"
+    );
+}

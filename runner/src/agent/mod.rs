@@ -118,6 +118,10 @@ impl Agent<'_> {
             messages: &self.task.messages,
         });
         let limit = OutputLimit::new(self.model_name, self.task.max_tokens);
+        if let Some(asked) = self.task.max_tokens.filter(|asked| *asked > limit.tokens()) {
+            let (lowered_to, model) = (limit.tokens(), self.model_name);
+            tracing::warn!(asked, lowered_to, model, "max_tokens is more than the model can give");
+        }
         let mut progress = Progress {
             limit,
             continuations: 0,

@@ -18,14 +18,6 @@ impl OutputLimit {
     /// Fits the model; what a task asks for is never exceeded.
     pub fn new(model: &str, asked: Option<u32>) -> Self {
         let largest = models::max_output(model);
-        if let Some(asked) = asked.filter(|asked| *asked > largest) {
-            tracing::warn!(
-                asked,
-                largest,
-                model,
-                "max_tokens is more than the model can give and was lowered"
-            );
-        }
         let ceiling = asked.unwrap_or(largest).min(largest);
         Self {
             tokens: asked.unwrap_or(DEFAULT_MAX_TOKENS).min(ceiling),

@@ -15,11 +15,17 @@ pub fn check_settings(model: &str, task: &AgentTask) -> Vec<Problem> {
         ("effort", effort.and_then(check_effort)),
         ("thinking", task.thinking.as_deref().and_then(check_thinking)),
     ];
-    let problems = checks.into_iter().filter_map(|(path, error)| {
-        Some(Problem {
-            path: path.into(),
-            message: error?.to_string(),
-        })
-    });
-    problems.collect()
+    let problem = |path: &str, message: String| Problem {
+        path: path.into(),
+        message,
+    };
+    let mut problems: Vec<Problem> = checks
+        .into_iter()
+        .filter_map(|(path, error)| Some(problem(path, error?.to_string())))
+        .collect();
+    if task.max_cost_usd.is_some() && models::lookup(model).is_none() {
+        let message = format!("cannot be kept: the price of the model {model:?} is not known");
+        problems.push(problem("max_cost_usd", message));
+    }
+    problems
 }

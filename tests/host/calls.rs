@@ -37,6 +37,15 @@ async fn an_input_that_does_not_fit_never_reaches_the_tool() {
             "/lines/2: \"x\" is not of type \"integer\"",
         ),
         (r#"{"path":"a","mode":1}"#, "'mode' was unexpected"),
+        (
+            r#"{"path":"a","lines":[1,2.0]}"#,
+            "/lines/1: 2.0 is not of type \"integer\"",
+        ),
+        (
+            r#"{"path":"a","lines":[1e20]}"#,
+            "/lines/0: 1e+20 is not of type \"integer\"",
+        ),
+        (r#"{"path":"a","path":"b"}"#, "the key \"path\" stands twice"),
         (&"[".repeat(10_000), "not valid JSON"),
     ] {
         let outcome = call(&toolbox, "tool", input).await;

@@ -106,7 +106,10 @@ fn a_form_that_others_could_have_written_is_refused() {
             "compiled code is not taken from {}: group or others may write it",
             path.display()
         );
-        assert!(refusal.contains(&says), "{refusal}");
+        assert!(
+            refusal.contains(&says) && refusal.contains("`chmod go-w` it"),
+            "{refusal}"
+        );
         mode(&path, safe_mode);
         fixture.load().unwrap_or_else(|error| panic!("{error}"));
     }
@@ -120,11 +123,28 @@ fn a_form_that_belongs_to_another_user_is_refused() {
     if rustix::process::geteuid().is_root() {
         given.unwrap();
         let refusal = fixture.refusal();
-        assert!(refusal.contains("it belongs to user 65534"), "{refusal}");
+        assert!(
+            refusal.contains("it belongs to user 65534")
+                && refusal.contains("`chown` it")
+                && !refusal.contains("chmod"),
+            "{refusal}"
+        );
     } else {
         // Who is not root cannot give a file away; then there is nobody to be refused.
         assert!(given.is_err());
     }
+}
+
+#[test]
+fn a_fifo_in_the_place_of_a_form_is_refused_and_never_waited_for() {
+    let (fixture, form) = compiled();
+    fs::remove_file(&form).unwrap();
+    let read_write = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &form, rustix::fs::FileType::Fifo, read_write, 0).unwrap();
+    let (send, refusal) = std::sync::mpsc::channel();
+    std::thread::spawn(move || send.send(fixture.refusal()));
+    let refusal = refusal.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    assert!(refusal.contains("it is not a regular file; remove it"), "{refusal}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What loads, and with which words everything else is refused: exit code 2 with the file and the reason.
 
 use std::fs;
+use std::time::Duration;
 
-use plue_runner::tools::{Host, HostConfig, LoadError, Toolbox, list_plugins};
+use plue_runner::tools::{Host, HostConfig, LoadError, Toolbox, compile_plugins, list_plugins};
 
 use crate::fixture::{Fixture, call, expect_good};
 use crate::guest::{ANY_OBJECT, Guest};
@@ -150,6 +151,46 @@ fn bytes_that_are_no_component_are_refused_by_what_they_are() {
             "{says}\n{refusal}"
         );
     }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_never_waited_for() {
+    let good = "name = \"tool\"\ncomponent = \"tool.wasm\"\n";
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    for file in ["tool.wasm", "plugin.toml"] {
+        let fixture = with_manifest(good);
+        let path = fixture.plugin("tool").join(file);
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        // A load that waits for a writer would wait for ever.
+        let (send, refusal) = std::sync::mpsc::channel();
+        std::thread::spawn(move || send.send(fixture.refusal()));
+        let refusal = refusal.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(
+            refusal.contains(&format!("/tool/{file}: ")) && refusal.contains("it is not a regular file"),
+            "{refusal}"
+        );
+        let fixture = with_manifest(good);
+        let path = fixture.plugin("tool").join(file);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(fixture.refusal().contains("it is not a regular file"));
+    }
+}
+
+#[test]
+fn a_plugin_folder_without_plugins_is_said() {
+    let fixture = Fixture::new();
+    fs::create_dir(fixture.plugins().join("no-plugin")).unwrap();
+    let says = format!("there is no plugin in {}", fixture.plugins().display());
+    for error in [
+        list_plugins(&fixture.plugins()).map(|_| ()).unwrap_err(),
+        compile_plugins(&fixture.plugins()).map(|_| ()).unwrap_err(),
+    ] {
+        assert!(error.to_string().starts_with(&says), "{error}");
+    }
+    // A task that uses no tool needs no plugin.
+    assert!(fixture.load().is_ok_and(|host| host.names().is_empty()));
 }
 
 #[test]

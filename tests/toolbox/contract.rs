@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use plue_runner::tools::{ToolErrorCode, Toolbox};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{Fixture, TOOLS};
 
@@ -79,6 +80,36 @@ fn input_that_does_not_fit_the_schema_is_refused_before_the_call() {
     ] {
         fixture.refused(tool, input, ToolErrorCode::InvalidInput);
     }
-    assert!(!fixture.path("a").exists());
+    // What JSON Schema takes for an integer and a decoder does not, and what has two meanings.
+    for (tool, input, says) in [
+        (
+            "read_file",
+            r#"{"path": "a", "start_line": 1.0}"#,
+            "/start_line: 1.0 is not of type \"integer\"",
+        ),
+        (
+            "read_file",
+            r#"{"path": "a", "end_line": 1e20}"#,
+            "/end_line: 1e+20 is not of type \"integer\"",
+        ),
+        (
+            "read_file",
+            r#"{"path": "a", "end_line": 18446744073709551616}"#,
+            "fits into 64 bits",
+        ),
+        ("list_files", r#"{"max_results": 2.0}"#, "/max_results: "),
+        ("grep", r#"{"pattern": "a", "max_results": 1e2}"#, "/max_results: "),
+        ("shell", r#"{"command": "a", "timeout": 1.0}"#, "/timeout: "),
+        (
+            "write_file",
+            r#"{"path": "a", "content": "b", "path": "c"}"#,
+            "the key \"path\" stands twice",
+        ),
+    ] {
+        let (outcome, _) = fixture.call_with(tool, input, &CancellationToken::new());
+        assert_eq!(outcome.error, Some(ToolErrorCode::InvalidInput), "{tool} {input}");
+        assert!(outcome.text.contains(says), "{tool} {input}: {}", outcome.text);
+    }
+    assert!(!fixture.path("a").exists() && !fixture.path("c").exists());
     assert!(fixture.sandbox.asked.lock().unwrap().is_empty());
 }

@@ -36,6 +36,19 @@ impl Fixture {
         let outside = TempDir::with_prefix("plue toolbox ").unwrap();
         let workspace = outside.path().join("work space");
         fs::create_dir(&workspace).unwrap();
+        Self::at(outside, workspace)
+    }
+
+    /// With a workspace that the operator names by a symbolic link.
+    pub fn behind_a_link() -> Self {
+        let outside = TempDir::with_prefix("plue toolbox ").unwrap();
+        fs::create_dir(outside.path().join("work space")).unwrap();
+        let link = outside.path().join("link");
+        std::os::unix::fs::symlink("work space", &link).unwrap();
+        Self::at(outside, link)
+    }
+
+    fn at(outside: TempDir, workspace: PathBuf) -> Self {
         let sandbox = Arc::new(SandboxDouble::default());
         let host = Host::load(HostConfig {
             plugin_dir: plugins().to_owned(),

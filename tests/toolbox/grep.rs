@@ -135,9 +135,47 @@ fn large_files_are_searched_to_their_end() {
     // GNU grep as well shows what comes before the first NUL that it meets in a later piece of a file.
     assert_eq!(lines.lines().next(), Some("large:1000001:needle"));
     assert!(lines.contains("large-binary"), "{lines}");
+    // The line that is too long is passed over, and what follows it is found.
+    assert!(lines.ends_with("one-line:2:needle"), "{lines}");
     assert!(
-        note.starts_with("1 files or folders could not be read; the first is one-line: "),
+        note.starts_with("1 files have a line longer than 8 MiB and were searched only in part"),
         "{note}"
+    );
+}
+
+#[test]
+fn a_line_that_is_too_long_is_searched_in_its_beginning_and_said() {
+    let fixture = Fixture::new();
+    let mut content = "first\nneedle ".to_owned();
+    content.push_str(&"x".repeat(30 << 20));
+    content.push_str(" hidden\nlast needle");
+    fixture.file("longline", &content);
+    let outcome = fixture.call("grep", json!({"pattern": "needle|hidden", "path": "longline"}));
+    assert_eq!(outcome.error, None, "{}", outcome.text);
+    let lines: Vec<&str> = outcome.text.lines().collect();
+    let [first, last, note] = lines[..] else {
+        panic!("{} lines: {lines:?}", lines.len())
+    };
+    assert!(first.starts_with("longline:2:needle xxx"), "{first}");
+    assert_eq!(last, "longline:3:last needle");
+    assert!(
+        note.contains("longer than 8 MiB") && note.contains("the first is longline"),
+        "{note}"
+    );
+    // UTF-16 has no cut that is sure to be between two characters: such a file is left at the line.
+    let wide: Vec<u8> = format!("\u{feff}needle\n{}", "x".repeat(9 << 20))
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    fixture.file("longline", wide);
+    let outcome = fixture.call("grep", json!({"pattern": "needle", "path": "longline"}));
+    assert_eq!(outcome.error, None, "{}", outcome.text);
+    assert!(
+        outcome
+            .text
+            .starts_with("longline:1:needle\n[1 files have a line longer than 8 MiB"),
+        "{}",
+        outcome.text
     );
 }
 
@@ -159,7 +197,7 @@ fn a_sparse_file_of_a_terabyte_does_not_hold_the_search_up() {
     assert!(
         outcome
             .text
-            .contains("1 files or folders could not be read; the first is huge: "),
+            .contains("1 files have a line longer than 8 MiB and were searched only in part"),
         "{}",
         outcome.text
     );

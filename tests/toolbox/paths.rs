@@ -126,6 +126,37 @@ fn a_path_that_stays_inside_works_in_every_spelling() {
 }
 
 #[test]
+fn a_workspace_behind_a_link_is_known_by_both_its_names() {
+    let fixture = Fixture::behind_a_link();
+    fixture.file("folder/file", "inside");
+    fs::write(fixture.outside.path().join("secret.txt"), "the secret").unwrap();
+    let outside = fixture.outside.path().canonicalize().unwrap();
+    let outside = outside.to_str().unwrap();
+    for name in ["link", "work space"] {
+        let path = format!("{outside}/{name}/folder/file");
+        assert_eq!(fixture.text("read_file", json!({"path": path})), "inside");
+        let found = fixture.text("grep", json!({"path": path, "pattern": "inside"}));
+        assert_eq!(found, "folder/file:1:inside");
+        fixture.text("write_file", json!({"path": path, "content": "inside"}));
+        let folder = format!("{outside}/{name}/folder");
+        assert_eq!(fixture.text("list_files", json!({"path": folder})), "file");
+        for leaves in ["..", "../secret.txt", "folder/../../secret.txt"] {
+            for (tool, input) in calls(&format!("{outside}/{name}/{leaves}")) {
+                let said = fixture.refused(tool, input, ToolErrorCode::Denied);
+                assert!(!said.contains("the secret"), "{said}");
+            }
+        }
+    }
+    for path in [format!("{outside}/secret.txt"), format!("{outside}/link-evil/x")] {
+        for (tool, input) in calls(&path) {
+            let said = fixture.refused(tool, input, ToolErrorCode::Denied);
+            // The refusal names the workspace as the operator does.
+            assert!(said.contains("/link.") && !said.contains("work space"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_path_that_is_no_path_is_invalid_and_one_that_is_not_there_not_found() {
     let fixture = Fixture::new();
     fixture.file("file", "x");

@@ -61,7 +61,8 @@ fn a_reader_never_sees_half_a_file_and_nothing_is_left_beside_it() {
     let contents = ["a".repeat(300_000), "b".repeat(200_000)];
     fixture.file("file", &contents[0]);
     let path = fixture.path("file");
-    let before = fs::metadata(&path).unwrap().ino();
+    // Held open, so that no later file can get its number.
+    let before = fs::File::open(&path).unwrap();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -79,7 +80,7 @@ fn a_reader_never_sees_half_a_file_and_nothing_is_left_beside_it() {
         over.store(true, Ordering::Relaxed);
         assert!(reader.join().unwrap() > 0);
     });
-    assert_ne!(fs::metadata(&path).unwrap().ino(), before);
+    assert_ne!(fs::metadata(&path).unwrap().ino(), before.metadata().unwrap().ino());
     assert_eq!(fs::read_dir(fixture.path("")).unwrap().count(), 1);
 }
 
@@ -110,6 +111,53 @@ fn a_link_is_written_through_and_stays_a_link() {
     assert_eq!(fs::read_to_string(fixture.path("real/new")).unwrap(), "newnew");
     assert_eq!(fs::read_to_string(fixture.path("real/sub/file")).unwrap(), "newnew");
     assert_eq!(fixture.mode("real/file"), 0o750);
+}
+
+#[test]
+fn a_call_that_is_refused_leaves_no_folder() {
+    let fixture = Fixture::new();
+    fixture.link("up", "..");
+    fixture.link("dangling", "../new");
+    fixture.file("folder/file", "x");
+    let before = fs::read_dir(fixture.path("")).unwrap().count();
+    for (path, code) in [
+        ("ws/../../out", ToolErrorCode::Denied),
+        ("a/b/../../../work space/out", ToolErrorCode::Denied),
+        ("ws/../up/out", ToolErrorCode::Denied),
+        ("ws/../up/deep/out", ToolErrorCode::Denied),
+        ("ws/../dangling", ToolErrorCode::Denied),
+        ("ws/../folder/../../out", ToolErrorCode::Denied),
+        ("ws/..", ToolErrorCode::InvalidInput),
+        ("ws/deep/..", ToolErrorCode::InvalidInput),
+        ("ws/../folder", ToolErrorCode::InvalidInput),
+        ("ws/x/", ToolErrorCode::InvalidInput),
+        ("ws/../folder/file/below", ToolErrorCode::NotFound),
+    ] {
+        for append in [false, true] {
+            let input = json!({"path": path, "content": "y", "append": append});
+            fixture.refused("write_file", input, code);
+            let after = fs::read_dir(fixture.path("")).unwrap().count();
+            assert_eq!(after, before, "{path} left something");
+        }
+    }
+    // A path that comes back is no path that leaves.
+    let input = json!({"path": "ws/../folder/../new/deep/file", "content": "y"});
+    fixture.text("write_file", input);
+    assert_eq!(fs::read_to_string(fixture.path("new/deep/file")).unwrap(), "y");
+}
+
+#[test]
+fn a_path_that_ends_in_a_slash_is_said_to_name_a_folder() {
+    let fixture = Fixture::new();
+    fixture.file("file", "x");
+    for path in ["x/", "file/", "new/x/"] {
+        let input = json!({"path": path, "content": "y"});
+        let said = fixture.refused("write_file", input, ToolErrorCode::InvalidInput);
+        assert!(
+            said.contains("leave out the /") && !said.contains("is a folder"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

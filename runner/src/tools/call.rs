@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::bindings::Output;
 use super::instance::Failure;
 use super::interrupt::Interruptible;
+use super::live_text::without_nul;
 use super::plugin::Plugin;
 use super::state::Reach;
 use super::{ToolErrorCode, ToolOutcome};
@@ -34,13 +35,13 @@ pub(crate) async fn call(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &s
     match result {
         Ok(output) => ToolOutcome {
             error: None,
-            text: clean(output.text),
+            text: without_nul(output.text),
             truncated: output.truncated.is_some(),
             duration,
         },
         Err(failure) => ToolOutcome {
             error: Some(failure.code),
-            text: clean(failure.text),
+            text: without_nul(failure.text),
             truncated: false,
             duration,
         },
@@ -119,13 +120,4 @@ async fn joined(thread: JoinHandle<Result<Output, Failure>>) -> Result<Output, F
 async fn cancelled_for(token: &CancellationToken, time: Duration) {
     token.cancelled().await;
     tokio::time::sleep(time).await;
-}
-
-/// PostgreSQL, where the API server keeps the text, cannot store NUL.
-fn clean(text: String) -> String {
-    if text.contains('\0') {
-        text.replace('\0', "\u{FFFD}")
-    } else {
-        text
-    }
 }

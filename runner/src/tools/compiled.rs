@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -44,7 +45,7 @@ pub(crate) fn path(component: &Path, digest: &ComponentDigest) -> PathBuf {
 /// A form that somebody else could have written is an error: it may be an attack, and it must not go unnoticed.
 pub(crate) fn load(engine: &Engine, component: &Path, digest: &ComponentDigest) -> Result<Option<Component>, Problem> {
     let file = path(component, digest);
-    let open = match OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(&file) {
+    let open = match OpenOptions::new().read(true).custom_flags(FLAGS).open(&file) {
         Ok(open) => open,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             tracing::warn!(
@@ -74,13 +75,15 @@ pub(crate) fn load(engine: &Engine, component: &Path, digest: &ComponentDigest) 
     }
 }
 
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+/// A link is an error, and a FIFO does not make us wait.
+const FLAGS: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32;
 
 /// Whoever may write the file, or swap it for another one, decides what runs.
 fn check_owner(file: &Path, open: &File) -> Result<(), Problem> {
-    let unsafe_form = |what: &Path, why: String| Problem::UnsafeCompiled {
+    let unsafe_form = |what: &Path, why: String, remedy: String| Problem::UnsafeCompiled {
         file: what.to_owned(),
         why,
+        remedy,
     };
     let folder = file.parent().unwrap_or(Path::new("."));
     let plugins = folder.parent().unwrap_or(Path::new("."));
@@ -89,7 +92,12 @@ fn check_owner(file: &Path, open: &File) -> Result<(), Problem> {
         error,
     })?;
     if !metadata.is_file() {
-        return Err(unsafe_form(file, "it is not a regular file".to_owned()));
+        let remedy = "remove it and run `plue-runner plugin compile`";
+        return Err(unsafe_form(
+            file,
+            "it is not a regular file".to_owned(),
+            remedy.to_owned(),
+        ));
     }
     let mut checked = vec![(file, metadata)];
     for directory in [folder, plugins] {
@@ -106,11 +114,12 @@ fn check_owner(file: &Path, open: &File) -> Result<(), Problem> {
                 "it belongs to user {}, who is neither root nor the user of this process",
                 metadata.uid()
             );
-            return Err(unsafe_form(what, why));
+            let remedy = format!("`chown` it to root or to user {us}");
+            return Err(unsafe_form(what, why, remedy));
         }
         if metadata.mode() & 0o022 != 0 {
             let why = format!("group or others may write it (mode {:03o})", metadata.mode() & 0o777);
-            return Err(unsafe_form(what, why));
+            return Err(unsafe_form(what, why, "`chmod go-w` it".to_owned()));
         }
     }
     Ok(())

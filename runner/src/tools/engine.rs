@@ -67,6 +67,16 @@ impl Allocation {
     }
 }
 
+/// The least address space, in bytes, with which the runner starts: to load tools when they have to be compiled, one after
+/// the other, and to run them. With 450,000 KiB not all five load, and with less the first allocation that fails aborts
+/// the process, which cannot be caught: so it is refused before.
+pub(crate) const LEAST_ADDRESS_SPACE: u64 = 768 << 20;
+
+/// The limit on this process's address space, in bytes; `None` when there is none.
+pub(crate) fn address_space_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::As).current
+}
+
 /// The CPU that components are compiled for: what every machine that a pod may be put on has, not what the build
 /// machine has. <https://gitlab.com/x86-psABIs/x86-64-ABI> names the x86-64 levels.
 #[cfg(target_arch = "x86_64")]
@@ -117,6 +127,14 @@ impl ToolEngine {
             allocation,
             ticker,
         })
+    }
+
+    /// How many plugins are loaded side by side: each compilation takes address space, where there is little.
+    pub(crate) fn threads(&self) -> usize {
+        match self.allocation {
+            Allocation::Pooling | Allocation::OnDemand => thread::available_parallelism().map_or(1, usize::from),
+            Allocation::OnDemandSmall => 1,
+        }
     }
 
     fn probe() -> Result<(Engine, Allocation), wasmtime::Error> {

@@ -39,7 +39,8 @@ impl LiveText {
     }
 }
 
-fn without_nul(text: String) -> String {
+/// PostgreSQL, where the API server keeps the text, cannot store NUL.
+pub(crate) fn without_nul(text: String) -> String {
     if text.contains('\0') {
         text.replace('\0', "\u{FFFD}")
     } else {

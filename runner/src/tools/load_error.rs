@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::ToolErrorCode;
+use super::engine::LEAST_ADDRESS_SPACE;
 use super::limits::Unit;
 use super::linker::{NotGranted, SUPPORTED_VERSIONS};
 use super::manifest::ManifestError;
@@ -14,6 +15,12 @@ use super::manifest::ManifestError;
 pub enum LoadError {
     #[error("cannot read the plugin folder {}: {error}; set PLUGIN_DIR to the folder with the plugins", .path.display())]
     PluginDir { path: PathBuf, error: io::Error },
+    #[error(
+        "there is no plugin in {}: no folder in it holds a plugin.toml; run `cargo xtask plugins`, or set PLUGIN_DIR to \
+         the folder with the plugins",
+        .0.display()
+    )]
+    NoPlugin(PathBuf),
     #[error("cannot open the workspace {}: {error}; set WORKSPACE to a folder that exists", .path.display())]
     Workspace { path: PathBuf, error: io::Error },
     #[error(
@@ -21,6 +28,15 @@ pub enum LoadError {
         .plugins.display(), .workspace.display()
     )]
     NotApart { plugins: PathBuf, workspace: PathBuf },
+    #[error(
+        "the address space of this process is limited to {} MiB (RLIMIT_AS, `ulimit -v`), and tools need {} MiB; raise the \
+         limit or remove it: memory is limited by the container, not by the address space",
+        .limit >> 20, LEAST_ADDRESS_SPACE >> 20
+    )]
+    AddressSpace {
+        /// In bytes.
+        limit: u64,
+    },
     #[error("cannot set up the WebAssembly engine: {0}")]
     Engine(String),
     /// One or more plugins cannot be loaded.
@@ -63,11 +79,8 @@ pub enum Problem {
     CompiledRead { file: PathBuf, error: io::Error },
     #[error("cannot write the compiled form {}: {error}", .file.display())]
     CompiledWrite { file: PathBuf, error: io::Error },
-    #[error(
-        "compiled code is not taken from {}: {why}; `chmod go-w` it, or remove it and run `plue-runner plugin compile`",
-        .file.display()
-    )]
-    UnsafeCompiled { file: PathBuf, why: String },
+    #[error("compiled code is not taken from {}: {why}; {remedy}", .file.display())]
+    UnsafeCompiled { file: PathBuf, why: String, remedy: String },
     #[error("was built for plue:tool {found:?}; this runner speaks {}", SUPPORTED_VERSIONS.join(" and "))]
     Version { found: String },
     #[error("exports no `plue:tool/plugin`, so it is no tool")]

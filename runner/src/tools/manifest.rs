@@ -2,12 +2,13 @@
 //! what it is granted. The operator writes it; nothing in a task, a model's answer or the workspace can change it.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::limits::{Amount, LimitProblem, Limits};
+use super::regular_file;
 
 /// The names that a manifest may have, in a plugin's folder. Exactly one is there.
 pub const FILE_NAMES: &[&str] = &["plugin.toml", "plugin.yaml", "plugin.yml"];
@@ -48,7 +49,7 @@ pub struct Manifest {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     #[error("cannot be read: {0}")]
-    Read(#[from] std::io::Error),
+    Read(#[from] io::Error),
     #[error("there are {} manifests in this folder ({}); keep one", .0.len(), .0.join(", "))]
     Several(Vec<String>),
     #[error(
@@ -92,7 +93,8 @@ pub fn find(folder: &Path) -> Result<Option<PathBuf>, ManifestError> {
     let found: Vec<&str> = FILE_NAMES
         .iter()
         .copied()
-        .filter(|name| folder.join(name).is_file())
+        // Also a broken link or a FIFO: reading it says what is wrong.
+        .filter(|name| folder.join(name).symlink_metadata().is_ok())
         .collect();
     match found.as_slice() {
         [] => Ok(None),
@@ -105,10 +107,11 @@ pub fn find(folder: &Path) -> Result<Option<PathBuf>, ManifestError> {
 
 /// Reads and validates a manifest.
 pub fn read(file: &Path) -> Result<Manifest, ManifestError> {
-    if fs::metadata(file)?.len() > LARGEST {
+    let open = regular_file::open(file)?;
+    if open.metadata()?.len() > LARGEST {
         return Err(ManifestError::TooLarge);
     }
-    let text = fs::read_to_string(file)?;
+    let text = io::read_to_string(open.take(LARGEST))?;
     let document = if file.extension().is_some_and(|extension| extension == "toml") {
         toml::from_str::<Document>(&text).map_err(|error| ManifestError::Syntax(error.to_string()))?
     } else {

@@ -14,6 +14,7 @@ pub use load_error::{LoadError, PluginError, Problem, ToolsError};
 pub use registry::{Host, HostConfig, PluginInfo, compile_plugins, list_plugins};
 pub use toolbox::TaskToolbox;
 
+mod arguments;
 mod bindings;
 mod call;
 mod compiled;
@@ -30,8 +31,10 @@ pub mod manifest;
 mod plugin;
 mod process;
 mod registry;
+mod regular_file;
 mod schema;
 mod state;
+mod strict_type;
 mod toolbox;
 mod workspace;
 

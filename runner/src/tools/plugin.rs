@@ -1,6 +1,5 @@
 //! Loading one plugin: from its folder to a component that is compiled, checked, linked and described.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use super::limits::Limits;
 use super::linker::{self, Fit};
 use super::load_error::{PluginError, Problem};
 use super::manifest::{self, Manifest};
+use super::regular_file;
 use super::schema::InputSchema;
 
 /// A tool that can be called.
@@ -99,7 +99,7 @@ impl Folder {
 
 fn read_component(file: &Path, sha256: Option<&str>) -> Result<Vec<u8>, Problem> {
     let most = Limits::default().component;
-    let mut open = File::open(file).map_err(Problem::Read)?;
+    let mut open = regular_file::open(file).map_err(Problem::Read)?;
     let size = open.metadata().map_err(Problem::Read)?.len();
     if size > most {
         return Err(Problem::TooLarge { size, most });

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use super::engine::{Allocation, ToolEngine};
+use super::engine::{self, Allocation, LEAST_ADDRESS_SPACE, ToolEngine};
 use super::limits::Limits;
 use super::load_error::{LoadError, PluginError, Problem, ToolsError};
 use super::manifest::{self, ManifestError, Workspace};
 use super::plugin::{Folder, Plugin};
+use super::state::WorkspaceFolder;
 use super::toolbox::TaskToolbox;
 use crate::sandbox::Sandbox;
 
@@ -35,7 +36,7 @@ pub(crate) struct Shared {
     engine: ToolEngine,
     pub(crate) plugins: BTreeMap<String, Arc<Plugin>>,
     pub(crate) allowed: Vec<String>,
-    pub(crate) workspace: Arc<Path>,
+    pub(crate) workspace: Arc<WorkspaceFolder>,
     pub(crate) sandbox: Arc<dyn Sandbox>,
     pub(crate) slots: Arc<Semaphore>,
 }
@@ -87,8 +88,10 @@ impl Host {
             engine,
             plugins,
             allowed,
-            // As the operator wrote it: this is the name by which the model knows it.
-            workspace: Arc::from(config.workspace),
+            workspace: Arc::new(WorkspaceFolder {
+                named: config.workspace,
+                real: workspace,
+            }),
             sandbox: config.sandbox,
             slots: Arc::new(Semaphore::new(Limits::default().calls as usize)),
         })))
@@ -128,17 +131,23 @@ impl Host {
 /// Loads the plugins of a folder without a workspace, to see whether they load and what they are.
 pub fn list_plugins(plugin_dir: &Path) -> Result<Vec<PluginInfo>, LoadError> {
     let (_engine, plugins) = load_all(plugin_dir)?;
+    if plugins.is_empty() {
+        return Err(LoadError::NoPlugin(plugin_dir.to_owned()));
+    }
     Ok(plugins.values().map(|plugin| info(plugin)).collect())
 }
 
 /// Makes the ahead-of-time form of every plugin in a folder, and gives the files. Takes the right to write the folders
 /// away from group and others: compiled code is only loaded from where nobody else can put it.
 pub fn compile_plugins(plugin_dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let engine = ToolEngine::new().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
-    let compiled = in_parallel(find_folders(plugin_dir)?, |file| {
+    let files = find_folders(plugin_dir)?;
+    if files.is_empty() {
+        return Err(LoadError::NoPlugin(plugin_dir.to_owned()));
+    }
+    let engine = new_engine()?;
+    in_parallel(files, engine.threads(), |file| {
         Folder::read(file)?.compile(&engine.engine)
-    })?;
-    Ok(compiled)
+    })
 }
 
 fn info(plugin: &Plugin) -> PluginInfo {
@@ -157,10 +166,17 @@ fn info(plugin: &Plugin) -> PluginInfo {
     }
 }
 
+fn new_engine() -> Result<ToolEngine, LoadError> {
+    match engine::address_space_limit() {
+        Some(limit) if limit < LEAST_ADDRESS_SPACE => Err(LoadError::AddressSpace { limit }),
+        _ => ToolEngine::new().map_err(|error| LoadError::Engine(format!("{error:#}"))),
+    }
+}
+
 fn load_all(plugin_dir: &Path) -> Result<(ToolEngine, BTreeMap<String, Arc<Plugin>>), LoadError> {
     let files = find_folders(plugin_dir)?;
-    let engine = ToolEngine::new().map_err(|error| LoadError::Engine(format!("{error:#}")))?;
-    let loaded = in_parallel(files, |file| Folder::read(file)?.load(&engine))?;
+    let engine = new_engine()?;
+    let loaded = in_parallel(files, engine.threads(), |file| Folder::read(file)?.load(&engine))?;
     let mut plugins: BTreeMap<String, Arc<Plugin>> = BTreeMap::new();
     for plugin in loaded {
         let name = plugin.prepared.manifest.name.clone();
@@ -208,18 +224,18 @@ fn several(folder: PathBuf, error: ManifestError) -> PluginError {
     }
 }
 
-/// Does the work for each file on as many threads as there are processors, and gives all results or all errors.
+/// Does the work for each file on so many threads, and gives all results or all errors.
 fn in_parallel<T: Send>(
     files: Vec<PathBuf>,
+    threads: usize,
     work: impl Fn(PathBuf) -> Result<T, PluginError> + Sync,
 ) -> Result<Vec<T>, LoadError> {
     let count = files.len();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count);
     let queue = Mutex::new(files.iter().cloned().enumerate());
     let done: Mutex<Vec<(usize, Result<T, PluginError>)>> = Mutex::new(Vec::with_capacity(count));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
+        let workers: Vec<_> = (0..threads.min(count))
             .map(|_| {
                 scope.spawn(|| {
                     while let Some((index, file)) = next() {

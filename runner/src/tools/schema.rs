@@ -6,6 +6,8 @@ use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::{arguments, strict_type};
+
 /// Problems that one message lists; the model needs no more to see what is wrong.
 const MOST_PROBLEMS: usize = 20;
 
@@ -32,6 +34,7 @@ impl InputSchema {
             .with_draft(Draft::Draft202012)
             .offline()
             .with_pattern_options(PatternOptions::regex())
+            .with_keyword("type", strict_type::keyword)
             .build(&schema)
             .map_err(|error| {
                 format!(
@@ -48,8 +51,7 @@ impl InputSchema {
 
     /// Validates an input; the error is for the model, and lists each problem with its path.
     pub(crate) fn check(&self, input: &str) -> Result<(), String> {
-        let value: Value =
-            serde_json::from_str(input).map_err(|error| format!("The arguments are not valid JSON: {error}"))?;
+        let value = arguments::parse(input)?;
         if !value.is_object() {
             return Err(format!(
                 "The arguments must be a JSON object, and are {}.",

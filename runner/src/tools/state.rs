@@ -1,7 +1,7 @@
 //! What belongs to one call: its grant, its limits, and how much of them is used. Lives in the wasmtime store, and dies
 //! with it.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -16,17 +16,30 @@ use super::bindings::{cancellation, progress};
 use super::files::Entries;
 use super::guest_log::GuestLog;
 use super::limits::{LimitHit, Limits};
+use super::live_text::without_nul;
 use super::manifest::{Manifest, Workspace};
 use crate::sandbox::Sandbox;
 
-/// The one variable in a tool's environment: the absolute path by which commands and the model know the workspace.
+/// In a tool's environment: the absolute path by which commands and the model know the workspace.
 const WORKSPACE_VARIABLE: &str = "PLUE_WORKSPACE";
+
+/// In a tool's environment, only when that path leads through a symbolic link: the path without links, which `pwd -P` and
+/// many programs show to the model.
+const REAL_WORKSPACE_VARIABLE: &str = "PLUE_WORKSPACE_REAL";
+
+/// The workspace's folder, by both names that the model may come to know.
+pub(crate) struct WorkspaceFolder {
+    /// As the operator wrote it.
+    pub(crate) named: PathBuf,
+    /// Absolute and without symbolic links.
+    pub(crate) real: PathBuf,
+}
 
 /// What a call can reach, as far as its grant goes.
 #[derive(Clone)]
 pub(crate) struct Reach {
     /// The workspace's folder; `None` when the call may not touch it.
-    pub(crate) workspace: Option<Arc<Path>>,
+    pub(crate) workspace: Option<Arc<WorkspaceFolder>>,
     /// Where commands are started; `None` when the call may start none.
     pub(crate) sandbox: Option<Arc<dyn Sandbox>>,
     pub(crate) live: LiveOutput,
@@ -83,8 +96,11 @@ impl CallState {
             Workspace::ReadWrite => Some(FsPerms::ReadWrite),
         };
         if let (Some(permissions), Some(workspace)) = (permissions, &reach.workspace) {
-            wasi.preopened_dir(workspace, ".", permissions)?;
-            wasi.env(WORKSPACE_VARIABLE, workspace.to_string_lossy());
+            wasi.preopened_dir(&workspace.named, ".", permissions)?;
+            wasi.env(WORKSPACE_VARIABLE, workspace.named.to_string_lossy());
+            if workspace.real != workspace.named {
+                wasi.env(REAL_WORKSPACE_VARIABLE, workspace.real.to_string_lossy());
+            }
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
@@ -163,7 +179,7 @@ impl WasiView for CallState {
 impl progress::Host for CallState {
     fn output(&mut self, text: String) -> wasmtime::Result<()> {
         self.count_live_output(text.len())?;
-        (self.reach.live)(&text.replace('\0', "\u{FFFD}"));
+        (self.reach.live)(&without_nul(text));
         Ok(())
     }
 

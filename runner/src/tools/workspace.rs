@@ -23,7 +23,7 @@ impl workspace::Host for CallState {
                 "the workspace is not open to this call".to_owned(),
             )));
         };
-        let replaced = Dir::open_ambient_dir(root, ambient_authority())
+        let replaced = Dir::open_ambient_dir(&root.named, ambient_authority())
             .map_err(|error| ToolError::Failed(format!("the workspace cannot be opened: {}", error.kind())))
             .and_then(|root| replace(&root, Path::new(&path), &content));
         Ok(replaced)

@@ -5,10 +5,11 @@
 
 mod deadline;
 mod include;
+mod pieces;
 mod report;
 mod search;
 
-use plue_tool::{Context, FileKind, Folder, Output, ToolError, Unit, Walk, WorkspacePath};
+use plue_tool::{Context, FileKind, Output, ToolError, Unit, Walk, WorkspacePath};
 
 use crate::deadline::Deadline;
 use crate::include::Include;
@@ -24,7 +25,7 @@ struct Input {
     /// A regular expression, held against each line. The syntax is that of ripgrep: no look-around, no back-references.
     pattern: String,
     /// The file, or the folder with all below it, relative to the workspace.
-    #[serde(default = "workspace")]
+    #[serde(default = "plue_tool::whole_workspace")]
     path: String,
     /// Search only the files whose name matches this glob, such as *.rs or *.{ts,tsx}; with a / in it, whose path does.
     #[serde(default)]
@@ -38,10 +39,6 @@ struct Input {
     max_results: u64,
 }
 
-fn workspace() -> String {
-    ".".into()
-}
-
 fn max_results() -> u64 {
     100
 }
@@ -53,8 +50,8 @@ fn run(input: Input, ctx: &Context) -> Result<Output, ToolError> {
     let mut report = Report::new(input.max_results);
     let deadline = Deadline::new(ctx);
     let late = if workspace.stat(&path)?.kind == FileKind::Folder {
-        let folder = workspace.open_folder(&path)?;
-        search_folder(folder, &path, input.include.as_deref(), search, &mut report, &deadline)?
+        let walk = workspace.walk(&path, |_: &str| true)?;
+        search_folder(walk, &path, input.include.as_deref(), search, &mut report, &deadline)?
     } else {
         search_file(workspace.open_file(&path)?, &path, search, &mut report, &deadline)?
     };
@@ -87,8 +84,8 @@ fn search_file(
 }
 
 /// Searches all below a folder; says whether the time ended first.
-fn search_folder(
-    folder: Folder,
+fn search_folder<Keep: Fn(&str) -> bool>(
+    mut walk: Walk<Keep>,
     path: &WorkspacePath,
     include: Option<&str>,
     mut search: Search,
@@ -101,8 +98,6 @@ fn search_folder(
         format!("{}/", path.as_str())
     };
     let include = Include::new(include, &prefix).map_err(ToolError::InvalidInput)?;
-    let mut walk = Walk::new(folder, |_: &str| true)
-        .map_err(|code| ToolError::Failed(format!("Cannot list {path}: {}.", code.message())))?;
     let mut scratch = Vec::new();
     let mut shown_path = prefix.clone();
     let mut count = 0_u64;
@@ -146,7 +141,7 @@ fn search_folder(
         }
     }
     // Notes come after the cut, and the cut after the last match: both are added by `finish`.
-    report.notes = walk.problems.notes();
+    report.notes.extend(walk.problems.notes());
     Ok(late)
 }
 
@@ -165,7 +160,7 @@ fn finish(mut report: Report, late: bool) -> Output {
     if late {
         report.note("The search took too long and was stopped; what is shown is not all. Search a folder below.");
     }
-    for note in std::mem::take(&mut report.notes) {
+    for note in report.take_notes() {
         report.note(&note);
     }
     let cut = report.cut || late;

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use plue_tool::quote;
 
+use crate::search::MAX_SEARCHED_LINE;
+
 /// Longest line of a file that is shown, in characters. What is cut is minified code or data.
 const MAX_LINE: usize = 500;
 
@@ -22,6 +24,10 @@ pub struct Report {
     pub cut: bool,
     /// What else there is to say, at the end.
     pub notes: Vec<String>,
+    /// How many files have a line that is too long to be searched whole.
+    partly_searched: u64,
+    /// The first of them.
+    first_partly_searched: String,
     max_matches: u64,
 }
 
@@ -32,6 +38,8 @@ impl Report {
             matches: 0,
             cut: false,
             notes: Vec::new(),
+            partly_searched: 0,
+            first_partly_searched: String::new(),
             max_matches,
         }
     }
@@ -63,6 +71,29 @@ impl Report {
         self.matches += 1;
         self.text.push_str(&format!("Binary file {} matches\n", quote(path)));
         true
+    }
+
+    /// Counts a file of which a line was searched only in its beginning, or that was left from such a line on.
+    pub fn partly_searched(&mut self, path: &str) {
+        self.partly_searched += 1;
+        if self.partly_searched == 1 {
+            self.first_partly_searched = quote(path).into_owned();
+        }
+    }
+
+    /// All there is to say at the end.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        let mut notes = std::mem::take(&mut self.notes);
+        if self.partly_searched > 0 {
+            notes.push(format!(
+                "{} files have a line longer than {} MiB and were searched only in part: the rest of such a line was \
+                 skipped, and what follows it may have been; the first is {}. To search it whole, break its lines up.",
+                self.partly_searched,
+                MAX_SEARCHED_LINE >> 20,
+                self.first_partly_searched
+            ));
+        }
+        notes
     }
 
     /// Adds a note in brackets.

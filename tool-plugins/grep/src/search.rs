@@ -1,6 +1,5 @@
 //! Searching one file: a small one as a slice in memory, a large one as a stream.
 
-use std::cell::Cell;
 use std::fmt::Display;
 use std::io;
 
@@ -10,13 +9,17 @@ use grep_searcher::{Searcher, SearcherBuilder, Sink, SinkMatch};
 use plue_tool::{File, READ_SIZE};
 
 use crate::deadline::Deadline;
+use crate::pieces::{Pieces, StreamState};
 use crate::report::Report;
 
 /// Up to this size, in bytes, a file is searched in one piece. ripgrep's memory for a line is of the same order.
 pub const MAX_SLICE: u64 = 4 * 1024 * 1024;
 
-/// Longest line of a larger file, in bytes. A sparse file of a terabyte is one line, too.
-const MAX_LINE: usize = 8 * 1024 * 1024;
+/// As much of a line of a larger file is searched, in bytes.
+pub const MAX_SEARCHED_LINE: u64 = 8 * 1024 * 1024;
+
+/// What the searcher may keep of a file, in bytes: the longest line, and what is read with its end.
+const MAX_BUFFER: usize = MAX_SEARCHED_LINE as usize + 2 * READ_SIZE as usize;
 
 /// Most memory that the compiled expression, and the automata made from it while it runs, may each take, in bytes.
 const MAX_REGEX: usize = 16 * 1024 * 1024;
@@ -58,7 +61,7 @@ impl Search {
         let searcher = SearcherBuilder::new()
             .line_terminator(LineTerminator::crlf())
             .line_number(true)
-            .heap_limit(Some(MAX_LINE))
+            .heap_limit(Some(MAX_BUFFER))
             .build();
         Ok(Self { matcher, searcher })
     }
@@ -66,45 +69,34 @@ impl Search {
     /// Searches the content of a file.
     pub fn slice(&mut self, path: &str, content: &[u8], report: &mut Report) -> Outcome {
         let is_binary = || !is_utf16(content) && memchr::memchr(0, content).is_some();
-        let mut sink = Lines {
-            matcher: &self.matcher,
-            path,
-            report,
-            is_binary,
-            first: true,
-        };
-        match self.searcher.search_slice(&self.matcher, content, &mut sink) {
-            Ok(()) if report.cut => Outcome::Full,
-            Ok(()) => Outcome::Done,
-            Err(error) => Outcome::Unreadable(error.to_string()),
-        }
+        let mut lines = Lines::new(&self.matcher, path, report, is_binary);
+        let ended = self.searcher.search_slice(&self.matcher, content, &mut lines);
+        outcome(ended, report)
     }
 
     /// Searches a file piece by piece.
     pub fn stream(&mut self, path: &str, file: &File, report: &mut Report, deadline: &Deadline) -> Outcome {
         let state = StreamState::default();
-        let reader = Pieces {
-            file,
-            deadline,
-            state: &state,
-            offset: 0,
-            piece: Vec::new(),
-            taken: 0,
-        };
-        let is_binary = || state.binary.get();
-        let mut sink = Lines {
-            matcher: &self.matcher,
-            path,
-            report,
-            is_binary,
-            first: true,
-        };
-        match self.searcher.search_reader(&self.matcher, reader, &mut sink) {
-            Ok(()) if report.cut => Outcome::Full,
-            Ok(()) => Outcome::Done,
-            Err(_) if state.late.get() => Outcome::Late,
-            Err(error) => Outcome::Unreadable(error.to_string()),
+        let reader = Pieces::new(file, deadline, &state);
+        let mut lines = Lines::new(&self.matcher, path, report, || state.binary.get());
+        let ended = self.searcher.search_reader(&self.matcher, reader, &mut lines);
+        // What no reader said is the searcher's own refusal: a line that does not fit, of UTF-16 for instance.
+        let too_long = ended.is_err() && !state.failed.get();
+        if state.line_cut.get() || too_long {
+            report.partly_searched(path);
         }
+        if state.late.get() {
+            return Outcome::Late;
+        }
+        outcome(if too_long { Ok(()) } else { ended }, report)
+    }
+}
+
+fn outcome(ended: io::Result<()>, report: &Report) -> Outcome {
+    match ended {
+        Ok(()) if report.cut => Outcome::Full,
+        Ok(()) => Outcome::Done,
+        Err(error) => Outcome::Unreadable(error.to_string()),
     }
 }
 
@@ -113,7 +105,7 @@ fn invalid(error: &dyn Display) -> String {
 }
 
 /// UTF-16 with a byte order mark is text, and the searcher reads it as such, though it is full of NULs.
-fn is_utf16(content: &[u8]) -> bool {
+pub fn is_utf16(content: &[u8]) -> bool {
     content.starts_with(b"\xff\xfe") || content.starts_with(b"\xfe\xff")
 }
 
@@ -125,6 +117,18 @@ struct Lines<'a, IsBinary> {
     is_binary: IsBinary,
     /// No line of this file matched so far.
     first: bool,
+}
+
+impl<'a, IsBinary: Fn() -> bool> Lines<'a, IsBinary> {
+    fn new(matcher: &'a RegexMatcher, path: &'a str, report: &'a mut Report, is_binary: IsBinary) -> Self {
+        Self {
+            matcher,
+            path,
+            report,
+            is_binary,
+            first: true,
+        }
+    }
 }
 
 impl<IsBinary: Fn() -> bool> Sink for Lines<'_, IsBinary> {
@@ -144,49 +148,6 @@ impl<IsBinary: Fn() -> bool> Sink for Lines<'_, IsBinary> {
                 .map_or(0..0, |at| at.start()..at.end())
         };
         Ok(self.report.line(self.path, found.line_number().unwrap_or(0), line, at))
-    }
-}
-
-/// What the reader of a stream found out.
-#[derive(Default)]
-struct StreamState {
-    binary: Cell<bool>,
-    late: Cell<bool>,
-}
-
-/// A file as a stream of pieces.
-struct Pieces<'a> {
-    file: &'a File,
-    deadline: &'a Deadline<'a>,
-    state: &'a StreamState,
-    offset: u64,
-    piece: Vec<u8>,
-    /// How much of the piece was handed out.
-    taken: usize,
-}
-
-impl io::Read for Pieces<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.taken == self.piece.len() {
-            // Asking for the time at every sixteenth piece costs nothing and keeps the end in sight.
-            if (self.offset / READ_SIZE).is_multiple_of(16) && self.deadline.is_over() {
-                self.state.late.set(true);
-                return Err(io::Error::other("the time is up"));
-            }
-            self.piece = self
-                .file
-                .read(self.offset)
-                .map_err(|error| io::Error::other(error.to_string()))?;
-            self.taken = 0;
-            if memchr::memchr(0, &self.piece).is_some() && !(self.offset == 0 && is_utf16(&self.piece)) {
-                self.state.binary.set(true);
-            }
-            self.offset += self.piece.len() as u64;
-        }
-        let length = buffer.len().min(self.piece.len() - self.taken);
-        buffer[..length].copy_from_slice(&self.piece[self.taken..self.taken + length]);
-        self.taken += length;
-        Ok(length)
     }
 }
 

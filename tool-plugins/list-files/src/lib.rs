@@ -1,6 +1,6 @@
 //! The tool `list_files`: what is in a folder.
 
-use plue_tool::{Context, FileKind, Output, ToolError, Unit, Walk, quote};
+use plue_tool::{Context, FileKind, Output, ToolError, Unit, quote};
 
 /// Longest result, in bytes. Names of 255 bytes and a large `max_results` must not fill the model's context.
 const MAX_TEXT: usize = 256 * 1024;
@@ -12,7 +12,7 @@ const CANCEL_INTERVAL: u64 = 1024;
 #[serde(deny_unknown_fields)]
 struct Input {
     /// The folder, relative to the workspace.
-    #[serde(default = "workspace")]
+    #[serde(default = "plue_tool::whole_workspace")]
     path: String,
     /// Also what is in its folders, and in theirs. Symbolic links are shown but not followed.
     #[serde(default)]
@@ -26,10 +26,6 @@ struct Input {
     max_results: u64,
 }
 
-fn workspace() -> String {
-    ".".into()
-}
-
 fn max_results() -> u64 {
     200
 }
@@ -37,10 +33,8 @@ fn max_results() -> u64 {
 fn run(input: Input, ctx: &Context) -> Result<Output, ToolError> {
     let workspace = ctx.workspace()?;
     let path = workspace.path(&input.path)?;
-    let folder = workspace.open_folder(&path)?;
     let keep = |name: &str| input.include_hidden || !name.starts_with('.');
-    let mut walk = Walk::new(folder, keep)
-        .map_err(|code| ToolError::Failed(format!("Cannot list {path}: {}.", code.message())))?;
+    let mut walk = workspace.walk(&path, keep)?;
     let mut text = String::new();
     let mut shown = 0;
     let mut cut = false;

@@ -51,7 +51,7 @@ pub use bindings::plue::tool::types::{Output, ToolError, Truncation, Unit};
 pub use context::Context;
 pub use file::{File, READ_SIZE};
 pub use folder::{Entries, Folder};
-pub use path::WorkspacePath;
+pub use path::{WorkspacePath, whole_workspace};
 pub use quote::quote;
 pub use walk::{Item, Walk, WalkProblems};
 /// Why the host refused a file operation.

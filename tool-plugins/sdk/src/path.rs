@@ -72,6 +72,11 @@ impl WorkspacePath {
         self.folder_only
     }
 
+    /// Whether the last part is `..`, which is a folder wherever it leads.
+    pub(crate) fn ends_in_parent(&self) -> bool {
+        self.relative.rsplit('/').next() == Some("..")
+    }
+
     /// What a walk from here found at a path relative to this one.
     pub fn join(&self, below: &str) -> Self {
         let mut relative = self.relative.clone();
@@ -84,6 +89,11 @@ impl WorkspacePath {
             folder_only: false,
         }
     }
+}
+
+/// The workspace itself, for `#[serde(default = "…")]` of an input's path.
+pub fn whole_workspace() -> String {
+    ".".to_owned()
 }
 
 impl fmt::Display for WorkspacePath {

@@ -24,7 +24,9 @@ impl Transform for Clean {
     fn transform(&mut self, schema: &mut schemars::Schema) {
         if let Some(object) = schema.as_object_mut() {
             object.remove("title");
-            object.remove("format");
+            if let Some(format) = object.remove("format") {
+                bound(object, &format);
+            }
             if object.get("default").is_some_and(Value::is_null) {
                 object.remove("default");
             }
@@ -34,6 +36,26 @@ impl Transform for Clean {
         }
         transform_subschemas(self, schema);
     }
+}
+
+/// What an integer's format says becomes bounds, so that no number reaches the tool that its type cannot hold. `u64` needs
+/// none: a schema's integer is never larger.
+fn bound(object: &mut Map<String, Value>, format: &Value) {
+    // `usize` and `isize` have 32 bits in a component.
+    let (least, most) = match format.as_str() {
+        Some("int8") => (i64::from(i8::MIN), i64::from(i8::MAX)),
+        Some("int16") => (i64::from(i16::MIN), i64::from(i16::MAX)),
+        Some("int32" | "int") => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        Some("int64") => (i64::MIN, i64::MAX),
+        Some("uint8") => (0, i64::from(u8::MAX)),
+        Some("uint16") => (0, i64::from(u16::MAX)),
+        Some("uint32" | "uint") => (0, i64::from(u32::MAX)),
+        _ => return,
+    };
+    if least != i64::MIN {
+        object.entry("minimum").or_insert_with(|| least.into());
+    }
+    object.entry("maximum").or_insert_with(|| most.into());
 }
 
 /// `"type": ["integer", "null"]` becomes `"type": "integer"`.
@@ -93,6 +115,8 @@ mod tests {
         #[serde(default = "twenty")]
         most: u64,
         #[serde(default)]
+        offset: i8,
+        #[serde(default)]
         title: Option<Inner>,
     }
 
@@ -114,8 +138,9 @@ mod tests {
                 "type": "object",
                 "properties": {
                     "path": {"type": "string", "description": "Where to look, and how.\n\nSecond paragraph."},
-                    "first": {"type": "integer", "minimum": 1},
+                    "first": {"type": "integer", "minimum": 1, "maximum": 4_294_967_295_u32},
                     "most": {"type": "integer", "minimum": 0, "default": 20},
+                    "offset": {"type": "integer", "minimum": -128, "maximum": 127, "default": 0},
                     "title": {"type": "object", "properties": {"format": {"type": "boolean"}}, "required": ["format"]},
                 },
                 "required": ["path"],

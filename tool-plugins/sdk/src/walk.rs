@@ -97,7 +97,7 @@ impl<Keep: Fn(&str) -> bool> Walk<Keep> {
     ///
     /// # Errors
     /// When the folder itself cannot be listed.
-    pub fn new(root: Folder, keep: Keep) -> Result<Self, ErrorCode> {
+    pub(crate) fn new(root: Folder, keep: Keep) -> Result<Self, ErrorCode> {
         let entries = root.entries(&keep)?;
         let mut problems = WalkProblems::default();
         problems.unnameable += entries.unnameable;

@@ -4,13 +4,13 @@ use wasip2::filesystem::types::{Descriptor, DescriptorFlags, DescriptorType, Err
 use wasip2::io::streams::StreamError;
 
 use crate::error::{is_folder, is_special, refused};
-use crate::{File, Folder, ToolError, WorkspacePath, bindings};
+use crate::{File, Folder, ToolError, Walk, WorkspacePath, bindings, quote};
 
 /// Where the workspace is when the runner does not say.
 const DEFAULT_ROOT: &str = "/workspace";
 
-/// The runner's word for where the workspace is (`wit/tool.wit`).
-const ROOT_VARIABLE: &str = "PLUE_WORKSPACE";
+/// The runner's words for where the workspace is (`wit/tool.wit`): as the operator wrote it, and without links.
+const ROOT_VARIABLES: [&str; 2] = ["PLUE_WORKSPACE", "PLUE_WORKSPACE_REAL"];
 
 /// What one write to a stream may carry without asking, in bytes (`wasi:io/streams`).
 const WRITE_SIZE: usize = 4096;
@@ -68,11 +68,16 @@ impl Workspace {
             return WorkspacePath::new(path, DEFAULT_ROOT);
         }
         let variables = wasip2::cli::environment::get_environment();
-        let root = variables
-            .iter()
-            .find(|(name, _)| name == ROOT_VARIABLE)
-            .map(|(_, root)| root.as_str());
-        WorkspacePath::new(path, root.unwrap_or(DEFAULT_ROOT))
+        let roots = ROOT_VARIABLES.map(|wanted| {
+            let found = variables.iter().find(|(name, _)| name == wanted);
+            found.map(|(_, root)| root.as_str())
+        });
+        let named = WorkspacePath::new(path, roots[0].unwrap_or(DEFAULT_ROOT));
+        match (named, roots[1]) {
+            // A refusal speaks of the name that the model was told.
+            (Err(refused), Some(real)) => WorkspacePath::new(path, real).map_err(|_| refused),
+            (named, _) => named,
+        }
     }
 
     /// What is at the path, links followed.
@@ -131,25 +136,75 @@ impl Workspace {
             .map_err(|code| refused(code, "open", path))
     }
 
-    /// Creates the folders that the path lies in, as far as they do not exist.
+    /// Begins a walk at a folder. What `keep` refuses by its name is neither shown nor entered.
     ///
     /// # Errors
-    /// `not-found` when a part of the path is a file; `denied`.
+    /// As for [`Workspace::open_folder`], and when the folder cannot be listed.
+    pub fn walk<Keep: Fn(&str) -> bool>(&self, path: &WorkspacePath, keep: Keep) -> Result<Walk<Keep>, ToolError> {
+        Walk::new(self.open_folder(path)?, keep).map_err(|code| refused(code, "list", path))
+    }
+
+    /// Creates the folders that the path lies in, as far as they do not exist: all, or none when the path is refused.
+    ///
+    /// # Errors
+    /// `not-found` when a part of the path is a file; `denied`; `invalid-input` when the path ends at a folder.
     pub fn create_parents(&self, path: &WorkspacePath) -> Result<(), ToolError> {
-        let path = path.as_str();
-        for (end, _) in path.match_indices('/') {
-            let folder = WorkspacePath::new(&path[..end], DEFAULT_ROOT)?;
-            match self.root.create_directory_at(folder.for_open()) {
+        for folder in self.missing_parents(path)? {
+            match self.root.create_directory_at(folder) {
                 Ok(()) | Err(ErrorCode::Exist) => {}
-                Err(code) => {
-                    // Where `..` or a link is the answer to "create", it may still be a folder that is there.
-                    if !self.stat(&folder).is_ok_and(|stat| stat.kind == FileKind::Folder) {
-                        return Err(refused(code, "create", &folder));
-                    }
-                }
+                Err(code) => return Err(refused(code, "create", &folder)),
             }
         }
         Ok(())
+    }
+
+    /// The folders on the way that do not exist, the outer before the inner, each by the beginning of the path. Follows
+    /// the path to its end as if they were there, so that one that leaves the workspace behind them is refused too.
+    fn missing_parents<'a>(&self, path: &'a WorkspacePath) -> Result<Vec<&'a str>, ToolError> {
+        let text = path.as_str();
+        let mut missing = Vec::new();
+        // Where the path leads: a place that exists, and how far below it what does not.
+        let (mut place, mut below) = (String::new(), 0_usize);
+        let ends = text.match_indices('/').map(|(end, _)| end);
+        let mut start = 0;
+        for end in ends.chain([text.len()]) {
+            let part = &text[start..end];
+            start = end + 1;
+            let is_last = end == text.len();
+            if below > 0 {
+                if part == ".." {
+                    below -= 1;
+                } else {
+                    below += 1;
+                    if !is_last {
+                        missing.push(&text[..end]);
+                    }
+                }
+                continue;
+            }
+            let length = place.len();
+            if !place.is_empty() {
+                place.push('/');
+            }
+            place.push_str(part);
+            match self.root.stat_at(PathFlags::SYMLINK_FOLLOW, &place) {
+                Ok(stat) if is_last => only_a_file(FileKind::of(stat.type_), path)?,
+                Ok(stat) if stat.type_ == DescriptorType::Directory => {}
+                Ok(_) => return Err(refused(ErrorCode::NotDirectory, "create", &quote(&text[..end]))),
+                Err(ErrorCode::NoEntry) => {
+                    place.truncate(length);
+                    below = 1;
+                    if !is_last {
+                        missing.push(&text[..end]);
+                    }
+                }
+                Err(code) => return Err(refused(code, "write", path)),
+            }
+        }
+        if path.ends_in_parent() {
+            return Err(is_folder(path));
+        }
+        Ok(missing)
     }
 
     /// Gives a file new content, all at once; creates it when it is not there. Its permissions stay. The folder must
@@ -197,8 +252,11 @@ impl Workspace {
     fn only_a_file_to_write(&self, path: &WorkspacePath) -> Result<(), ToolError> {
         match self.stat(path) {
             Ok(stat) => only_a_file(stat.kind, path),
-            // A path that ends in `/` can only become a folder.
-            Err(ToolError::NotFound(_)) if path.is_folder_only() => Err(is_folder(path)),
+            // What ends in `/` can only be a folder, and here it is a file, or nothing.
+            Err(ToolError::NotFound(_)) if path.is_folder_only() => Err(ToolError::InvalidInput(format!(
+                "There is no folder {path}, and a path that ends in / names a folder. To write a file, leave out the /."
+            ))),
+            Err(ToolError::NotFound(_)) if path.ends_in_parent() => Err(is_folder(path)),
             Err(ToolError::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }

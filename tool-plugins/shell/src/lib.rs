@@ -11,16 +11,12 @@ struct Input {
     /// The command line, for /bin/sh -c.
     command: String,
     /// Where it runs, relative to the workspace.
-    #[serde(default = "workspace")]
+    #[serde(default = "plue_tool::whole_workspace")]
     working_directory: String,
     /// How long it may run, in seconds.
     #[serde(default = "timeout")]
     #[schemars(range(min = 1, max = 3600))]
     timeout: u64,
-}
-
-fn workspace() -> String {
-    ".".into()
 }
 
 fn timeout() -> u64 {

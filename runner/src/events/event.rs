@@ -122,7 +122,7 @@ impl TaskErrorCode {
         (
             Self::Cancelled,
             "cancelled",
-            "the runner was told to stop (SIGTERM or SIGINT)",
+            "the runner was told to stop (SIGTERM or SIGINT), or the API server asked for it",
         ),
         (
             Self::ModelError,

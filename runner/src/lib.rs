@@ -14,4 +14,5 @@ pub mod secret;
 pub mod task;
 pub mod telemetry;
 pub mod tools;
+mod unique_keys;
 pub mod workflow;

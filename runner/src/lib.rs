@@ -4,10 +4,12 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod events;
 pub mod failure;
 pub mod http;
 pub mod model;
+pub mod mutation;
 pub mod run;
 pub mod sandbox;
 pub mod secret;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 
+mod commands;
 mod process;
 mod report;
 mod tools;
@@ -20,6 +21,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
+    commands::benchmarks(&mut criterion);
     tools::benchmarks(&mut criterion);
     process::benchmarks(&mut criterion);
     criterion.final_summary();
@@ -34,6 +36,13 @@ fn folder() -> PathBuf {
     target
         .map_or_else(|| PathBuf::from("target"), PathBuf::from)
         .join("criterion")
+}
+
+/// The built runner.
+fn runner() -> PathBuf {
+    std::env::var_os("PLUE_RUNNER_BIN")
+        .map(PathBuf::from)
+        .expect("PLUE_RUNNER_BIN is set by `cargo xtask bench`")
 }
 
 /// The folder with the built plugins.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -86,8 +86,7 @@ fn first_event(task: &str, model_url: &str) -> Duration {
 }
 
 fn start(task: &str, model_url: &str, callback_url: &str, workspace: &Path) -> Child {
-    let binary = std::env::var_os("PLUE_RUNNER_BIN").map(PathBuf::from);
-    Command::new(binary.expect("PLUE_RUNNER_BIN is set by `cargo xtask bench`"))
+    Command::new(crate::runner())
         .env_clear()
         .envs([
             ("MODE", "active"),

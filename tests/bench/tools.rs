@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
-use plue_runner::sandbox::weak::WeakSandbox;
+use plue_runner::sandbox::strict::{CommandRules, StrictSandbox};
 use plue_runner::tools::{Host, HostConfig, TaskToolbox, Toolbox};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -24,7 +24,7 @@ const PATTERN: &str = r"needle_[0-9]+\(";
 pub fn benchmarks(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let small = workspace_with_a_file();
-    let host = load(small.path());
+    let host = load(&runtime, small.path());
     let toolbox = toolbox(&host);
 
     let mut group = criterion.benchmark_group("call");
@@ -46,7 +46,7 @@ pub fn benchmarks(criterion: &mut Criterion) {
     group.finish();
 
     let tree = tree();
-    let host = load(tree.path());
+    let host = load(&runtime, tree.path());
     let toolbox = self::toolbox(&host);
     let input = format!(
         r#"{{"pattern":{},"max_results":1000}}"#,
@@ -68,8 +68,14 @@ fn workspace_with_a_file() -> TempDir {
     folder
 }
 
-fn load(workspace: &Path) -> Host {
-    let sandbox = Arc::new(WeakSandbox::new(workspace).expect("a workspace"));
+fn load(runtime: &Runtime, workspace: &Path) -> Host {
+    let sandbox = runtime.block_on(StrictSandbox::start_by(
+        &crate::runner(),
+        workspace,
+        &[],
+        &CommandRules::default(),
+    ));
+    let sandbox = Arc::new(sandbox.expect("this machine has every layer"));
     let config = HostConfig {
         plugin_dir: crate::plugins(),
         workspace: workspace.to_owned(),

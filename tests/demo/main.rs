@@ -110,10 +110,6 @@ async fn demo(arguments: &Arguments, style: Style) -> Result<()> {
         types.join(", ")
     ))?;
     print(&format!("  sandbox: {sandbox}\n"))?;
-    if sandbox == "weak" {
-        let meaning = "commands get a clean environment and a time limit; they are not isolated yet.";
-        print(&format!("            {}\n", style.paint(Paint::Yellow, meaning)))?;
-    }
     print(&format!("  time      {:.1} s\n", started.elapsed().as_secs_f64()))?;
     Ok(())
 }
@@ -199,7 +195,6 @@ fn runner(arguments: &Arguments, workspace: &Path, task: &Value) -> RunnerProces
         .env("MODE", "active")
         .env("PLUGIN_DIR", arguments.plugins.to_string_lossy())
         .env("WORKSPACE", workspace.to_string_lossy())
-        .env("SANDBOX", "weak")
         .env("TASK_CONFIG", task.to_string())
 }
 

@@ -33,7 +33,7 @@ fn the_demo_goes_from_red_to_green_and_shows_the_change() {
         "5 checks are green",
         "+    if [ \"$1\" -ge 5000 ]; then",
         "6 tool_end",
-        "sandbox: weak",
+        "sandbox: strict",
     ] {
         assert!(stdout.contains(part), "{part:?} is missing in {stdout}");
     }

@@ -18,6 +18,8 @@ pub struct Scene {
     pub api: ApiServer,
     pub model: Option<Claude>,
     folder: TempDir,
+    /// What the terminal event is to say of the sandbox.
+    sandbox: &'static str,
     runner: RunnerProcess,
 }
 
@@ -37,12 +39,12 @@ impl Scene {
             .env("TASK_ID", "task-7")
             .env("CALLBACK_URL", api.url())
             .env("CALLBACK_RETRY_BASE_MS", "5")
-            .env("SANDBOX", "weak")
             .env("WORKSPACE", folder.path().join("workspace").to_string_lossy());
         Self {
             api,
             model: None,
             folder,
+            sandbox: "strict",
             runner,
         }
     }
@@ -85,6 +87,18 @@ impl Scene {
         self
     }
 
+    /// The runner is refused these system calls; see [`RunnerProcess::refusing`].
+    pub fn refusing(mut self, calls: &[i64], flags: u64, errno: i32) -> Self {
+        self.runner = self.runner.refusing(calls, flags, errno);
+        self
+    }
+
+    /// Commands are not confined.
+    pub fn weak(mut self) -> Self {
+        self.sandbox = "weak";
+        self.env("SANDBOX", "weak")
+    }
+
     pub fn without(mut self, name: &str) -> Self {
         self.runner = self.runner.without(name);
         self
@@ -115,6 +129,19 @@ impl Scene {
     /// Where the built components are.
     pub fn plugins(&self) -> PathBuf {
         self.runner.plugins()
+    }
+
+    /// The processes that still run in this scene's workspace. One that is dead and not yet waited for does not run.
+    pub fn left_running(&self) -> Vec<String> {
+        let workspace = self.workspace().canonicalize().unwrap();
+        let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let folder = fs::read_link(entry.path().join("cwd")).ok()?;
+            let command = fs::read(entry.path().join("cmdline")).ok()?;
+            folder
+                .starts_with(&workspace)
+                .then(|| String::from_utf8_lossy(&command).replace('\0', " "))
+        });
+        processes.collect()
     }
 
     /// Starts the runner; the scene stays.
@@ -235,7 +262,7 @@ impl Outcome {
         assert_eq!(self.scene.api.final_violations(), Vec::<String>::new());
         let event = self.scene.api.terminal().unwrap();
         assert_eq!(event["type"], kind, "{}", self.report());
-        assert_eq!(event["sandbox"], "weak");
+        assert_eq!(event["sandbox"], self.scene.sandbox);
         event
     }
 

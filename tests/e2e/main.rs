@@ -14,5 +14,6 @@ mod harness;
 mod invalid_tasks;
 mod model_api;
 mod plugins;
+mod sandbox;
 mod task_sources;
 mod workflow;

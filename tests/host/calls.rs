@@ -8,7 +8,7 @@ use plue_runner::tools::Toolbox;
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{Fixture, call, expect, expect_good};
-use crate::guest::{Guest, SCRATCH, answers, fails_with, forever};
+use support::guest::{Guest, SCRATCH, answers, fails_with, forever};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_input_that_does_not_fit_never_reaches_the_tool() {

@@ -9,7 +9,7 @@ use plue_runner::tools::{LiveOutput, ToolErrorCode as Code, ToolOutcome, Toolbox
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::Fixture;
-use crate::guest::{Guest, PROCESS, SCRATCH, answers, forever};
+use support::guest::{Guest, PROCESS, SCRATCH, answers, forever};
 
 const ARGV: usize = SCRATCH + 16;
 const EVENT: usize = SCRATCH + 64;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use plue_runner::tools::compile_plugins;
 
 use crate::fixture::{Fixture, call};
-use crate::guest::{Guest, answers};
+use support::guest::{Guest, answers};
 
 /// The tool `tool`, compiled; its form.
 fn compiled() -> (Fixture, PathBuf) {

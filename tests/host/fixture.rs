@@ -11,7 +11,7 @@ use plue_runner::sandbox::{CommandEvent, CommandSpec, Level, RunningCommand, San
 use plue_runner::tools::{Host, HostConfig, LiveOutput, LoadError, TaskToolbox, ToolErrorCode, ToolOutcome, Toolbox};
 use tokio_util::sync::CancellationToken;
 
-use crate::guest::Guest;
+use support::guest::Guest;
 
 /// No call of these tests may take longer; each limit that ends one is far below.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -3,7 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 
 use crate::fixture::{Fixture, call};
-use crate::guest::{CLOCK, FILES, Guest, Import, PROCESS, PROGRESS, RESULT, SCRATCH, SOCKETS, answers, unknown_import};
+use support::guest::{
+    CLOCK, FILES, Guest, Import, PROCESS, PROGRESS, RESULT, SCRATCH, SOCKETS, answers, unknown_import,
+};
 
 const LOG: usize = SCRATCH + 256;
 
@@ -194,4 +196,32 @@ async fn a_directory_gives_each_entry_with_its_type_and_says_which_it_cannot_nam
         .collect();
     pairs.sort_unstable();
     assert_eq!(pairs, ["Ej", "dd", "ef", "fl", "gr", "hs"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_calls_the_file_system_itself_does_what_it_may() {
+    use support::guest::filesystem::{CREATE, Calls, DIRECTORY, FOLLOW, MUTATE, NO_FOLLOW, READ, ROOT, WRITE};
+    let all = Calls::new()
+        .make_folder("made")
+        .open(ROOT, "made", NO_FOLLOW, DIRECTORY, READ | MUTATE)
+        .open(1, "file", NO_FOLLOW, CREATE, READ | WRITE)
+        .write(2, "content")
+        .set_times(2)
+        .set_size(2, 4)
+        .write_stream(2)
+        .append_stream(2)
+        .symlink("made/file", "link")
+        .read_link("link")
+        .set_times_at("link", FOLLOW)
+        .link("made/file", NO_FOLLOW, "hard")
+        .rename("hard", "harder")
+        .stat("harder", NO_FOLLOW)
+        .hash("harder", NO_FOLLOW)
+        .unlink("harder")
+        .make_folder("gone")
+        .remove_folder("gone")
+        .read_at("link", FOLLOW);
+    let fixture = Fixture::with(&all.guest("tool"), "workspace = \"read-write\"");
+    let outcome = call(&fixture.toolbox(), "tool", "{}").await;
+    assert_eq!((outcome.error, outcome.text.as_str()), (None, "cont"));
 }

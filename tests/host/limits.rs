@@ -9,7 +9,7 @@ use plue_runner::tools::{LiveOutput, Toolbox, limits};
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{Fixture, call, expect_good};
-use crate::guest::{
+use support::guest::{
     CLOCK, FILES, Guest, Import, OWN_RESOURCE, PROCESS, PROGRESS, RANDOM, RESULT, SCRATCH, answers, forever,
     grow_memory,
 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use plue_runner::tools::{Host, HostConfig, LoadError, Toolbox, compile_plugins, list_plugins};
 
 use crate::fixture::{Fixture, call, expect_good};
-use crate::guest::{ANY_OBJECT, Guest};
+use support::guest::{ANY_OBJECT, Guest};
 
 /// A good component under any manifest.
 fn with_manifest(manifest: &str) -> Fixture {
@@ -394,7 +394,7 @@ fn tools_that_are_allowed_and_not_installed_are_an_error_that_lists_what_is_ther
 #[test]
 fn the_list_of_plugins_says_grant_and_imports() {
     let fixture = Fixture::with(
-        &Guest::good("tool").importing(crate::guest::CLOCK),
+        &Guest::good("tool").importing(support::guest::CLOCK),
         "workspace = \"read\"",
     );
     let list = list_plugins(&fixture.plugins()).unwrap();

@@ -7,7 +7,7 @@ mod commands;
 mod compiled;
 mod fixture;
 mod grants;
-mod guest;
 mod limits;
 mod loading;
+mod proposals;
 mod replace;

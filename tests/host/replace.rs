@@ -7,7 +7,7 @@ use std::path::Path;
 use plue_runner::tools::ToolErrorCode as Code;
 
 use crate::fixture::{Fixture, call};
-use crate::guest::{Guest, RESULT, SCRATCH, WORKSPACE};
+use support::guest::{Guest, RESULT, SCRATCH, WORKSPACE};
 
 /// Replaces the file that the property `p` names, the first of the input, by the whole input; answers with the input,
 /// or with the error.

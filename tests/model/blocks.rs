@@ -175,3 +175,18 @@ fn a_tool_call_carries_the_text_that_the_model_wrote() {
         assert_eq!(calls[0].input, *expected);
     }
 }
+
+#[test]
+fn arguments_that_are_too_deep_for_a_parser_go_back_as_text() {
+    let arguments = |levels: usize| format!("{{\"a\":{}\"[[{{\\\"\"{}}}", "[".repeat(levels), "]".repeat(levels));
+    for (levels, is_wrapped) in [(1, false), (99, false), (100, true), (10_000, true)] {
+        let text = arguments(levels);
+        let piece = serde_json::json!({ "type": "input_json_delta", "partial_json": text }).to_string();
+        let stream = start()
+            + &block(0, r#"{"type":"tool_use","id":"t","name":"x","input":{}}"#, &[&piece])
+            + &stop(r#"{"stop_reason":"tool_use"}"#);
+        let turn = turn(&stream);
+        assert_eq!(turn.content[0].get().contains("INVALID_JSON"), is_wrapped, "{levels}");
+        assert_eq!(turn.tool_calls[0].input, text);
+    }
+}

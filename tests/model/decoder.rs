@@ -254,6 +254,11 @@ fn a_broken_stream_is_an_error_that_says_what_is_wrong() {
             "the same id",
         ),
         (
+            "the result of a call",
+            start() + &block(0, r#"{"type":"tool_result","tool_use_id":"x","content":"done"}"#, &[]),
+            "not the model's to give",
+        ),
+        (
             "a text that is a number",
             opened.clone() + &delta(r#"{"type":"text_delta","text":5}"#),
             "content_block_delta",

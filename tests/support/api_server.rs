@@ -49,6 +49,8 @@ pub enum Answer {
     Status(u16),
     /// This status with `Retry-After` in seconds.
     RetryAfter(u16, u64),
+    /// This status, and another place to send the event to.
+    Redirect(u16, String),
     /// The connection ends without an answer.
     Cut,
     /// The answer comes so much later.
@@ -144,6 +146,11 @@ impl ApiServer {
     /// The `CALLBACK_URL`.
     pub fn url(&self) -> String {
         self.server.url("/internal/tasks/7/stream")
+    }
+
+    /// From now on, decides the answer to each attempt.
+    pub fn answer(&self, script: impl FnMut(&Attempt) -> Answer + Send + 'static) {
+        self.shared.settings.lock().expect("no script panics").script = Some(Box::new(script));
     }
 
     /// The events that were delivered, in order.
@@ -262,6 +269,12 @@ async fn receive(
             Answer::Ok => return reply(200, None, Some(json!({ "ok": true }))),
             Answer::Say(body) => return reply(200, None, Some(body)),
             Answer::Status(status) => return reply(status, None, None),
+            Answer::Redirect(status, to) => {
+                let mut response = reply(status, None, None);
+                let to = header::HeaderValue::try_from(to).expect("a header value");
+                response.headers_mut().insert(header::LOCATION, to);
+                return response;
+            }
             Answer::RetryAfter(status, seconds) => return reply(status, Some(seconds), None),
             Answer::Cut => {
                 wire.cut();
@@ -381,7 +394,7 @@ fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
 fn status_of(answer: &Answer) -> u16 {
     match answer {
         Answer::Ok | Answer::Say(_) => 200,
-        Answer::Status(status) | Answer::RetryAfter(status, _) => *status,
+        Answer::Status(status) | Answer::RetryAfter(status, _) | Answer::Redirect(status, _) => *status,
         Answer::Cut => 0,
         Answer::Late(_, then) => status_of(then),
     }

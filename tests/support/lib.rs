@@ -8,6 +8,7 @@
 pub mod api_server;
 pub mod claude;
 pub mod event_rules;
+pub mod guest;
 pub mod loopback;
 pub mod runner_process;
 pub mod schema;

@@ -8,6 +8,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -25,6 +28,7 @@ pub struct RunnerProcess {
     env: BTreeMap<String, String>,
     stdin: Option<Vec<u8>>,
     limit: Duration,
+    filter: Option<BpfProgram>,
 }
 
 /// A runner that has ended.
@@ -59,6 +63,7 @@ impl RunnerProcess {
             env: BTreeMap::new(),
             stdin: None,
             limit: LIMIT,
+            filter: None,
         }
     }
 
@@ -93,9 +98,31 @@ impl RunnerProcess {
         self
     }
 
+    /// Refuses it these system calls with an error, as a kernel, a container or an operator may: those with all bits of
+    /// `flags` in the first argument, or all when there are none.
+    pub fn refusing(mut self, calls: &[i64], flags: u64, errno: i32) -> Self {
+        let rule = || {
+            let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flags), flags);
+            SeccompRule::new(vec![condition.expect("an argument that there is")]).expect("a condition")
+        };
+        let rules = calls
+            .iter()
+            .map(|&call| (call, if flags == 0 { Vec::new() } else { vec![rule()] }));
+        let architecture = std::env::consts::ARCH.try_into().expect("an architecture with filters");
+        let answer = SeccompAction::Errno(errno.unsigned_abs());
+        let filter = SeccompFilter::new(rules.collect(), SeccompAction::Allow, answer, architecture);
+        let program = filter.and_then(BpfProgram::try_from).expect("a filter that fits");
+        self.filter = Some(program);
+        self
+    }
+
     pub fn start(self) -> io::Result<Running> {
         let started = Instant::now();
-        let mut child = Command::new(&self.binary)
+        let mut command = Command::new(&self.binary);
+        if let Some(filter) = self.filter.clone() {
+            under(&mut command, filter);
+        }
+        let mut child = command
             .env_clear()
             .envs(&self.env)
             .stdin(if self.stdin.is_some() {
@@ -127,6 +154,16 @@ impl RunnerProcess {
     /// Starts it and waits for its end.
     pub async fn run(self) -> io::Result<Finished> {
         self.start()?.finish().await
+    }
+}
+
+/// Has the command run under a filter.
+#[allow(unsafe_code)]
+fn under(command: &mut Command, filter: BpfProgram) {
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; the filter is ready, and what is left are
+    // two system calls.
+    unsafe {
+        command.pre_exec(move || seccompiler::apply_filter(&filter).map_err(io::Error::other));
     }
 }
 

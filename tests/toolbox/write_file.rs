@@ -119,8 +119,13 @@ fn a_call_that_is_refused_leaves_no_folder() {
     fixture.link("up", "..");
     fixture.link("dangling", "../new");
     fixture.file("folder/file", "x");
+    fixture.link("nowhere", "absent");
+    let long = format!("ws/deep/{}/x", "x".repeat(300));
     let before = fs::read_dir(fixture.path("")).unwrap().count();
     for (path, code) in [
+        (long.as_str(), ToolErrorCode::InvalidInput),
+        ("ws/../ws", ToolErrorCode::InvalidInput),
+        ("ws/../nowhere/x", ToolErrorCode::NotFound),
         ("ws/../../out", ToolErrorCode::Denied),
         ("a/b/../../../work space/out", ToolErrorCode::Denied),
         ("ws/../up/out", ToolErrorCode::Denied),
@@ -144,6 +149,33 @@ fn a_call_that_is_refused_leaves_no_folder() {
     let input = json!({"path": "ws/../folder/../new/deep/file", "content": "y"});
     fixture.text("write_file", input);
     assert_eq!(fs::read_to_string(fixture.path("new/deep/file")).unwrap(), "y");
+}
+
+#[test]
+fn a_link_that_asks_for_a_folder_is_not_written_through() {
+    let fixture = Fixture::new();
+    fixture.file("file", "old");
+    fixture.link("plain", "file");
+    for (link, target) in [
+        ("to-file", "file/"),
+        ("to-link", "plain/"),
+        ("to-nothing", "new/"),
+        ("to-nothing-dot", "new/."),
+    ] {
+        fixture.link(link, target);
+        for append in [false, true] {
+            let outcome = fixture.call("write_file", json!({"path": link, "content": "new", "append": append}));
+            let refused = [Some(ToolErrorCode::NotFound), Some(ToolErrorCode::InvalidInput)];
+            assert!(
+                refused.contains(&outcome.error),
+                "{link}: {} {:?}",
+                outcome.text,
+                outcome.error
+            );
+        }
+    }
+    assert_eq!(fs::read_to_string(fixture.path("file")).unwrap(), "old");
+    assert!(!fixture.path("new").exists());
 }
 
 #[test]

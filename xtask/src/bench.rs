@@ -6,13 +6,13 @@ use anyhow::Result;
 
 use crate::layout::Layout;
 use crate::process;
-use crate::{debian, dist};
+use crate::{apt, dist};
 
 pub fn run(layout: &Layout, arguments: &[String]) -> Result<ExitCode> {
     dist::build(layout)?;
     if process::find_program("rg").is_none() {
         process::announce("installing ripgrep, which grep is measured against");
-        debian::install(layout, &["ripgrep"])?;
+        apt::install(layout, &["ripgrep"])?;
     }
     process::announce("the benchmarks");
     // Only bench targets: the harness of unit tests does not know criterion's arguments.

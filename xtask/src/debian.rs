@@ -7,13 +7,13 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
+use crate::apt;
 use crate::layout::Layout;
-use crate::process::{self, Run};
+use crate::process::Run;
 
 /// Debian's cargo. The one on PATH is rustup's.
 pub const CARGO: &str = "/usr/bin/cargo";
@@ -29,9 +29,6 @@ const COMPONENT_FLAGS: [&str; 2] = ["-C", "target-feature=+simd128"];
 /// The release of Debian whose wasi-libc knows preview 2.
 const LIBC_SUITE: &str = "sid";
 
-/// Checks the packages of that release; a part of every Debian.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
 /// Debian's Rust with all that it needs to compile for one WebAssembly target.
 pub struct Toolchain {
     version: String,
@@ -45,7 +42,7 @@ impl Toolchain {
     /// Installs and fetches what is missing to compile for `target`.
     pub fn prepare(layout: &Layout, target: &str) -> Result<Self> {
         let linkers = linkers()?;
-        install(layout, &PACKAGES)?;
+        apt::install(layout, &PACKAGES)?;
         let version = Run::new("asking Debian's rustc for its version", RUSTC)
             .arg("--version")
             .read()?;
@@ -90,57 +87,6 @@ impl Toolchain {
     }
 }
 
-/// Installs packages of Debian that are not there yet. Asks the mirror only when one is missing.
-pub fn install(layout: &Layout, packages: &[&str]) -> Result<()> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|package| !is_installed(package))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let wanted = missing.join(" ");
-    ensure!(
-        process::find_program("apt-get").is_some(),
-        "{wanted}: this needs Debian's packages, and there is no apt-get here"
-    );
-    update_lists(layout)
-        .and_then(|()| {
-            apt_get(&format!("installing {wanted}"))?
-                .args(["install", "--yes", "--no-install-recommends"])
-                .args(&missing)
-                .quiet(&layout.log("apt-install"))
-        })
-        .with_context(|| format!("could not install {wanted}; do it by hand: apt-get install {wanted}"))
-}
-
-fn update_lists(layout: &Layout) -> Result<()> {
-    apt_get("reading the package lists")?
-        .arg("update")
-        .quiet(&layout.log("apt-update"))
-}
-
-/// An apt-get that may change the machine: as root, else by sudo where that asks for no password.
-fn apt_get(purpose: &str) -> Result<Run> {
-    let root = Run::new("asking who runs this", "id").arg("-u").read()?.trim() == "0";
-    let run = if root {
-        Run::new(purpose, "apt-get")
-    } else {
-        Run::new(purpose, "sudo").args(["--non-interactive", "DEBIAN_FRONTEND=noninteractive", "apt-get"])
-    };
-    Ok(run
-        .args(["-o", "DPkg::Lock::Timeout=300"])
-        .env("DEBIAN_FRONTEND", "noninteractive"))
-}
-
-fn is_installed(package: &str) -> bool {
-    let status = Run::new("asking for installed packages", "dpkg-query")
-        .args(["--show", "--showformat=${db:Status-Status}", package])
-        .read();
-    status.is_ok_and(|status| status == "installed")
-}
-
 /// The folders of the linkers that come with the Rust toolchain of this machine.
 fn linkers() -> Result<[PathBuf; 2]> {
     let sysroot = Run::new("asking where Rust is installed", "rustc")
@@ -168,30 +114,16 @@ fn linkers() -> Result<[PathBuf; 2]> {
 /// cache, which is fetched when it is not there.
 fn libc(layout: &Layout, target: &str) -> Result<PathBuf> {
     let inside = Path::new("usr/lib").join(debian_target(target));
-    let cached = layout.cache.join("wasi-libc");
-    for place in [Path::new("/"), &cached] {
-        let folder = place.join(&inside);
-        if folder.join("libc.a").is_file() {
-            return Ok(folder);
-        }
+    let installed = Path::new("/").join(&inside);
+    if installed.join("libc.a").is_file() {
+        return Ok(installed);
     }
-    // Whoever finds the folder finds all of it: it gets its name when it is complete.
-    let work = layout.cache.join(format!("wasi-libc.{}", std::process::id()));
-    let unpacked = fetch_libc(layout, &work).with_context(|| format!("could not get wasi-libc of Debian {LIBC_SUITE}"));
-    let moved = unpacked.and_then(|unpacked| match fs::rename(&unpacked, &cached) {
-        Err(error) if !cached.join(&inside).is_dir() => {
-            Err(error).with_context(|| format!("could not put wasi-libc into {}", cached.display()))
-        }
-        _ => Ok(()),
-    });
-    // What is left is rubbish, and no reason to fail.
-    let _ = fs::remove_dir_all(&work);
-    moved?;
-    let folder = cached.join(inside);
+    let unpacked = apt::unpacked(layout, "wasi-libc", LIBC_SUITE)?;
+    let folder = unpacked.join(inside);
     ensure!(
         folder.join("libc.a").is_file(),
         "the package wasi-libc of Debian {LIBC_SUITE} has no {target}/libc.a; remove {} to fetch it again",
-        cached.display()
+        unpacked.display()
     );
     Ok(folder)
 }
@@ -205,105 +137,12 @@ fn debian_target(target: &str) -> &str {
     }
 }
 
-/// Fetches the package through apt, with lists of our own beside the machine's, and unpacks it below `work`.
-fn fetch_libc(layout: &Layout, work: &Path) -> Result<PathBuf> {
-    for folder in ["lists/partial", "cache/archives/partial"] {
-        let folder = work.join(folder);
-        fs::create_dir_all(&folder).with_context(|| format!("could not make the folder {}", folder.display()))?;
-    }
-    let mirror = mirror(layout)?;
-    write(
-        &work.join("debian.sources"),
-        &format!("Types: deb\nURIs: {mirror}\nSuites: {LIBC_SUITE}\nComponents: main\nSigned-By: {KEYRING}\n"),
-    )?;
-    let place = work.display();
-    let configuration = work.join("apt.conf");
-    // The machine's configuration (mirrors, proxies, keys) holds; only the lists and the cache are ours. Hooks of the
-    // machine's own updates are not wanted: some images empty the package cache in them, under a running installation.
-    write(
-        &configuration,
-        &format!(
-            "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n\
-             Dir::Etc::SourceList \"{place}/debian.sources\";\nDir::Etc::SourceParts \"/dev/null\";\n\
-             Dir::State::Lists \"{place}/lists\";\nDir::Cache \"{place}/cache\";\n\
-             Acquire::Languages \"none\";\nAPT::Sandbox::User \"root\";\n\
-             Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n"
-        ),
-    )?;
-    let apt = |purpose: &str, arguments: &[&str]| {
-        Run::new(purpose, "apt-get")
-            .arg("-c")
-            .arg(&configuration)
-            .args(arguments)
-            .dir(work)
-            .quiet(&layout.log("apt-wasi-libc"))
-    };
-    apt("reading Debian's package lists", &["update"])?;
-    apt("downloading wasi-libc", &["download", "wasi-libc"])?;
-    let package = find_package(work)?;
-    let unpacked = work.join("unpacked");
-    Run::new("unpacking wasi-libc", "dpkg")
-        .arg("-x")
-        .arg(&package)
-        .arg(&unpacked)
-        .read()?;
-    Ok(unpacked)
-}
-
-/// The mirror that this machine takes Debian from.
-fn mirror(layout: &Layout) -> Result<String> {
-    let ask = || -> Result<Option<String>> {
-        let targets = Run::new("asking apt for its mirror", "apt-get")
-            .args([
-                "indextargets",
-                "--format",
-                "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
-                "Created-By: Packages",
-            ])
-            .read()?;
-        Ok(debian_archive(&targets).map(str::to_owned))
-    };
-    if let Some(mirror) = ask()? {
-        return Ok(mirror);
-    }
-    // Before its first update apt does not know whose packages a mirror has.
-    update_lists(layout)?;
-    ask()?.context("apt is configured with no mirror of Debian's archive")
-}
-
-/// The first mirror of Debian's own archive in lines of `origin|label|address`.
-fn debian_archive(targets: &str) -> Option<&str> {
-    targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|"))
-}
-
-fn find_package(folder: &Path) -> Result<PathBuf> {
-    for entry in fs::read_dir(folder).with_context(|| format!("could not read the folder {}", folder.display()))? {
-        let path = entry
-            .with_context(|| format!("could not read the folder {}", folder.display()))?
-            .path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            return Ok(path);
-        }
-    }
-    bail!("apt-get download left no package in {}", folder.display())
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("could not write {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use std::fs;
 
-    #[test]
-    fn the_mirror_is_that_of_the_archive_and_not_of_security_updates() {
-        let targets =
-            "Elsewhere|Tools|file:/other/\nDebian|Debian-Security|file:/security/\nDebian|Debian|file:/archive/\n";
-        assert_eq!(debian_archive(targets), Some("file:/archive/"));
-        assert_eq!(debian_archive("Elsewhere|Tools|file:/other/\n"), None);
-    }
+    use super::*;
 
     #[test]
     fn the_flags_for_components_are_those_of_their_configuration() {

@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: builds everything, then shows the main job on real input.
 
 use std::env;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
@@ -18,16 +19,17 @@ pub fn run(layout: &Layout, live: bool) -> Result<ExitCode> {
     dist::build(layout)?;
     process::announce("the demo");
     let status = command(layout).args(live.then_some("--live")).live_status()?;
-    // A signal has no code; it is a failure all the same.
-    Ok(status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(process::exit_code(status))
+}
+
+/// The program that is the demo.
+pub fn program(layout: &Layout) -> PathBuf {
+    layout.target.join("release/plue-demo")
 }
 
 /// The demo itself, of what was built.
 pub fn command(layout: &Layout) -> Run {
-    Run::new("the demo", layout.target.join("release/plue-demo"))
+    Run::new("the demo", program(layout))
         .arg("--runner")
         .arg(layout.runner())
         .arg("--plugins")

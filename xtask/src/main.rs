@@ -6,6 +6,7 @@
 // What a person asked for goes to standard output; there is no log here.
 #![allow(clippy::print_stdout)]
 
+mod apt;
 mod bench;
 mod cargo_tools;
 mod component;
@@ -13,6 +14,8 @@ mod debian;
 mod demo;
 mod dist;
 mod docs;
+mod escape;
+mod gvisor;
 mod layout;
 mod plugins;
 mod process;
@@ -53,6 +56,9 @@ enum Command {
         /// Run only this stage (and the build, when it needs one); may be given several times
         #[arg(long, value_name = "STAGE", value_parser = stages::names())]
         only: Vec<String>,
+        /// Leave out what runs in gVisor; the summary says so
+        #[arg(long)]
+        without_gvisor: bool,
     },
     /// Makes a relocatable target/dist: the runner and its plugins, compiled ahead of time
     Build,
@@ -64,6 +70,13 @@ enum Command {
         /// Where the plugins are laid out [default: plugins/ in target/dist]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+    },
+    /// Builds everything and runs one command in gVisor, in a container that is like the pod: uid 1000, no capabilities,
+    /// a read-only root, an empty /workspace, no network; target/dist is in /opt/plue
+    Gvisor {
+        /// The program in the container, and its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        argv: Vec<String>,
     },
     /// Runs the benchmarks
     Bench {
@@ -87,7 +100,8 @@ fn run(command: Command) -> Result<ExitCode> {
     let layout = Layout::find()?;
     match command {
         Command::Demo { live } => demo::run(&layout, live),
-        Command::Test { only } => test::run(&layout, &only),
+        Command::Test { only, without_gvisor } => test::run(&layout, &only, without_gvisor),
+        Command::Gvisor { argv } => gvisor::command(&layout, &argv),
         Command::Build => dist::run(&layout),
         Command::Plugins { toolchain, out } => plugins::run(&layout, toolchain, out),
         Command::Bench { arguments } => bench::run(&layout, &arguments),

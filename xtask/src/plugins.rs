@@ -33,18 +33,25 @@ pub fn run(layout: &Layout, choice: Choice, out: Option<PathBuf>) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds all components and lays them out in `out`. Gives the names of their folders.
+/// Builds all components and lays those that are shipped out in `out`. Gives the names of their folders. The others, which
+/// only tests use, are laid out in a folder that is no part of what is shipped.
 pub fn build(layout: &Layout, toolchain: &Toolchain, out: &Path) -> Result<Vec<String>> {
     let plugins = find(layout, &layout.tool_plugins())?;
     let purpose = format!("building {} components ({})", plugins.len(), toolchain.name());
     process::announce(&purpose);
     toolchain.build(layout, &purpose).live()?;
     let products = toolchain.products(layout);
-    for plugin in &plugins {
+    let (shipped, tests): (Vec<_>, Vec<_>) = plugins
+        .into_iter()
+        .partition(|plugin| plugin.manifest.starts_with(layout.tool_plugins()));
+    for plugin in &shipped {
         lay_out(plugin, &products, out)?;
     }
+    for plugin in &tests {
+        lay_out(plugin, &products, &layout.target.join("test-plugins"))?;
+    }
     process::note(&format!("plugins: {}", out.display()));
-    Ok(plugins.into_iter().map(|plugin| plugin.folder).collect())
+    Ok(shipped.into_iter().map(|plugin| plugin.folder).collect())
 }
 
 /// The plugins of a workspace (tool-plugins/, or an example): its crates with a manifest beside their Cargo.toml.

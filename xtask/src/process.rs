@@ -3,10 +3,10 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +17,8 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_secs(1);
 /// How often a command is looked at; what a command takes longer than it needs is at most this.
 const POLL: Duration = Duration::from_millis(10);
+/// How long the rest of a command's output is waited for when the command has ended.
+const RELAY_LIMIT: Duration = Duration::from_secs(5);
 /// How much of a quiet command's output is shown when it fails.
 const SHOWN_LINES: usize = 60;
 
@@ -101,6 +103,23 @@ impl Run {
             Progress::Heartbeat
         };
         self.wait(child, progress)
+    }
+
+    /// Like [`Run::live_status`], for commands that must not have our own output in their hands: gVisor writes to a file
+    /// at an offset of its own, so that what it says would overwrite what others say.
+    pub fn relayed_status(mut self) -> Result<ExitStatus> {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.start()?;
+        let output = child.stdout.take().map(|from| relay(from, io::stdout()));
+        let complaints = child.stderr.take().map(|from| relay(from, io::stderr()));
+        let status = self.wait(child, Progress::Heartbeat);
+        for relay in [output, complaints].into_iter().flatten() {
+            let late = Instant::now() + RELAY_LIMIT;
+            while !relay.is_finished() && Instant::now() < late {
+                thread::sleep(POLL);
+            }
+        }
+        status
     }
 
     /// Keeps the command's output in the file `log`, shows how long it takes, and on a failure the output's end.
@@ -203,6 +222,17 @@ impl Run {
     }
 }
 
+/// Copies what comes, at once, until the end.
+fn relay(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'static) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        // Nobody is there to be told of an error; a reader that has gone away must not stop the command.
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let _ = to.write_all(&buffer[..count]).and_then(|()| to.flush());
+        }
+    })
+}
+
 /// How a running command shows that it goes on.
 #[derive(Clone, Copy)]
 enum Progress {
@@ -255,6 +285,29 @@ pub fn spoken(duration: Duration) -> String {
     }
 }
 
+/// How a command ended, as our own exit code.
+pub fn exit_code(status: ExitStatus) -> ExitCode {
+    // A signal has no code; it is a failure all the same.
+    status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// A command with the rights of root: by sudo when we are not root, where that asks for no password.
+pub fn as_root(purpose: impl Into<String>, program: impl AsRef<OsStr>) -> Result<Run> {
+    Ok(if is_root()? {
+        Run::new(purpose, program)
+    } else {
+        Run::new(purpose, "sudo").arg("--non-interactive").arg(program)
+    })
+}
+
+/// Whether root runs this.
+pub fn is_root() -> Result<bool> {
+    Ok(Run::new("asking who runs this", "id").arg("-u").read()?.trim() == "0")
+}
+
 /// The cargo that started this program.
 pub fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
@@ -296,6 +349,16 @@ mod tests {
             .quiet(&log);
         fs::remove_file(&log).unwrap();
         assert!(late.unwrap_err().to_string().contains("sleeping took more than"));
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_relayed_command_is_ended_too_and_gives_its_own_exit_code() {
+        let run = |line| Run::new("relaying", "sh").args(["-c", line]);
+        assert_eq!(run("exit 7").relayed_status().unwrap().code(), Some(7));
+        let started = Instant::now();
+        let late = run("exec sleep 60").limit(Duration::from_millis(50)).relayed_status();
+        assert!(late.unwrap_err().to_string().contains("relaying took more than"));
         assert!(started.elapsed() < Duration::from_secs(30));
     }
 

@@ -9,7 +9,7 @@ use crate::cargo_tools::{self, COMPONENT, DENY};
 use crate::layout::Layout;
 use crate::process::{self, Run};
 use crate::toolchain::{self, Choice, Toolchain};
-use crate::{component, demo, dist, docs, plugins};
+use crate::{component, demo, dist, docs, escape, gvisor, plugins};
 
 /// One part of the test, with its own line in the summary.
 pub struct Stage {
@@ -35,13 +35,16 @@ pub struct State<'a> {
     pub layout: &'a Layout,
     /// What made the components in `target/dist`, once they are built.
     pub toolchain: Option<Toolchain>,
+    /// Whether gVisor is left out, as the command line asks.
+    pub without_gvisor: bool,
 }
 
 /// The name of the stage that others need.
 pub const BUILD: &str = "build";
 
-/// All stages, in the order in which they run: quick ones first.
-pub const STAGES: [Stage; 11] = [
+/// All stages, in the order in which they run: quick ones first, and last those that may be left out, so that this is
+/// the last thing that is said.
+pub const STAGES: [Stage; 15] = [
     Stage {
         name: "format",
         promise: "rustfmt has nothing to change",
@@ -103,10 +106,34 @@ pub const STAGES: [Stage; 11] = [
         run: show,
     },
     Stage {
+        name: "escape",
+        promise: "no attack gets out of the sandbox",
+        needs_build: true,
+        run: escape_natively,
+    },
+    Stage {
+        name: "mutation",
+        promise: "attacks notice each protection that is switched off",
+        needs_build: true,
+        run: mutations,
+    },
+    Stage {
         name: "advisories",
         promise: "no dependency with a known vulnerability",
         needs_build: false,
         run: advisories,
+    },
+    Stage {
+        name: "gvisor",
+        promise: "the main job in gVisor, as the pod has it",
+        needs_build: true,
+        run: in_gvisor,
+    },
+    Stage {
+        name: "escape-gvisor",
+        promise: "no attack gets out of the sandbox in gVisor",
+        needs_build: true,
+        run: escape_in_gvisor,
     },
 ];
 
@@ -311,6 +338,37 @@ fn advisories(state: &mut State) -> Result<Outcome> {
 
 fn show(state: &mut State) -> Result<Outcome> {
     demo::command(state.layout).live()?;
+    Ok(Outcome::Passed)
+}
+
+/// The demo with its doubles and the runner, all inside of the container.
+fn in_gvisor(state: &mut State) -> Result<Outcome> {
+    if state.without_gvisor {
+        return Ok(Outcome::Skipped(
+            "NO AGENT WAS RUN IN GVISOR: --without-gvisor left it out".to_owned(),
+        ));
+    }
+    gvisor::demo(state.layout)?;
+    Ok(Outcome::Passed)
+}
+
+fn escape_natively(state: &mut State) -> Result<Outcome> {
+    escape::natively(state.layout)?;
+    Ok(Outcome::Passed)
+}
+
+fn escape_in_gvisor(state: &mut State) -> Result<Outcome> {
+    if state.without_gvisor {
+        return Ok(Outcome::Skipped(
+            "NO ATTACK WAS TRIED IN GVISOR: --without-gvisor left it out".to_owned(),
+        ));
+    }
+    escape::in_gvisor(state.layout)?;
+    Ok(Outcome::Passed)
+}
+
+fn mutations(state: &mut State) -> Result<Outcome> {
+    escape::mutations(state.layout)?;
     Ok(Outcome::Passed)
 }
 

@@ -22,10 +22,11 @@ enum Verdict {
     Skipped(String),
 }
 
-pub fn run(layout: &Layout, only: &[String]) -> Result<ExitCode> {
+pub fn run(layout: &Layout, only: &[String], without_gvisor: bool) -> Result<ExitCode> {
     let mut state = State {
         layout,
         toolchain: None,
+        without_gvisor,
     };
     let mut lines: Vec<Line> = Vec::new();
     let started = Instant::now();
@@ -164,10 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn the_build_comes_before_all_that_need_it_and_advisories_are_spoken_of_last() {
+    fn the_build_comes_before_all_that_need_it_and_gvisor_is_spoken_of_last() {
         let place = |name| STAGES.iter().position(|stage| stage.name == name).unwrap();
         let first = STAGES.iter().position(|stage| stage.needs_build).unwrap();
         assert!(place(BUILD) < first);
-        assert_eq!(place("advisories"), STAGES.len() - 1);
+        assert_eq!(place("escape-gvisor"), STAGES.len() - 1);
+        assert_eq!(place("gvisor"), STAGES.len() - 2);
+        assert_eq!(place("advisories"), STAGES.len() - 3);
     }
 }

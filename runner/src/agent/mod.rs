@@ -2,6 +2,7 @@
 //!
 //! It knows a trait for the model, one for the tools, and the event queue; none of them needs a network in a test.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,6 +101,8 @@ struct Progress {
     asked_for_text: bool,
     /// Calls that the model opened and that have no end yet.
     open_calls: Vec<String>,
+    /// The ids of all calls so far.
+    call_ids: HashSet<String>,
 }
 
 impl Agent<'_> {
@@ -127,6 +130,7 @@ impl Agent<'_> {
             continuations: 0,
             asked_for_text: false,
             open_calls: Vec::new(),
+            call_ids: HashSet::new(),
         };
         let result = self.turns(&mut conversation, &mut progress, spent).await;
         self.end_open_calls(&mut progress, NOT_MADE).await;
@@ -206,6 +210,10 @@ impl Agent<'_> {
                 }
                 Some(Ok(TurnEvent::Thinking(_))) => continue,
                 Some(Ok(TurnEvent::ToolStarted { id, name })) => {
+                    // Within a turn the decoder sees to it. Later it would mix up two calls, here and in every event.
+                    if !progress.call_ids.insert(id.clone()) {
+                        return Err(model_error(format!("the model used the id {id:?} for a second call")));
+                    }
                     progress.open_calls.push(id.clone());
                     let message_id = message_id.clone();
                     Event::ToolStart {

@@ -12,6 +12,8 @@ use crate::run::{self, Exit, Stop};
 use crate::telemetry;
 
 mod check;
+mod doctor;
+mod escape_test;
 mod output;
 mod plugin;
 
@@ -36,6 +38,21 @@ enum Command {
         /// A JSON or YAML file.
         file: PathBuf,
     },
+    /// Tries everything that the runner needs where it stands: each layer of the sandbox, the tools, the network.
+    ///
+    /// Exits with 1 when something is missing that a task needs.
+    Doctor(doctor::DoctorOptions),
+    /// Attacks the sandbox from inside, and says whether it held.
+    ///
+    /// Runs the harness `plue-escape` that lies beside this binary, with the attacks that make sense in a live pod.
+    /// Exits with 1 when something got through, and with 2 when it could not be run.
+    EscapeTest(escape_test::EscapeTestOptions),
+    /// What `doctor` runs in the sandbox.
+    #[command(hide = true, name = crate::doctor::INSIDE)]
+    Inside {
+        /// What it is to find there, as JSON.
+        expected: String,
+    },
     /// Lists or compiles plugins.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -46,6 +63,9 @@ pub fn run(cli: Cli) -> Exit {
     match cli.command {
         None => run_task(),
         Some(Command::Check { file }) => check::run(&file, &environment),
+        Some(Command::Doctor(options)) => doctor::run(&options, &environment),
+        Some(Command::EscapeTest(options)) => escape_test::run(&options),
+        Some(Command::Inside { expected }) => doctor::inside(&expected),
         Some(Command::Plugin(command)) => plugin::run(command, &environment),
     }
 }
@@ -101,6 +121,7 @@ fn start() -> Exit {
 /// line; else in a log line of its own.
 async fn refuse(error: ConfigError, stop: Stop) -> Exit {
     let message = error.to_string();
+    let sandbox = error.sandbox;
     let Some(identity) = error.identity else {
         tracing::error!(error = message, "the configuration is invalid");
         return Exit::Invalid;
@@ -110,7 +131,7 @@ async fn refuse(error: ConfigError, stop: Stop) -> Exit {
         code: TaskErrorCode::Internal,
         message,
     };
-    run::report_refusal(&identity, failure, stop).await
+    run::report_refusal(&identity, failure, sandbox, stop).await
 }
 
 fn set_identity(identity: &Identity) {

@@ -8,6 +8,8 @@ use url::Url;
 
 use crate::events::TaskId;
 use crate::model::client::AuthStyle;
+use crate::sandbox::Level;
+use crate::sandbox::strict::CommandRules;
 use crate::secret::Secret;
 use crate::telemetry::LogLevel;
 
@@ -82,6 +84,7 @@ impl TaskRules {
         }
         Err(ConfigError {
             problems: reader.problems,
+            sandbox: Level::default(),
             identity: None,
         })
     }
@@ -101,9 +104,50 @@ pub struct Config {
     /// `None`: `plugins/` beside the binary.
     pub plugin_dir: Option<PathBuf>,
     pub model: ModelConfig,
+    /// How far commands are confined.
+    pub sandbox: Level,
+    /// How, when they are.
+    pub commands: CommandRules,
     pub extra_events: bool,
     pub flush_timeout: Duration,
     pub shutdown_grace: Duration,
+}
+
+/// What is around the runner, as far as the environment says: all that `plue-runner doctor` needs, with no task.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    pub workspace: PathBuf,
+    /// `None`: `plugins/` beside the binary.
+    pub plugin_dir: Option<PathBuf>,
+    pub commands: CommandRules,
+    pub callback_url: Option<Url>,
+    pub model_url: Url,
+}
+
+impl Surroundings {
+    /// # Errors
+    /// All problems at once.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(lookup);
+        let rules = reader.rules();
+        let commands = reader.commands();
+        let plugin_dir = reader.get("PLUGIN_DIR").map(PathBuf::from);
+        let callback_url = reader.callback_url();
+        match reader.model() {
+            Some(model) if reader.problems.is_empty() => Ok(Self {
+                workspace: rules.workspace,
+                plugin_dir,
+                commands,
+                callback_url,
+                model_url: model.base_url,
+            }),
+            _ => Err(ConfigError {
+                problems: reader.problems,
+                sandbox: Level::default(),
+                identity: None,
+            }),
+        }
+    }
 }
 
 /// What is wrong with the environment: one line, each problem with its variable and an example.
@@ -111,6 +155,8 @@ pub struct Config {
 #[error("{}", problems.join("; "))]
 pub struct ConfigError {
     pub problems: Vec<String>,
+    /// How far commands would have been confined; the error event says it.
+    pub sandbox: Level,
     /// Set when the task and its callback are known, so that the error can be reported there.
     pub identity: Option<Box<Identity>>,
 }
@@ -132,7 +178,7 @@ pub fn log_level(lookup: &dyn Fn(&str) -> Option<String>) -> LogLevel {
 }
 
 impl Config {
-    /// Reads the variables through `lookup`. A variable that is set to nothing counts as not set.
+    /// Reads the variables through `lookup`. A variable that is set to nothing counts as not set, but for `ALLOWED_TOOLS`.
     ///
     /// # Errors
     /// All problems at once.
@@ -151,9 +197,8 @@ impl Config {
         {
             reader.wrong("LOG_LEVEL", &format!("{level:?} is none of {}", LogLevel::NAMES));
         }
-        if let Some(sandbox) = reader.get("SANDBOX").filter(|sandbox| sandbox != "weak") {
-            reader.wrong("SANDBOX", &format!("{sandbox:?} is not built yet: only \"weak\" is"));
-        }
+        let sandbox = reader.sandbox();
+        let commands = reader.commands();
         let task = match (reader.get("TASK_CONFIG"), reader.get("TASK_FILE")) {
             (Some(_), Some(_)) => {
                 reader.wrong("TASK_FILE", "it is set together with TASK_CONFIG: keep one of the two");
@@ -176,12 +221,15 @@ impl Config {
                 rules,
                 plugin_dir,
                 model,
+                sandbox,
+                commands,
                 extra_events,
                 flush_timeout,
                 shutdown_grace,
             }),
             (identity, _) => Err(ConfigError {
                 problems: reader.problems,
+                sandbox,
                 identity: identity.map(Box::new),
             }),
         }
@@ -192,6 +240,7 @@ impl Config {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::sandbox::strict::Network;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let map: BTreeMap<String, String> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
@@ -209,6 +258,8 @@ mod tests {
         assert_eq!(config.identity.callback_retry_base, Duration::from_millis(500));
         assert_eq!(config.model.base_url.as_str(), "https://api.anthropic.com/");
         assert_eq!(config.flush_timeout, Duration::from_secs(600));
+        assert_eq!(config.sandbox, Level::Strict);
+        assert_eq!(config.commands, CommandRules::default());
         for variable in VARIABLES {
             assert!(
                 !variable.meaning.is_empty() && !variable.example.is_empty(),
@@ -223,7 +274,17 @@ mod tests {
         let cases = [
             ("MODE", "passive"),
             ("LOG_LEVEL", "loud"),
-            ("SANDBOX", "strict"),
+            ("SANDBOX", "none"),
+            ("SANDBOX", "Weak"),
+            ("COMMAND_NETWORK", "host"),
+            ("COMMAND_READ_PATHS", "usr/share"),
+            ("COMMAND_READ_PATHS", "/opt/tools,/"),
+            ("COMMAND_READ_PATHS", "/dev/snd"),
+            ("COMMAND_MEMORY", "1 horse"),
+            ("COMMAND_MEMORY", "0"),
+            ("COMMAND_MEMORY", "99999999999Gi"),
+            ("COMMAND_PROCESSES", "0"),
+            ("COMMAND_PROCESSES", "many"),
             ("ANTHROPIC_BASE_URL", "api.anthropic.com"),
             ("ANTHROPIC_BASE_URL", "ftp://host/"),
             ("ANTHROPIC_AUTH_STYLE", "basic"),
@@ -280,6 +341,41 @@ mod tests {
         assert_eq!(config.rules.models.len(), BUILT_IN_MODELS.len() + 2);
         assert_eq!(config.rules.aliases["claude-3-opus-20240229"], "a");
         assert_eq!(config.rules.tools, ["grep"]);
+        for none in ["", ",", " , "] {
+            let config = read(&[GOOD[0], GOOD[1], ("ALLOWED_TOOLS", none)]).unwrap();
+            assert!(config.rules.tools.is_empty(), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn commands_are_confined_as_the_operator_says() {
+        let config = read(&[
+            GOOD[0],
+            GOOD[1],
+            ("SANDBOX", "weak"),
+            ("COMMAND_NETWORK", "pod"),
+            ("COMMAND_READ_PATHS", "/opt/tools, /home/me/.rustup"),
+            ("COMMAND_MEMORY", "2Gi"),
+            ("COMMAND_PROCESSES", "64"),
+        ])
+        .unwrap();
+        let expected = CommandRules {
+            network: Network::Pod,
+            read_paths: vec!["/opt/tools".into(), "/home/me/.rustup".into()],
+            memory: Some(2 << 30),
+            processes: Some(64),
+        };
+        assert_eq!((config.sandbox, config.commands), (Level::Weak, expected));
+        for (text, bytes) in [
+            ("1073741824", 1 << 30),
+            ("64Mi", 64 << 20),
+            ("64MiB", 64 << 20),
+            ("1 GiB", 1 << 30),
+            ("65536Ki", 64 << 20),
+        ] {
+            let config = read(&[GOOD[0], GOOD[1], ("COMMAND_MEMORY", text)]).unwrap();
+            assert_eq!(config.commands.memory, Some(bytes), "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reads variables, and collects what is wrong with them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use url::Url;
@@ -9,7 +9,12 @@ use url::Url;
 use super::{BUILT_IN_MODELS, BUILT_IN_TOOLS, Identity, ModelConfig, TaskRules, wrong_value};
 use crate::events::TaskId;
 use crate::model::client::AuthStyle;
+use crate::sandbox::Level;
+use crate::sandbox::strict::{CommandRules, Network};
 use crate::secret::Secret;
+
+/// What no folder of the operator's choice may lie in.
+const KERNELS_OWN: [&str; 3] = ["/proc", "/dev", "/sys"];
 
 /// See the module.
 pub(super) struct Reader<'a> {
@@ -71,6 +76,12 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// The callback, when there is one.
+    pub(super) fn callback_url(&mut self) -> Option<Url> {
+        let text = self.get("CALLBACK_URL")?;
+        self.url("CALLBACK_URL", &text)
+    }
+
     pub(super) fn model(&mut self) -> Option<ModelConfig> {
         let base_url = self
             .get("ANTHROPIC_BASE_URL")
@@ -129,7 +140,12 @@ impl<'a> Reader<'a> {
                 _ => self.wrong("MODEL_ALIASES", &format!("{pair:?} is not of the form asked=sent")),
             }
         }
-        let tools = self.list("ALLOWED_TOOLS").unwrap_or_else(|| owned(BUILT_IN_TOOLS));
+        // Unlike any other variable, this one set to nothing is not as if it were not set: an empty list of what is
+        // allowed must not allow everything.
+        let tools = match (self.lookup)("ALLOWED_TOOLS") {
+            None => owned(BUILT_IN_TOOLS),
+            Some(_) => self.list("ALLOWED_TOOLS").unwrap_or_default(),
+        };
         TaskRules {
             models,
             aliases,
@@ -220,4 +236,97 @@ impl<'a> Reader<'a> {
             }
         }
     }
+
+    /// How far commands are confined. Whoever misspells it is not taken for one who wants less.
+    pub(super) fn sandbox(&mut self) -> Level {
+        match self.get("SANDBOX").as_deref() {
+            None | Some("strict") => Level::Strict,
+            Some("weak") => Level::Weak,
+            Some(other) => {
+                self.wrong("SANDBOX", &format!("{other:?} is neither strict nor weak"));
+                Level::Strict
+            }
+        }
+    }
+
+    pub(super) fn commands(&mut self) -> CommandRules {
+        let network = match self.get("COMMAND_NETWORK").as_deref() {
+            None | Some("none") => Network::None,
+            Some("pod") => Network::Pod,
+            Some(other) => {
+                self.wrong("COMMAND_NETWORK", &format!("{other:?} is neither none nor pod"));
+                Network::None
+            }
+        };
+        let read_paths: Vec<PathBuf> = self
+            .list("COMMAND_READ_PATHS")
+            .unwrap_or_default()
+            .into_iter()
+            .map(PathBuf::from)
+            .collect();
+        if let Some(relative) = read_paths.iter().find(|path| !path.is_absolute()) {
+            self.wrong(
+                "COMMAND_READ_PATHS",
+                &format!("{} is no absolute path", relative.display()),
+            );
+        }
+        let of_the_kernel = |path: &&PathBuf| KERNELS_OWN.iter().any(|place| path.starts_with(place));
+        if let Some(path) = read_paths
+            .iter()
+            .find(|path| *path == Path::new("/"))
+            .or(read_paths.iter().find(of_the_kernel))
+        {
+            let problem = format!("{} cannot be opened: commands have one of their own", path.display());
+            self.wrong("COMMAND_READ_PATHS", &problem);
+        }
+        let memory = self.get("COMMAND_MEMORY").and_then(|text| {
+            let bytes = size(&text).filter(|bytes| *bytes >= LEAST_MEMORY);
+            if bytes.is_none() {
+                self.wrong(
+                    "COMMAND_MEMORY",
+                    &format!("{text:?} is no size of 16Mi or more: bytes, or with Ki, Mi or Gi"),
+                );
+            }
+            bytes
+        });
+        let processes = self.get("COMMAND_PROCESSES").and_then(|text| {
+            let count = text
+                .trim()
+                .parse()
+                .ok()
+                .filter(|count| (1..=MAX_PROCESSES).contains(count));
+            if count.is_none() {
+                self.wrong(
+                    "COMMAND_PROCESSES",
+                    &format!("{text:?} is no whole number from 1 to {MAX_PROCESSES}"),
+                );
+            }
+            count
+        });
+        CommandRules {
+            network,
+            read_paths,
+            memory,
+            processes,
+        }
+    }
+}
+
+/// A shell needs some.
+const LEAST_MEMORY: u64 = 16 << 20;
+const MAX_PROCESSES: u32 = 100_000;
+
+/// Bytes, or with `Ki`, `Mi`, `Gi`, `KiB`, `MiB` or `GiB`.
+fn size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_start() {
+        "" => 0,
+        "Ki" | "KiB" => 10,
+        "Mi" | "MiB" => 20,
+        "Gi" | "GiB" => 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }

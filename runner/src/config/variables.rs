@@ -107,14 +107,38 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "ALLOWED_TOOLS",
         "read_file,write_file,list_files,grep,shell",
-        "the tools that a task may name, plugins included",
+        "the tools that a task may name, plugins included; set to nothing: none",
         "read_file,grep,my_tool",
     ),
     variable(
         "SANDBOX",
+        "strict",
+        "how commands are confined: `strict`, or `weak` (clean environment, own session, bounded time, and nothing else)",
         "weak",
-        "how commands are confined. Only `weak` is built: clean environment, own session, bounded time",
-        "weak",
+    ),
+    variable(
+        "COMMAND_NETWORK",
+        "none",
+        "`none`: commands have a loopback of their own; `pod`: they have the pod's network",
+        "pod",
+    ),
+    variable(
+        "COMMAND_READ_PATHS",
+        "",
+        "folders below the hidden ones that commands may read, separated by commas",
+        "/home/me/.rustup,/home/me/.cargo",
+    ),
+    variable(
+        "COMMAND_MEMORY",
+        "3/4 of the pod's limit",
+        "what all processes of one command may use together: bytes, or with `Ki`, `Mi`, `Gi`",
+        "2Gi",
+    ),
+    variable(
+        "COMMAND_PROCESSES",
+        "512",
+        "how many processes one command may have at a time",
+        "256",
     ),
     variable(
         "LOG_LEVEL",

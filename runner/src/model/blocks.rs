@@ -14,6 +14,9 @@ use super::{INVALID_INPUT_KEY, ToolCall};
 /// How many fields of one block deltas may change: known kinds change two. A bound, since each is searched for.
 const MAX_CHANGED_FIELDS: usize = 64;
 
+/// How deep the arguments of a call may be. serde_json, and so our own tools, stop at 128; the rest is the request around.
+const MAX_INPUT_DEPTH: usize = 100;
+
 /// What a finished block is to the turn.
 pub(super) struct FinishedBlock {
     pub raw: Box<RawValue>,
@@ -111,6 +114,11 @@ impl OpenBlock {
                 (Some(id), Some(name)) if !id.is_empty() => Kind::ToolUse { id, name },
                 _ => return Err(format!("the tool call in content block {index} has no id or no name")),
             },
+            Some("tool_result") => {
+                return Err(format!(
+                    "content block {index} is the result of a call, which is not the model's to give"
+                ));
+            }
             Some(_) => Kind::Other,
         };
         let has_text = kind == Kind::Text && !beginning.trim().is_empty();
@@ -290,7 +298,29 @@ fn merged<'a>(value: Option<&'a RawValue>, change: Option<Change>) -> Cow<'a, st
 }
 
 fn is_object(text: &str) -> bool {
-    text.trim_start().starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok()
+    text.trim_start().starts_with('{') && !is_too_deep(text) && serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+/// Whether objects and arrays stand in each other deeper than a parser goes that counts: then the request with it would
+/// be refused for good, and not only this call.
+fn is_too_deep(text: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > MAX_INPUT_DEPTH {
+                    return true;
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Writes an object whose values are JSON already.

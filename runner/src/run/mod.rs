@@ -13,6 +13,7 @@ use crate::config::{Config, Identity};
 use crate::events::callback::{Callback, CallbackConfig, DeliveryReport};
 use crate::events::{Event, EventQueue, Summary, TaskErrorCode, millis};
 use crate::failure::{Cancelled, Failure};
+use crate::sandbox::Level;
 use crate::task::{AgentTask, Task};
 use crate::workflow;
 
@@ -64,19 +65,19 @@ pub async fn active(config: Config, stop: Stop) -> Exit {
             message,
         })
     });
-    let (event, exit) = terminal(ending, &stop, spent, started);
+    let (event, exit) = terminal(ending, &stop, spent, started, config.sandbox);
     events.push(event).await;
     finish(delivery, &events, &stop, Patience::of(&config), exit).await
 }
 
 /// Tells the callback that nothing could be run, and answers how the process is to exit.
-pub async fn report_refusal(identity: &Identity, failure: Failure, stop: Stop) -> Exit {
+pub async fn report_refusal(identity: &Identity, failure: Failure, sandbox: Level, stop: Stop) -> Exit {
     let callback = match callback(identity) {
         Ok(callback) => callback,
         Err(exit) => return exit,
     };
     let events = EventQueue::new();
-    let (event, exit) = terminal(Ending::Refused(failure), &stop, None, Instant::now());
+    let (event, exit) = terminal(Ending::Refused(failure), &stop, None, Instant::now(), sandbox);
     events.push(event).await;
     let delivery = start_delivery(callback, &events, &stop);
     finish(delivery, &events, &stop, Patience::WITHOUT_CONFIGURATION, exit).await
@@ -171,7 +172,7 @@ async fn finish(
 }
 
 /// The one terminal event, and the exit code that goes with it.
-fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant) -> (Event, Exit) {
+fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant, sandbox: Level) -> (Event, Exit) {
     let summary = Summary {
         usage: spent.map(|spent| spent.usage_report()),
         cost_usd: spent
@@ -179,7 +180,7 @@ fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant)
             .map(|cost| (cost * 1e6).round() / 1e6),
         turns: spent.map(|spent| spent.turns),
         duration_ms: millis(started.elapsed()),
-        sandbox: crate::sandbox::LEVEL.as_str(),
+        sandbox: sandbox.as_str(),
         lost_events: None,
     };
     let (failure, exit) = match ending {
@@ -224,7 +225,10 @@ async fn execute(config: &Arc<Config>, events: &EventQueue, stop: &Stop, spent: 
     };
     let grace = CANCEL_GRACE.min(config.shutdown_grace / 3);
     let end_commands = prepared.sandbox.shut_down();
-    match stop.supervise(running, timeout, grace, end_commands).await {
+    let result = stop.supervise(running, timeout, grace, end_commands).await;
+    // Whoever hears of the task's end finds nothing of it left.
+    prepared.sandbox.shut_down().await;
+    match result {
         Ok(()) => Ending::Success,
         Err(failure) => Ending::Failed(failure),
     }

@@ -11,8 +11,9 @@ use crate::events::TaskErrorCode;
 use crate::failure::Failure;
 use crate::model::client::{ClientConfig, MessagesClient};
 use crate::model::models;
-use crate::sandbox::Sandbox;
+use crate::sandbox::strict::StrictSandbox;
 use crate::sandbox::weak::WeakSandbox;
+use crate::sandbox::{Level, Sandbox};
 use crate::task::{self, AgentTask, Document, DocumentError, Format, InvalidTask, Task};
 use crate::tools::{Host, HostConfig, Toolbox};
 
@@ -59,23 +60,42 @@ pub(super) async fn prepare(config: &Arc<Config>) -> Result<Prepared, Refused> {
     let task = valid
         .map_err(|error| refused(TaskErrorCode::InvalidTask, error.to_string()))?
         .task;
-    let sandbox: Arc<dyn Sandbox> = Arc::new(WeakSandbox::new(&config.rules.workspace).map_err(|error| {
-        let folder = config.rules.workspace.display();
-        let problem = format!("the folder {folder} cannot be used: {error}");
-        refused(TaskErrorCode::Internal, wrong_value("WORKSPACE", &problem))
-    })?);
-    let agent = match &task {
-        Task::Agent(task) => Some(prepare_agent(config, task, Arc::clone(&sandbox)).await?),
-        Task::Workflow(_) => None,
+    let (sandbox, agent) = match &task {
+        Task::Agent(task) => {
+            let (sandbox, agent) = prepare_agent(config, task).await?;
+            (sandbox, Some(agent))
+        }
+        Task::Workflow(_) => (sandbox(config).await?, None),
     };
     Ok(Prepared { task, sandbox, agent })
 }
 
-async fn prepare_agent(
-    config: &Arc<Config>,
-    task: &AgentTask,
-    sandbox: Arc<dyn Sandbox>,
-) -> Result<AgentParts, Refused> {
+/// Makes the sandbox that the operator asked for.
+async fn sandbox(config: &Config) -> Result<Arc<dyn Sandbox>, Refused> {
+    let workspace = &config.rules.workspace;
+    let unusable = |error: std::io::Error| {
+        let problem = format!("the folder {} cannot be used: {error}", workspace.display());
+        refused(TaskErrorCode::Internal, wrong_value("WORKSPACE", &problem))
+    };
+    if !workspace.metadata().map_err(unusable)?.is_dir() {
+        return Err(unusable(std::io::ErrorKind::NotADirectory.into()));
+    }
+    if config.sandbox == Level::Weak {
+        tracing::warn!(
+            "SANDBOX=weak: commands are not confined. They see the files, processes and network that the runner sees, \
+             its API key included, and their memory is not bounded"
+        );
+        return Ok(Arc::new(WeakSandbox::new(workspace).map_err(unusable)?));
+    }
+    let own = [plugin_dir(config.plugin_dir.as_deref())];
+    let sandbox = StrictSandbox::start(workspace, &own, &config.commands).await;
+    Ok(Arc::new(sandbox.map_err(|missing| {
+        let way_out = "; `plue-runner doctor` tries each layer, and SANDBOX=weak runs commands without any";
+        refused(TaskErrorCode::Sandbox, format!("{missing}{way_out}"))
+    })?))
+}
+
+async fn prepare_agent(config: &Arc<Config>, task: &AgentTask) -> Result<(Arc<dyn Sandbox>, AgentParts), Refused> {
     let Some(api_key) = config.model.api_key.clone() else {
         return Err(refused(
             TaskErrorCode::ModelAuth,
@@ -98,8 +118,12 @@ async fn prepare_agent(
         let error = InvalidTask { problems, unknown_keys };
         return Err(refused(TaskErrorCode::InvalidTask, error.to_string()));
     }
-    // The plugins are loaded while the HTTP client reads the system's certificates.
-    let tools = tools(config, task, sandbox);
+    // The sandbox is made and the plugins are loaded while the HTTP client reads the system's certificates.
+    let tools = async {
+        let sandbox = sandbox(config).await?;
+        let tools = tools(config, task, Arc::clone(&sandbox)).await?;
+        Ok::<_, Refused>((sandbox, tools))
+    };
     let client = ClientConfig {
         auth_style: config.model.auth_style,
         request_id: config.identity.request_id.clone(),
@@ -107,12 +131,14 @@ async fn prepare_agent(
     };
     let model = blocking(move || MessagesClient::new(client));
     let (tools, model) = tokio::join!(tools, model);
+    let (sandbox, tools) = tools?;
     let model = model?.map_err(|error| refused(TaskErrorCode::Internal, error.to_string()))?;
-    Ok(AgentParts {
+    let parts = AgentParts {
         model_name,
         model,
-        tools: tools?,
-    })
+        tools,
+    };
+    Ok((sandbox, parts))
 }
 
 async fn tools(config: &Arc<Config>, task: &AgentTask, sandbox: Arc<dyn Sandbox>) -> Result<Box<dyn Toolbox>, Refused> {
@@ -134,10 +160,11 @@ async fn tools(config: &Arc<Config>, task: &AgentTask, sandbox: Arc<dyn Sandbox>
     Ok(Box::new(toolbox))
 }
 
-/// The folder of the plugins: what the operator says, or `plugins/` beside the binary.
+/// The folder of the plugins: what the operator says, or `plugins/` beside the binary. Absolute, since the sandbox's
+/// processes stand elsewhere.
 pub fn plugin_dir(configured: Option<&Path>) -> PathBuf {
     match configured {
-        Some(folder) => folder.to_owned(),
+        Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()),
         None => std::env::current_exe()
             .ok()
             .and_then(|binary| binary.parent().map(|folder| folder.join("plugins")))

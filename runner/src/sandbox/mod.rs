@@ -1,7 +1,8 @@
 //! How a child process is confined. The shell tool and the workflow's run step both start their commands here, so
 //! that there is one policy.
 //!
-//! [`Sandbox`] is the one interface; [`weak::WeakSandbox`] is the only implementation today, and says so.
+//! [`Sandbox`] is the one interface. [`strict`] confines commands by namespaces of their own; [`weak`] does not, and is
+//! there for an operator who says so.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,14 +10,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+mod output;
+mod request;
+pub mod strict;
 pub mod weak;
 
 /// How far commands are confined. Said in every terminal event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Level {
+    /// Namespaces of their own, the image read-only, no privileges, no network, bounded memory and processes.
+    #[default]
+    Strict,
     /// Clean environment, own session, bounded time; no isolation of files, processes or network.
     Weak,
 }
@@ -25,13 +33,11 @@ impl Level {
     /// The word used in events.
     pub fn as_str(self) -> &'static str {
         match self {
+            Level::Strict => "strict",
             Level::Weak => "weak",
         }
     }
 }
-
-/// How far commands are confined in this version, whatever the sandbox: known before one could be made.
-pub const LEVEL: Level = Level::Weak;
 
 /// One command to run.
 #[derive(Clone, Debug)]
@@ -54,7 +60,7 @@ pub enum Stream {
 }
 
 /// Why a command is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// By itself, or by a signal that we did not send.
     Exited,

@@ -1,51 +1,38 @@
-//! The sandbox that is not one yet: a clean environment, a session of its own, bounded time, and an end for the whole
+//! The sandbox that is none, for an operator who sets `SANDBOX=weak`: a clean environment, a session of its own, bounded time, and an end for the whole
 //! process group. Files, processes and network are not isolated, which every terminal event says.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rustix::process::{Pid, Signal, WaitOptions};
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandEvent, CommandSpec, Ending, ExitStatus, Level, RunningCommand, Sandbox, StartError, Stream};
+use super::output::{self, QUEUED_CHUNKS};
+use super::request::{self, ENVIRONMENT, Workspace};
+use super::{CommandEvent, CommandSpec, Ending, ExitStatus, Level, RunningCommand, Sandbox, StartError};
 
-/// Where programs are looked for. The runner's own PATH is not passed on: it is part of its environment.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a process group has between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long output is still read after the command and its group are gone: only what is in the pipes.
-const DRAIN: Duration = Duration::from_secs(2);
 /// How often it is looked whether killed processes are gone.
 const REAP_INTERVAL: Duration = Duration::from_millis(1);
-/// The longest that output is read after the command's end, however slow the reader is: a process in another session
-/// may write for ever.
-const MAX_DRAIN: Duration = Duration::from_secs(30);
-/// How much is read from a pipe at once.
-const CHUNK: usize = 64 * 1024;
-/// How many chunks wait for a slow reader before the command has to.
-const QUEUED_CHUNKS: usize = 16;
 /// The longest time limit: what is longer would overflow the clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// See the module.
 #[derive(Debug)]
 pub struct WeakSandbox {
-    workspace: PathBuf,
-    /// The workspace as the operator names it, which may lead through a link.
-    named: PathBuf,
+    workspace: Workspace,
     live: Arc<Live>,
 }
 
@@ -83,77 +70,28 @@ impl WeakSandbox {
     /// # Errors
     /// When the folder does not exist, or is no folder.
     pub fn new(workspace: &Path) -> io::Result<Self> {
-        let named = std::path::absolute(workspace)?;
-        let workspace = workspace.canonicalize()?;
-        if !workspace.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no folder"));
-        }
+        let workspace = Workspace::new(workspace)?;
         // What a command leaves behind becomes ours, so that its end can be waited for.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         Ok(Self {
             workspace,
-            named,
             live: Arc::default(),
         })
     }
 
-    /// The folder that a command runs in; links are followed as long as they stay inside of the workspace.
-    fn directory(&self, asked: &Path) -> Result<PathBuf, StartError> {
-        let shown = asked.display();
-        let outside = || StartError::Denied(format!("the working directory {shown} is outside of the workspace"));
-        let relative = [&self.workspace, &self.named]
-            .into_iter()
-            .find_map(|workspace| asked.strip_prefix(workspace).ok())
-            .unwrap_or(asked);
-        if relative.is_absolute() {
-            return Err(outside());
-        }
-        // Without this, `../x` would tell by its error whether the folder outside exists.
-        let mut depth = 0_i32;
-        for component in relative.components() {
-            match component {
-                Component::ParentDir => depth -= 1,
-                Component::Normal(_) => depth += 1,
-                _ => {}
-            }
-            if depth < 0 {
-                return Err(outside());
-            }
-        }
-        let missing = || StartError::NotFound(format!("the working directory {shown} does not exist in the workspace"));
-        let found = self.workspace.join(relative).canonicalize().map_err(|_| missing())?;
-        if !found.starts_with(&self.workspace) {
-            return Err(outside());
-        }
-        if !found.is_dir() {
-            return Err(StartError::NotFound(format!(
-                "the working directory {shown} is no folder"
-            )));
-        }
-        Ok(found)
-    }
-
     fn spawn(&self, spec: &CommandSpec) -> Result<(Child, PathBuf), StartError> {
+        request::check(spec)?;
         let [program, arguments @ ..] = spec.argv.as_slice() else {
-            return Err(StartError::Invalid("the command is empty: it needs a program".into()));
+            return Err(StartError::Invalid("the command is empty".into()));
         };
-        let strings = spec.argv.iter().chain(spec.env.keys()).chain(spec.env.values());
-        if strings.into_iter().any(|text| text.contains('\0')) {
-            return Err(StartError::Invalid(
-                "the command, or its environment, has a NUL character in it".into(),
-            ));
-        }
-        if spec.timeout.is_zero() {
-            return Err(StartError::Invalid("the time limit must be longer than zero".into()));
-        }
-        let directory = self.directory(&spec.working_directory)?;
+        let directory = self.workspace.directory(&spec.working_directory)?;
         let home = home_directory().map_err(|error| StartError::Failed(format!("no folder for HOME: {error}")))?;
         let mut command = Command::new(program);
         command
             .args(arguments)
             .current_dir(directory)
             .env_clear()
-            .envs([("PATH", PATH), ("LANG", "C.UTF-8"), ("TERM", "dumb"), ("CI", "true")])
+            .envs(ENVIRONMENT)
             .env("HOME", &home)
             .envs(&spec.env)
             .stdin(Stdio::null())
@@ -165,11 +103,7 @@ impl WeakSandbox {
             Ok(child) => Ok((child, home)),
             Err(error) => {
                 let _ = fs::remove_dir_all(&home);
-                Err(match error.kind() {
-                    io::ErrorKind::NotFound => StartError::NotFound(format!("the program {program:?} was not found")),
-                    io::ErrorKind::PermissionDenied => StartError::Denied(format!("{program:?} may not be executed")),
-                    _ => StartError::Failed(format!("{program:?} could not be started: {error}")),
-                })
+                Err(request::start_error(program, &error))
             }
         }
     }
@@ -242,28 +176,8 @@ async fn supervise(
     cancel: CancellationToken,
 ) -> ExitStatus {
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let stdout = child
-        .stdout
-        .take()
-        .map(|pipe| forward(pipe, Stream::Stdout, events.clone()));
-    let stderr = child
-        .stderr
-        .take()
-        .map(|pipe| forward(pipe, Stream::Stderr, events.clone()));
-    let mut output = std::pin::pin!(async {
-        tokio::join!(
-            async {
-                if let Some(pump) = stdout {
-                    pump.await
-                }
-            },
-            async {
-                if let Some(pump) = stderr {
-                    pump.await
-                }
-            },
-        );
-    });
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut output = std::pin::pin!(output::forward_both(stdout, stderr, events));
     // Whether a pipe is still open; a command may close both and go on.
     let mut open = true;
     let ending = {
@@ -293,31 +207,11 @@ async fn supervise(
     signal(group, Signal::KILL);
     let status = child.wait().await;
     reap(group).await;
-    let drained = Instant::now() + MAX_DRAIN;
-    while open {
-        tokio::select! {
-            () = &mut output => open = false,
-            // While the reader is slow there may be more; otherwise something in another session holds the pipe.
-            () = sleep(DRAIN) => open = events.capacity() == 0 && Instant::now() < drained,
-        }
+    if open {
+        output::drain(output, events).await;
     }
     let code = status.map_or(-1, |status| exit_code(&status));
     ExitStatus { code, ending }
-}
-
-/// Reads a pipe to its end. A reader that is gone does not stop the reading: the command would hang on a full pipe.
-async fn forward(mut pipe: impl AsyncRead + Unpin, stream: Stream, events: mpsc::Sender<CommandEvent>) {
-    let mut buffer = BytesMut::with_capacity(CHUNK);
-    loop {
-        buffer.reserve(CHUNK);
-        match pipe.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                let bytes: Bytes = buffer.split().freeze();
-                let _ = events.send(CommandEvent::Output(stream, bytes)).await;
-            }
-        }
-    }
 }
 
 fn signal(group: Option<Pid>, signal: Signal) {
@@ -419,6 +313,8 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use std::collections::BTreeMap;
 
+    use super::super::Stream;
+    use super::super::output::DRAIN;
     use super::*;
 
     struct Run {

@@ -187,13 +187,11 @@ fn read_tools(value: Option<&Value>, rules: &TaskRules, reader: &mut Reader) -> 
             continue;
         };
         if !rules.tools.iter().any(|tool| tool == name) {
-            reader.problem(
-                &path,
-                format!(
-                    "the tool {name:?} is not allowed; allowed are {}",
-                    rules.tools.join(", ")
-                ),
-            );
+            let allowed = match rules.tools.join(", ") {
+                none if none.is_empty() => "none is".to_owned(),
+                names => format!("allowed are {names}"),
+            };
+            reader.problem(&path, format!("the tool {name:?} is not allowed; {allowed}"));
         } else if tools.iter().any(|tool| tool == name) {
             reader.problem(&path, format!("the tool {name:?} is named twice"));
         } else {

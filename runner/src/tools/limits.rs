@@ -43,6 +43,7 @@ impl Unit {
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const WEEK: u64 = 7 * 24 * 3600 * 1000;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ limits! {
     output: MIB, Bytes, Some(Code::LimitOutput), true,
         "text of a result";
     live_output: 8 * MIB, Bytes, Some(Code::LimitLiveOutput), true,
-        "live output and log lines of a tool; live output of a command is cut there, and the command goes on";
+        "live output and log lines of a tool, and 64 for each of them; live output of a command is cut there, and the command goes on";
     command_head: 64 * KIB, Bytes, None, true,
         "of each output of a command, kept from its beginning";
     command_tail: 64 * KIB, Bytes, None, true,
@@ -208,6 +209,18 @@ impl Limits {
             *slot = value;
         }
         Ok(())
+    }
+
+    /// For a mutation run: nothing ends a call for its time.
+    pub(super) fn without_deadlines(&mut self) {
+        for time in [&mut self.deadline, &mut self.cpu, &mut self.describe] {
+            *time = WEEK;
+        }
+    }
+
+    /// For a mutation run: nothing ends a call for its memory.
+    pub(super) fn without_memory(&mut self) {
+        self.memory = u64::MAX;
     }
 
     /// The deadline as a duration.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::limits::{Amount, LimitProblem, Limits};
 use super::regular_file;
+use crate::mutation::Protection;
 
 /// The names that a manifest may have, in a plugin's folder. Exactly one is there.
 pub const FILE_NAMES: &[&str] = &["plugin.toml", "plugin.yaml", "plugin.yml"];
@@ -148,7 +149,7 @@ fn validate(document: Document) -> Result<Manifest, ManifestError> {
             problem,
         })?;
     }
-    Ok(Manifest {
+    Ok(mutated(Manifest {
         name: document.name,
         component: document.component,
         workspace: document.workspace,
@@ -156,7 +157,23 @@ fn validate(document: Document) -> Result<Manifest, ManifestError> {
         inert: document.inert,
         sha256: document.sha256,
         limits,
-    })
+    }))
+}
+
+/// What is in force of a manifest: all of it, unless a mutation run has switched a protection off.
+fn mutated(mut manifest: Manifest) -> Manifest {
+    if Protection::Grant.is_off() {
+        manifest.workspace = Workspace::ReadWrite;
+        manifest.process = true;
+        manifest.inert = vec!["wasi:sockets".to_owned()];
+    }
+    if Protection::Deadline.is_off() {
+        manifest.limits.without_deadlines();
+    }
+    if Protection::Memory.is_off() {
+        manifest.limits.without_memory();
+    }
+    manifest
 }
 
 /// Whether the Messages API takes this as a tool's name.

@@ -27,6 +27,9 @@ const WORKSPACE_VARIABLE: &str = "PLUE_WORKSPACE";
 /// many programs show to the model.
 const REAL_WORKSPACE_VARIABLE: &str = "PLUE_WORKSPACE_REAL";
 
+/// What a piece of live output and a log line cost besides their text, in bytes: a million empty lines are a flood too.
+const PIECE: usize = 64;
+
 /// The workspace's folder, by both names that the model may come to know.
 pub(crate) struct WorkspaceFolder {
     /// As the operator wrote it.
@@ -118,9 +121,9 @@ impl CallState {
         })
     }
 
-    /// Counts live output; an error when there was too much.
-    pub(crate) fn count_live_output(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        self.live_used = self.live_used.saturating_add(bytes as u64);
+    /// Counts a piece of live output or a log line; an error when there was too much.
+    fn count_live_output(&mut self, text: &str) -> wasmtime::Result<()> {
+        self.live_used = self.live_used.saturating_add((text.len() + PIECE) as u64);
         let allowed = self.limits.live_output;
         if self.live_used > allowed {
             return Err(LimitHit::new("live_output", allowed, Some(self.live_used)).into());
@@ -178,13 +181,16 @@ impl WasiView for CallState {
 
 impl progress::Host for CallState {
     fn output(&mut self, text: String) -> wasmtime::Result<()> {
-        self.count_live_output(text.len())?;
+        self.count_live_output(&text)?;
         (self.reach.live)(&without_nul(text));
         Ok(())
     }
 
     fn log(&mut self, level: progress::Level, message: String) -> wasmtime::Result<()> {
-        self.count_live_output(message.len())?;
+        self.count_live_output(&message)?;
+        if message.is_empty() {
+            return Ok(());
+        }
         let tool = &*self.tool;
         match level {
             progress::Level::Debug => tracing::debug!(tool, "{message}"),

@@ -69,6 +69,8 @@ fn replace(root: &Dir, path: &Path, content: &[u8]) -> Result<(), ToolError> {
 /// never lead outside.
 fn follow(root: &Dir, path: &Path) -> Result<PathBuf, ToolError> {
     let mut target = path.to_owned();
+    // A link of this way ends in `/`: what it leads to must be a folder, however many links come behind it.
+    let mut only_folder = false;
     for _ in 0..MOST_LINKS {
         match target.components().next_back() {
             Some(Component::Normal(_)) => {}
@@ -84,10 +86,12 @@ fn follow(root: &Dir, path: &Path) -> Result<PathBuf, ToolError> {
             Ok(metadata) if metadata.is_symlink() => {
                 // cap-std refuses to read a link that is absolute, since it leads outside.
                 let link = root.read_link(&target).map_err(|error| tool_error(path, &error))?;
+                only_folder |= names_a_folder(&link);
                 target = target.parent().unwrap_or(Path::new("")).join(link);
             }
+            Ok(_) if only_folder => return Err(tool_error(path, &io::ErrorKind::NotADirectory.into())),
             Ok(_) => return Ok(target),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(target),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !only_folder => return Ok(target),
             Err(error) => return Err(tool_error(path, &error)),
         }
     }
@@ -95,6 +99,12 @@ fn follow(root: &Dir, path: &Path) -> Result<PathBuf, ToolError> {
         "{}: too many symbolic links",
         path.display()
     )))
+}
+
+/// Whether the text of a link says that it leads to a folder.
+fn names_a_folder(link: &Path) -> bool {
+    let text = link.as_os_str().as_encoded_bytes();
+    text.ends_with(b"/") || text.ends_with(b"/.")
 }
 
 /// The new content under a name of its own, until it takes the place of the old. Removed when that does not happen.

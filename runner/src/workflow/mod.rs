@@ -204,12 +204,12 @@ async fn run_command(
         ),
         Ending::Memory => ended(
             StepState::Failure,
-            "the command used more memory than it may".into(),
+            "the command used more memory than a command may (COMMAND_MEMORY)".into(),
             TaskErrorCode::StepFailed,
         ),
         Ending::Processes => ended(
             StepState::Failure,
-            "the command had more processes than it may".into(),
+            "the command had more processes than a command may (COMMAND_PROCESSES)".into(),
             TaskErrorCode::StepFailed,
         ),
     }

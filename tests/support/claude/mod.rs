@@ -31,6 +31,7 @@ pub const KEY: &str = "sk-ant-test-0123456789abcdef-plue";
 type Script = Box<dyn FnMut(&Request) -> Reply + Send>;
 
 struct Inner {
+    key: String,
     script: Script,
     history: History,
     requests: Vec<Request>,
@@ -60,7 +61,13 @@ impl Claude {
 
     /// A model whose answers are computed from what it is sent.
     pub async fn answering(script: impl FnMut(&Request) -> Reply + Send + 'static) -> io::Result<Self> {
+        Self::with_key(KEY, script).await
+    }
+
+    /// A model that takes another key than [`KEY`]: one that nobody but the runner can know.
+    pub async fn with_key(key: &str, script: impl FnMut(&Request) -> Reply + Send + 'static) -> io::Result<Self> {
         let inner = Arc::new(Mutex::new(Inner {
+            key: key.to_owned(),
             script: Box::new(script),
             history: History::default(),
             requests: Vec::new(),
@@ -166,6 +173,15 @@ async fn messages(
             content_type,
             body,
         } => respond(status, content_type, &request_id, body.into()),
+        Reply::Stream {
+            head,
+            piece,
+            times,
+            tail,
+        } => {
+            let body = sse::bytes(head, piece, times, tail);
+            respond(200, "text/event-stream", &request_id, body)
+        }
         Reply::Cut => {
             wire.cut();
             respond(500, "text/plain", &request_id, Body::empty())
@@ -175,7 +191,7 @@ async fn messages(
 }
 
 fn check(inner: &Inner, headers: &HeaderMap, body: &[u8]) -> Result<Value, Refusal> {
-    checks::headers(headers, KEY)?;
+    checks::headers(headers, &inner.key)?;
     let body: Value =
         serde_json::from_slice(body).map_err(|error| Refusal::bad(format!("The body is not valid JSON: {error}")))?;
     checks::body(&body, inner.history.is_paused())?;

@@ -50,6 +50,13 @@ pub fn body(turn: &Turn, model: &str, message_id: &str) -> Body {
     }))
 }
 
+/// A body of a head, a piece so many times (`None`: for as long as somebody reads), and a tail.
+pub fn bytes(head: Bytes, piece: Bytes, times: Option<u64>, tail: Bytes) -> Body {
+    let pieces = (0..times.unwrap_or(u64::MAX)).map(move |_| piece.clone());
+    let all = std::iter::once(head).chain(pieces).chain(std::iter::once(tail));
+    Body::from_stream(stream::iter(all.map(Ok::<_, io::Error>)))
+}
+
 fn encode(event: &Value) -> String {
     let name = event["type"].as_str().unwrap_or("message");
     format!("event: {name}\ndata: {event}\n\n")

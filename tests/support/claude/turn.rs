@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use serde_json::{Value, json};
 
 /// One content block: how it begins, the deltas that follow, and what it is when it is whole. The whole block is what
@@ -236,6 +237,14 @@ pub enum Reply {
         status: u16,
         content_type: &'static str,
         body: String,
+    },
+    /// An event stream of these bytes, whatever they are: the head, the piece so many times (`None`: until the client
+    /// goes), the tail.
+    Stream {
+        head: Bytes,
+        piece: Bytes,
+        times: Option<u64>,
+        tail: Bytes,
     },
     /// The connection ends without an answer.
     Cut,

@@ -25,6 +25,10 @@ pub(crate) fn refused(code: ErrorCode, doing: &str, path: &impl Display) -> Tool
         )),
         ErrorCode::IsDirectory => is_folder(path),
         ErrorCode::NameTooLong => ToolError::InvalidInput(format!("The path {path} is too long.")),
+        // A name that this file system cannot have, or a link to the name of a folder that a file cannot have.
+        ErrorCode::Invalid => {
+            ToolError::InvalidInput(format!("Cannot {doing} {path}: the file system takes no such name."))
+        }
         ErrorCode::InsufficientSpace | ErrorCode::Quota => {
             ToolError::Failed(format!("Cannot {doing} {path}: there is no space left."))
         }

@@ -7,6 +7,10 @@ use crate::{ToolError, quote};
 /// Longest path that a message repeats whole, in bytes.
 const SHOWN_PATH: usize = 300;
 
+/// The longest path, in bytes: what Linux takes in one call, without the end. Said here, since a host without openat2
+/// goes part by part and would take more.
+const MAX_PATH: usize = 4095;
+
 /// A path within the workspace, as far as its text can say so: it is relative, holds no NUL, and does not begin with
 /// `..`. What symbolic links, or a `..` behind one, make of it is decided when it is opened, by the kernel, which
 /// refuses every path that leaves.
@@ -22,7 +26,7 @@ impl WorkspacePath {
     /// Takes what a model wrote: relative to the workspace, or absolute under `root`, by which the model knows it.
     ///
     /// # Errors
-    /// `invalid-input` for an empty path or one with a NUL, `denied` for one that leaves the workspace.
+    /// `invalid-input` for a path that is empty, too long, or has a NUL; `denied` for one that leaves the workspace.
     pub fn new(path: &str, root: &str) -> Result<Self, ToolError> {
         if path.is_empty() {
             return Err(ToolError::InvalidInput(
@@ -52,6 +56,12 @@ impl WorkspacePath {
                 relative.push('/');
             }
             relative.push_str(part);
+        }
+        if relative.len() > MAX_PATH {
+            return Err(ToolError::InvalidInput(format!(
+                "The path {} is too long.",
+                shown(&relative)
+            )));
         }
         let folder_only = path.ends_with('/') || path.ends_with("/.");
         Ok(Self { relative, folder_only })
@@ -201,7 +211,9 @@ mod tests {
 
     #[test]
     fn a_message_never_grows_with_the_path() {
-        let path = WorkspacePath::new(&"é".repeat(10_000), "/w").map(|path| path.to_string());
-        assert!(path.is_ok_and(|path| path.len() < 400 && path.ends_with("(20000 bytes long)")));
+        let path = WorkspacePath::new(&"é".repeat(2_000), "/w").map(|path| path.to_string());
+        assert!(path.is_ok_and(|path| path.len() < 400 && path.ends_with("(4000 bytes long)")));
+        let refused = WorkspacePath::new(&"é".repeat(10_000), "/w");
+        assert!(matches!(refused, Err(ToolError::InvalidInput(said)) if said.len() < 400));
     }
 }

@@ -144,15 +144,34 @@ impl Workspace {
         Walk::new(self.open_folder(path)?, keep).map_err(|code| refused(code, "list", path))
     }
 
-    /// Creates the folders that the path lies in, as far as they do not exist: all, or none when the path is refused.
+    /// Creates the folders that the path lies in, as far as they do not exist, and then writes. When either fails, the
+    /// new folders are removed again.
     ///
     /// # Errors
-    /// `not-found` when a part of the path is a file; `denied`; `invalid-input` when the path ends at a folder.
-    pub fn create_parents(&self, path: &WorkspacePath) -> Result<(), ToolError> {
+    /// What `write` says; `not-found` when a part of the path is a file; `denied`; `invalid-input` when the path ends at
+    /// a folder.
+    pub fn write_with_parents(
+        &self,
+        path: &WorkspacePath,
+        write: impl FnOnce() -> Result<(), ToolError>,
+    ) -> Result<(), ToolError> {
+        let mut created = Vec::new();
+        let written = self.create_parents(path, &mut created).and_then(|()| write());
+        if written.is_err() {
+            for folder in created.into_iter().rev() {
+                // One that somebody has put something into meanwhile is not empty, and stays.
+                let _ = self.root.remove_directory_at(folder);
+            }
+        }
+        written
+    }
+
+    fn create_parents<'a>(&self, path: &'a WorkspacePath, created: &mut Vec<&'a str>) -> Result<(), ToolError> {
         for folder in self.missing_parents(path)? {
             match self.root.create_directory_at(folder) {
-                Ok(()) | Err(ErrorCode::Exist) => {}
-                Err(code) => return Err(refused(code, "create", &folder)),
+                Ok(()) => created.push(folder),
+                Err(ErrorCode::Exist) => {}
+                Err(code) => return Err(refused(code, "create", &quote(folder))),
             }
         }
         Ok(())

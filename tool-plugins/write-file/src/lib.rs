@@ -27,10 +27,7 @@ fn run(input: Input, ctx: &Context) -> Result<Output, ToolError> {
     };
     match write() {
         // Most files are written to folders that exist; only then is it worth a look.
-        Err(ToolError::NotFound(_)) => {
-            workspace.create_parents(&path)?;
-            write()?;
-        }
+        Err(ToolError::NotFound(_)) => workspace.write_with_parents(&path, write)?,
         done => done?,
     }
     Ok(format!("Successfully wrote {} bytes to {}", content.len(), quote(&input.path)).into())

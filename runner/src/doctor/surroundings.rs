@@ -1,0 +1,161 @@
+//! What is around the sandbox: the kernel's help for file tools, the tools themselves, and who has to be reached.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use url::Url;
+
+use super::{Check, State};
+use crate::config::{Surroundings, wrong_value};
+use crate::http;
+use crate::run::plugin_dir;
+use crate::sandbox::Sandbox;
+use crate::sandbox::strict::StrictSandbox;
+use crate::sandbox::weak::WeakSandbox;
+use crate::tools::{Allocation, Host, HostConfig};
+
+/// Whether the kernel resolves paths below a folder by itself.
+pub(super) fn openat2() -> Check {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let opened = rustix::fs::openat2(rustix::fs::CWD, ".", OFlags::PATH, Mode::empty(), ResolveFlags::BENEATH);
+    let (state, seen) = match opened {
+        Ok(_) => (State::Ok, "openat2(RESOLVE_BENEATH) opens a folder".to_owned()),
+        Err(error) => (State::Without, format!("openat2: {error}")),
+    };
+    Check::new(
+        "openat2",
+        state,
+        seen,
+        "the kernel keeps the paths of file tools in the workspace; without it the runner does, one part at a time",
+        "a newer kernel, or a newer gVisor; nothing is unsafe without",
+    )
+}
+
+/// The plugins, their folder, and the memory of their calls.
+pub(super) async fn tools(surroundings: &Surroundings, sandbox: Option<Arc<StrictSandbox>>) -> Vec<Check> {
+    let folder = plugin_dir(surroundings.plugin_dir.as_deref());
+    let mut checks = vec![ownership(&folder)];
+    let sandbox: Arc<dyn Sandbox> = match sandbox {
+        Some(sandbox) => sandbox,
+        // Nothing is run in it: plugins are loaded, and that is all.
+        None => match WeakSandbox::new(&surroundings.workspace) {
+            Ok(sandbox) => Arc::new(sandbox),
+            Err(_) => return checks,
+        },
+    };
+    let config = HostConfig {
+        plugin_dir: folder.clone(),
+        workspace: surroundings.workspace.clone(),
+        sandbox,
+        allowed_tools: None,
+    };
+    let loaded = tokio::task::spawn_blocking(move || Host::load(config)).await;
+    let plugins = |state, seen: String| {
+        let meaning = "agents have tools";
+        Check::new(
+            "plugins",
+            state,
+            seen,
+            meaning,
+            "see `plue-runner plugin list`; PLUGIN_DIR names the folder",
+        )
+    };
+    match loaded {
+        Ok(Ok(host)) => {
+            checks.push(plugins(State::Ok, format!("loaded: {}", host.names().join(", "))));
+            let pooling = host.allocation() == Allocation::Pooling;
+            checks.push(Check::new(
+                "pooled tool memory",
+                if pooling { State::Ok } else { State::Without },
+                format!("allocation: {}", host.allocation().as_str()),
+                "a tool's call starts in microseconds",
+                "raise the limit on address space (`ulimit -v unlimited`)",
+            ));
+        }
+        Ok(Err(error)) => checks.push(plugins(State::Missing, error.to_string())),
+        Err(error) => checks.push(plugins(State::Missing, error.to_string())),
+    }
+    checks
+}
+
+fn ownership(folder: &Path) -> Check {
+    let check = |state, seen: String| {
+        let meaning = "nobody else can put code into the runner";
+        let remedy = format!(
+            "`chmod -R go-w {0}`, and let root or the runner's user own it",
+            folder.display()
+        );
+        Check::new("plugin folder", state, seen, meaning, &remedy)
+    };
+    let shown = folder.display();
+    match fs::metadata(folder) {
+        Err(error) => check(State::Missing, format!("{shown}: {error}")),
+        Ok(found) => {
+            let us = rustix::process::geteuid().as_raw();
+            let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+            let good = (owner == 0 || owner == us) && mode & 0o022 == 0;
+            let state = if good { State::Ok } else { State::Missing };
+            check(state, format!("{shown}: owner {owner}, mode {mode:o}"))
+        }
+    }
+}
+
+/// The callback and the Messages API, as far as the environment names them.
+pub(super) async fn reachable(surroundings: &Surroundings) -> Vec<Check> {
+    let callback = async {
+        match &surroundings.callback_url {
+            Some(url) => reach("callback", url).await,
+            None => {
+                let meaning = "events arrive";
+                Check::new("callback", State::NotTried, "CALLBACK_URL is not set", meaning, "")
+            }
+        }
+    };
+    let (callback, model) = tokio::join!(callback, reach("model", &surroundings.model_url));
+    vec![callback, model]
+}
+
+/// Any answer of the origin will do, and none of ours is a request of a task: no path, no key.
+async fn reach(name: &str, url: &Url) -> Check {
+    let mut origin = url.clone();
+    origin.set_path("/");
+    origin.set_query(None);
+    let _ = origin.set_username("");
+    let _ = origin.set_password(None);
+    let asked = async {
+        let client = http::client_builder(&origin).timeout(super::PATIENCE).build()?;
+        client.head(origin.clone()).send().await
+    };
+    let (variable, meaning) = match name {
+        "callback" => ("CALLBACK_URL", "events arrive"),
+        _ => ("ANTHROPIC_BASE_URL", "agents can ask a model; a workflow does without"),
+    };
+    let problem = "see that the name resolves and that the pod's NetworkPolicy lets the runner there";
+    let remedy = wrong_value(variable, problem);
+    match asked.await {
+        Ok(answer) => Check::new(
+            name,
+            State::Ok,
+            format!("{origin} answers with {}", answer.status()),
+            meaning,
+            &remedy,
+        ),
+        Err(error) => {
+            // A workflow runs without a model.
+            let state = if name == "callback" {
+                State::Missing
+            } else {
+                State::Without
+            };
+            Check::new(
+                name,
+                state,
+                format!("{origin}: {}", http::describe(&error.without_url())),
+                meaning,
+                &remedy,
+            )
+        }
+    }
+}

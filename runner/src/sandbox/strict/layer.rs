@@ -1,0 +1,159 @@
+//! The layers of the sandbox, as an operator is told of them: what each is for, and what to do when it is missing.
+
+use std::fmt;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+/// One layer. All of them are needed: a sandbox that lacks one does not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// The process that makes the sandbox, and stays as its init.
+    Init,
+    /// An ordinary user for the commands of a runner that is root.
+    OrdinaryUser,
+    UserNamespace,
+    Namespaces,
+    Image,
+    Workspace,
+    Scratch,
+    Devices,
+    Proc,
+    Loopback,
+    Limits,
+    Privileges,
+    Seccomp,
+}
+
+impl Layer {
+    /// All of them, in the order in which they are made.
+    pub const ALL: [Layer; 13] = [
+        Layer::Init,
+        Layer::OrdinaryUser,
+        Layer::UserNamespace,
+        Layer::Namespaces,
+        Layer::Image,
+        Layer::Devices,
+        Layer::Scratch,
+        Layer::Workspace,
+        Layer::Proc,
+        Layer::Loopback,
+        Layer::Limits,
+        Layer::Privileges,
+        Layer::Seccomp,
+    ];
+
+    /// Its name, as errors and `plue-runner doctor` have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layer::Init => "sandbox process",
+            Layer::OrdinaryUser => "ordinary user",
+            Layer::UserNamespace => "user namespace",
+            Layer::Namespaces => "mount, PID, network, IPC and UTS namespaces",
+            Layer::Image => "read-only image",
+            Layer::Workspace => "workspace",
+            Layer::Scratch => "private /tmp",
+            Layer::Devices => "minimal /dev",
+            Layer::Proc => "fresh /proc",
+            Layer::Loopback => "loopback",
+            Layer::Limits => "resource limits",
+            Layer::Privileges => "no privileges",
+            Layer::Seccomp => "system call filter",
+        }
+    }
+
+    /// What it is for.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Layer::Init => "commands are started by a process that never held a secret",
+            Layer::OrdinaryUser => "commands of a runner that is root do not run as root",
+            Layer::UserNamespace => "the other namespaces can be made without being root",
+            Layer::Namespaces => "commands have their own files, processes and network",
+            Layer::Image => "commands read the image, without homes and secrets, and write none of it",
+            Layer::Workspace => "commands write the workspace",
+            Layer::Scratch => "commands share no temporary file with anybody",
+            Layer::Devices => "commands reach no device but null, zero, full and random",
+            Layer::Proc => "commands see no process but their own",
+            Layer::Loopback => "commands have a network of their own to test with",
+            Layer::Limits => "a command cannot take all files, or fill the disk with one",
+            Layer::Privileges => "commands hold no capability and cannot gain one",
+            Layer::Seccomp => "commands cannot call what only an attack needs",
+        }
+    }
+
+    /// What to do when it cannot be had.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Layer::Init => "see that the runner's binary may be executed and that processes are left to start",
+            Layer::OrdinaryUser => {
+                "run the runner as an ordinary user (runAsUser: 1000), or let uid 60999 write the workspace"
+            }
+            Layer::UserNamespace => {
+                "allow user namespaces: in a pod use runtimeClassName gvisor; on Ubuntu `sysctl \
+                 kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile with `userns,`; on Debian `sysctl \
+                 kernel.unprivileged_userns_clone=1`; `sysctl user.max_user_namespaces` must not be 0; Docker needs \
+                 --security-opt seccomp=unconfined (its own filter refuses unshare)"
+            }
+            Layer::Namespaces => {
+                "allow namespaces: `sysctl user.max_mnt_namespaces user.max_pid_namespaces user.max_net_namespaces` must \
+                 not be 0, and no seccomp filter or AppArmor profile around the runner may refuse unshare"
+            }
+            Layer::Image => {
+                "allow mounts in a user namespace: on Ubuntu an AppArmor profile refuses them; see `userns,`"
+            }
+            Layer::Workspace => {
+                "see that WORKSPACE is a folder that the runner's user may write, and none of /, /tmp and the system's own"
+            }
+            Layer::Scratch | Layer::Devices => {
+                "allow tmpfs and bind mounts in a user namespace; /dev must have null, zero, full, random and urandom"
+            }
+            Layer::Proc => {
+                "let the container's own /proc be seen whole: Docker and containerd mask parts of it; in a pod use \
+                 runtimeClassName gvisor or procMount: Unmasked, in Docker --security-opt systempaths=unconfined"
+            }
+            Layer::Loopback => "allow network namespaces, or give commands the pod's network with COMMAND_NETWORK=pod",
+            Layer::Limits => "raise the hard limits of the runner's own process (ulimit -H)",
+            Layer::Privileges => "no filter around the runner may refuse prctl and capset",
+            Layer::Seccomp => "use a kernel with seccomp filters (CONFIG_SECCOMP_FILTER)",
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A layer that could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("the sandbox cannot be made, its layer \"{layer}\" is missing: {doing}: {problem}. What to do: {}", layer.remedy())]
+pub struct MissingLayer {
+    pub layer: Layer,
+    /// What was tried.
+    pub doing: String,
+    /// What the system said.
+    pub problem: String,
+}
+
+impl MissingLayer {
+    pub(super) fn new(layer: Layer, doing: impl Into<String>, problem: impl fmt::Display) -> Self {
+        Self {
+            layer,
+            doing: doing.into(),
+            problem: problem.to_string(),
+        }
+    }
+}
+
+/// Says which layer a failed step belongs to.
+pub(super) trait OfLayer<T> {
+    fn of(self, layer: Layer, doing: impl Into<String>) -> Result<T, MissingLayer>;
+}
+
+impl<T> OfLayer<T> for io::Result<T> {
+    fn of(self, layer: Layer, doing: impl Into<String>) -> Result<T, MissingLayer> {
+        self.map_err(|error| MissingLayer::new(layer, doing, error))
+    }
+}

@@ -1,0 +1,151 @@
+//! Who commands are: the runner's own user or, when that is root, an ordinary one that can write the workspace and
+//! nothing else of root's.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::layer::{Layer, MissingLayer, OfLayer};
+use super::plan::Plan;
+use super::sys::{self, Fork};
+
+/// The user and group of the commands of a runner that is root. Nobody else's: images give out numbers from 0, 1000 and
+/// 65534 on.
+pub(super) const COMMAND_USER: u32 = 60_999;
+
+/// Stops being root, when that is what we are.
+pub(super) fn leave_root(plan: &Plan) -> Result<(), MissingLayer> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    // Where this cannot be had (gVisor, old kernels), the workspace may still be writable by the user, which is looked
+    // at when the workspace is mounted.
+    let mapping = fs::metadata(&plan.workspace)
+        .of(Layer::Workspace, format!("looking at {}", plan.workspace.display()))
+        .and_then(|owner| {
+            let made = Mapping::start(owner.uid(), owner.gid());
+            made.of(
+                Layer::UserNamespace,
+                "unshare(CLONE_NEWUSER), for the owner of the workspace",
+            )
+        })?;
+    if let Err(error) = hand_over(&plan.workspace, &mapping)
+        && !writable_by_user(&plan.workspace)
+    {
+        let doing = format!(
+            "giving {} to uid {COMMAND_USER} by an id-mapped mount",
+            plan.workspace.display()
+        );
+        return Err(MissingLayer::new(Layer::OrdinaryUser, doing, error));
+    }
+    sys::become_user(COMMAND_USER, COMMAND_USER).of(Layer::OrdinaryUser, "becoming an ordinary user")?;
+    // The change of user has made /proc/self root's, where the user namespace is set up.
+    sys::prctl(libc::PR_SET_DUMPABLE, 1).of(Layer::OrdinaryUser, "taking /proc/self back")?;
+    Ok(())
+}
+
+/// In a mount namespace of our own, lets what belongs to the workspace's owner belong to the commands' user, and the
+/// other way round: what commands make belongs to the owner.
+fn hand_over(workspace: &Path, mapping: &Mapping) -> io::Result<()> {
+    let tree = sys::id_mapped_copy(workspace, mapping.namespace.as_fd())?;
+    sys::unshare(libc::CLONE_NEWNS)?;
+    sys::mount(None, Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE, None)?;
+    sys::attach(tree.as_fd(), workspace)
+}
+
+/// Whether the commands' user may write here, by the mode alone.
+fn writable_by_user(workspace: &Path) -> bool {
+    fs::metadata(workspace).is_ok_and(|found| {
+        let wanted = 0o3;
+        match () {
+            () if found.uid() == COMMAND_USER => (found.mode() >> 6) & wanted == wanted,
+            () if found.gid() == COMMAND_USER => (found.mode() >> 3) & wanted == wanted,
+            () => found.mode() & wanted == wanted,
+        }
+    })
+}
+
+/// A user namespace that nobody lives in: it only says whose number stands for whose.
+struct Mapping {
+    namespace: File,
+}
+
+impl Mapping {
+    fn start(uid: u32, gid: u32) -> io::Result<Self> {
+        let (parent, child) = sys::socket_pair(libc::SOCK_STREAM)?;
+        match sys::fork()? {
+            Fork::Child => {
+                drop(parent);
+                let made = sys::unshare(libc::CLONE_NEWUSER);
+                let code = made.map_or_else(|error| error.raw_os_error().unwrap_or(libc::EPERM), |()| 0);
+                let _ = rustix::io::write(&child, &code.to_ne_bytes());
+                // Lives until the parent has let go of its end.
+                let _ = sys::wait_for_input(child.as_fd(), None);
+                sys::exit(0)
+            }
+            Fork::Parent(pid) => {
+                drop(child);
+                let mut made = [0_u8; 4];
+                let namespace = rustix::io::read(&parent, &mut made)
+                    .map_err(io::Error::from)
+                    .and_then(|_| {
+                        match i32::from_ne_bytes(made) {
+                            0 => {}
+                            code => return Err(io::Error::from_raw_os_error(code)),
+                        }
+                        fs::write(format!("/proc/{pid}/uid_map"), exchange(uid, COMMAND_USER))?;
+                        fs::write(format!("/proc/{pid}/gid_map"), exchange(gid, COMMAND_USER))?;
+                        File::open(format!("/proc/{pid}/ns/user"))
+                    });
+                drop(parent);
+                sys::wait(pid);
+                Ok(Self { namespace: namespace? })
+            }
+        }
+    }
+}
+
+/// The map in which these two numbers stand for each other and every other one for itself.
+fn exchange(one: u32, other: u32) -> String {
+    let (low, high) = (one.min(other), one.max(other));
+    if low == high {
+        return format!("0 0 {}\n", u32::MAX);
+    }
+    let extents = [
+        (0, 0, low),
+        (low, high, 1),
+        (low + 1, low + 1, high - low - 1),
+        (high, low, 1),
+        (high + 1, high + 1, u32::MAX - high - 1),
+    ];
+    let lines = extents.iter().filter(|(_, _, count)| *count > 0);
+    lines
+        .map(|(inside, outside, count)| format!("{inside} {outside} {count}\n"))
+        .collect()
+}
+
+/// Makes this process the only user of a namespace of its own, in which it may make the other namespaces.
+pub(super) fn enter_namespace() -> Result<(), MissingLayer> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    sys::unshare(libc::CLONE_NEWUSER).of(Layer::UserNamespace, "unshare(CLONE_NEWUSER)")?;
+    // Without this Linux refuses the group map. gVisor has no such file to write, and needs none.
+    let _ = fs::write("/proc/self/setgroups", "deny");
+    fs::write("/proc/self/uid_map", format!("{uid} {uid} 1\n"))
+        .of(Layer::UserNamespace, "writing /proc/self/uid_map")?;
+    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1\n")).of(Layer::UserNamespace, "writing /proc/self/gid_map")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_numbers_are_exchanged_and_every_other_one_stays() {
+        assert_eq!(exchange(0, 5), "0 5 1\n1 1 4\n5 0 1\n6 6 4294967289\n");
+        assert_eq!(exchange(5, 0), exchange(0, 5));
+        assert_eq!(exchange(3, 4), "0 0 3\n3 4 1\n4 3 1\n5 5 4294967290\n");
+        assert_eq!(exchange(7, 7), "0 0 4294967295\n");
+    }
+}

@@ -1,0 +1,214 @@
+//! Paths that lead out by what they say. A command is allowed to say them, and finds nothing there.
+
+use anyhow::{Context, Result, ensure};
+use plue_runner::mutation::Protection;
+use serde_json::{Value, json};
+
+use super::canary;
+use crate::attack::{Attack, Baseline, Expect, FILE_TOOLS, Surface};
+use crate::scene::Scene;
+
+const MOUNT: &[Protection] = &[Protection::Mount];
+
+/// The workspace's absolute path.
+fn workspace(scene: &Scene) -> String {
+    scene.workspace.display().to_string()
+}
+
+fn outside(scene: &Scene) -> String {
+    scene.hidden.display().to_string()
+}
+
+/// The proper arguments of a file tool for this path.
+fn arguments(surface: Surface, path: &str) -> Value {
+    match surface {
+        Surface::WriteFile => json!({ "path": path, "content": "written by an attack" }),
+        Surface::Grep => json!({ "path": path, "pattern": "" }),
+        Surface::Shell => json!({ "command": "cat secret.txt", "working_directory": path }),
+        _ => json!({ "path": path }),
+    }
+}
+
+/// Where the name would lead, if somebody decoded it or cut it off, there is a canary.
+fn leads_out(scene: &Scene) -> Result<()> {
+    let content = std::fs::read_to_string(scene.workspace.join("../secret.txt")).context("read ../secret.txt")?;
+    ensure!(content.contains(&scene.secrets.prefix), "there is no canary");
+    Ok(())
+}
+
+pub const ATTACKS: &[Attack] = &[
+    Attack::path(
+        "files/dotdot-at-the-start",
+        "`..` leads to the workspace's parent",
+        |_, kind| canary("..", kind),
+    )
+    .falls_without(MOUNT),
+    Attack::path(
+        "files/dotdot-in-the-middle",
+        "`..` twice behind an ordinary folder",
+        |_, kind| canary("inner/../..", kind),
+    )
+    .setup(|scene| scene.file("inner/file", "x"))
+    .falls_without(MOUNT),
+    Attack::path(
+        "files/dotdot-to-the-root-and-down",
+        "`..` to the root of the machine, and down again",
+        |scene, kind| canary(&format!("{}{}", "../".repeat(40), outside(scene)), kind),
+    )
+    .falls_without(MOUNT),
+    Attack::path(
+        "files/dotdot-between-dots-and-slashes",
+        "`..` hidden between `.` and double slashes",
+        |_, kind| canary(".//.///.././/.", kind),
+    )
+    .falls_without(MOUNT),
+    Attack::path("files/dotdot-at-the-end", "a path that ends with `..`", |_, _| {
+        "inner/../..".to_owned()
+    })
+    .on(&[Surface::ListFiles, Surface::Grep, Surface::Shell, Surface::Step])
+    .setup(|scene| scene.file("inner/file", "x"))
+    .falls_without(MOUNT),
+    Attack::path(
+        "files/dotdot-and-a-slash-at-the-end",
+        "a path that ends with `../`",
+        |_, _| "../".to_owned(),
+    )
+    .on(&[Surface::ListFiles, Surface::Grep, Surface::Shell, Surface::Step])
+    .falls_without(MOUNT),
+    Attack::path("files/absolute", "the absolute path of a canary", |scene, kind| {
+        canary(&outside(scene), kind)
+    })
+    .falls_without(MOUNT),
+    Attack::path(
+        "files/absolute-with-two-slashes",
+        "an absolute path that begins with two slashes",
+        |scene, kind| canary(&format!("/{}", outside(scene)), kind),
+    )
+    .falls_without(MOUNT),
+    Attack::path(
+        "files/absolute-from-the-workspace-and-up",
+        "an absolute path that begins with the workspace's, and goes up",
+        |scene, kind| canary(&format!("{}/..", workspace(scene)), kind),
+    )
+    .falls_without(MOUNT),
+    Attack::path(
+        "files/sibling-with-the-same-prefix",
+        "a folder beside the workspace whose name begins with the workspace's",
+        |scene, kind| canary(&format!("{}-evil", workspace(scene)), kind),
+    )
+    .falls_without(MOUNT),
+    Attack::path(
+        "files/sibling-by-dotdot",
+        "the same folder, as seen from the workspace",
+        |_, kind| canary("../workspace-evil", kind),
+    )
+    .falls_without(MOUNT),
+    Attack::path(
+        "files/proc-self-root",
+        "/proc/self/root leads to the root of the machine",
+        |scene, kind| canary(&format!("/proc/self/root{}", outside(scene)), kind),
+    )
+    .falls_without(MOUNT),
+    Attack::path(
+        "files/proc-thread-self-root",
+        "/proc/thread-self/root does so too",
+        |scene, kind| canary(&format!("/proc/thread-self/root{}", outside(scene)), kind),
+    )
+    .falls_without(MOUNT),
+    Attack::path("files/proc-self-cwd", "/proc/self/cwd and up", |_, kind| {
+        canary("/proc/self/cwd/..", kind)
+    })
+    .on(&[Surface::Shell, Surface::Step])
+    .falls_without(MOUNT),
+    Attack::call("files/nul-at-the-start", "a NUL in front of the path", |_, surface| {
+        arguments(surface, "\0../secret.txt")
+    })
+    .expect(Expect::Denied(&["invalid_input"]))
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/nul-in-the-middle",
+        "a NUL in the middle: what checks sees all, what opens sees half",
+        |_, surface| arguments(surface, "../secret.txt\0/../workspace/inner"),
+    )
+    .expect(Expect::Denied(&["invalid_input"]))
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call("files/nul-at-the-end", "a NUL behind the path", |_, surface| {
+        arguments(surface, "../secret.txt\0")
+    })
+    .expect(Expect::Denied(&["invalid_input"]))
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/percent-encoded",
+        "`..` and `/` as a URL has them",
+        |_, surface| arguments(surface, "%2e%2e%2fsecret.txt"),
+    )
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call("files/backslashes", "`..\\`, as another system has it", |_, surface| {
+        arguments(surface, "..\\secret.txt")
+    })
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call("files/a-home-by-tilde", "`~` for a home folder", |_, surface| {
+        arguments(surface, "~/../secret.txt")
+    })
+    .expect(Expect::Denied(&["denied", "not_found"]))
+    .on(&[Surface::ReadFile, Surface::ListFiles, Surface::Grep])
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call("files/a-file-url", "a `file://` URL", |scene, surface| {
+        arguments(surface, &format!("file://{}/secret.txt", outside(scene)))
+    })
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/dots-of-another-alphabet",
+        "full-width dots and a division slash",
+        |_, surface| arguments(surface, "\u{ff0e}\u{ff0e}\u{2215}secret.txt"),
+    )
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/working-directory-outside",
+        "the shell tool's working directory is the parent",
+        |_, surface| arguments(surface, ".."),
+    )
+    .on(&[Surface::Shell])
+    .expect(Expect::Denied(&["denied"]))
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/working-directory-absolute",
+        "the shell tool's working directory is absolute",
+        |scene, surface| arguments(surface, &outside(scene)),
+    )
+    .on(&[Surface::Shell])
+    .expect(Expect::Denied(&["denied"]))
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/working-directory-through-a-link",
+        "the shell tool's working directory is a link out",
+        |_, surface| arguments(surface, "up"),
+    )
+    .on(&[Surface::Shell])
+    .setup(|scene| scene.link("up", ".."))
+    .expect(Expect::Denied(&["denied"]))
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/include-pattern-outside",
+        "grep's pattern for names holds `..`",
+        |_, _| json!({ "pattern": "plue-canary", "include": "../*.txt" }),
+    )
+    .on(&[Surface::Grep])
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/existence-outside",
+        "a refusal tells whether a file outside exists",
+        |_, surface| arguments(surface, "../there-is-no-such-file"),
+    )
+    .on(FILE_TOOLS)
+    .expect(Expect::Denied(&["denied"]))
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/the-workspace-itself",
+        "the workspace's root in place of a file",
+        |_, surface| arguments(surface, "."),
+    )
+    .on(&[Surface::WriteFile, Surface::ReadFile])
+    .expect(Expect::Denied(&["invalid_input"]))
+    .baseline(Baseline::Bounded(leads_out)),
+];

@@ -1,0 +1,335 @@
+//! Ways out of a command by a network.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::time::Duration;
+
+use plue_runner::mutation::Protection;
+
+use crate::attack::{Attack, Baseline, Class};
+use crate::sys;
+use crate::target::{Outcome, Target};
+
+const NETWORK: &[Protection] = &[Protection::Network];
+const PATIENCE: Duration = Duration::from_secs(2);
+const NO_ROUTE: Baseline = Baseline::Unless(
+    &[
+        libc::ENETUNREACH,
+        libc::EHOSTUNREACH,
+        libc::EADDRNOTAVAIL,
+        libc::EAFNOSUPPORT,
+    ],
+    "this machine has no way there itself",
+);
+
+const fn attack(id: &'static str, what: &'static str, run: fn(&Target) -> Outcome) -> Attack {
+    Attack::program(id, Class::Network, what, run)
+}
+
+/// Whether there is a way to an address. Connecting a UDP socket sends nothing.
+fn route(from: &str, to: &str) -> Outcome {
+    Outcome::of(
+        &format!("a way to {to}"),
+        UdpSocket::bind(from).and_then(|socket| socket.connect(to)),
+    )
+}
+
+fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&address, PATIENCE)
+}
+
+/// Something that the callback might take for an event.
+fn forge(target: &Target) -> io::Result<String> {
+    let rest = target.callback.strip_prefix("http://").unwrap_or_default();
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let address: SocketAddr = host.parse().map_err(io::Error::other)?;
+    let mut stream = tcp(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let body = r#"{"type":"done","task_id":"task-7","seq":0,"sandbox":"strict"}"#;
+    write!(
+        stream,
+        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn unix_abstract(target: &Target) -> io::Result<std::os::unix::net::SocketAddr> {
+    std::os::unix::net::SocketAddr::from_abstract_name(&target.abstract_socket)
+}
+
+pub const ATTACKS: &[&[Attack]] = &[&[
+    attack(
+        "network/tcp-to-the-loopback-outside",
+        "connects to a listener of the machine's loopback",
+        |target| Outcome::of("connect", tcp(target.tcp)),
+    )
+    .falls_without(NETWORK),
+    attack(
+        "network/tcp-over-ipv6",
+        "connects to a listener of the machine's loopback by IPv6",
+        |target| match target.tcp6 {
+            Some(address) => Outcome::of("connect", tcp(address)),
+            None => Outcome::refused("listen on ::1", &io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+        },
+    )
+    .baseline(NO_ROUTE),
+    attack(
+        "network/tcp-over-mapped-ipv4",
+        "connects by an IPv6 socket to an IPv4 address (::ffff:127.0.0.1)",
+        |target| {
+            let address = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), target.tcp.port());
+            Outcome::of("connect", tcp(address))
+        },
+    )
+    .baseline(NO_ROUTE),
+    attack(
+        "network/tcp-to-any-address",
+        "connects to 0.0.0.0, which is the own machine",
+        |target| {
+            Outcome::of(
+                "connect",
+                tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), target.tcp.port())),
+            )
+        },
+    )
+    .falls_without(NETWORK),
+    attack(
+        "network/tcp-to-another-loopback-address",
+        "connects to 127.0.0.1 from 127.0.0.2",
+        |target| {
+            let result = sys::connect_from(Ipv4Addr::new(127, 0, 0, 2), target.tcp.port());
+            Outcome::of("connect", result)
+        },
+    )
+    .falls_without(NETWORK),
+    attack("network/udp", "sends a datagram to the machine's loopback", |target| {
+        let sent = UdpSocket::bind("127.0.0.1:0").and_then(|socket| {
+            socket.connect(target.udp)?;
+            socket.send(b"plue")?;
+            // A port that nobody has open answers, and the next call says so.
+            std::thread::sleep(Duration::from_millis(100));
+            socket.send(b"plue")
+        });
+        match sent {
+            Ok(_) if target.baseline => Outcome::GotThrough("it was sent".to_owned()),
+            Ok(_) => Outcome::held("it was sent; whether it came is seen outside"),
+            Err(error) => Outcome::refused("send", &error),
+        }
+    })
+    .falls_without(NETWORK),
+    attack("network/name-service", "asks the machine's name service", |_| {
+        let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let server = text
+            .lines()
+            .find_map(|line| line.strip_prefix("nameserver "))
+            .map(str::trim);
+        match server {
+            Some(server) if server.contains(':') => route("[::]:0", &format!("[{server}]:53")),
+            Some(server) if server.starts_with("127.") => Outcome::refused(
+                "find a name service that is not on loopback",
+                &io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
+            ),
+            Some(server) => route("0.0.0.0:0", &format!("{server}:53")),
+            None => Outcome::refused(
+                "find a name service",
+                &io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
+            ),
+        }
+    })
+    .baseline(NO_ROUTE),
+    attack("network/the-internet", "has a way to the internet", |_| {
+        route("0.0.0.0:0", "192.0.2.1:443")
+    })
+    .baseline(NO_ROUTE),
+    attack(
+        "network/the-internet-by-ipv6",
+        "has a way to the internet by IPv6",
+        |_| route("[::]:0", "[2001:db8::1]:443"),
+    )
+    .baseline(NO_ROUTE),
+    attack(
+        "network/cloud-metadata",
+        "has a way to the cloud's metadata (169.254.169.254)",
+        |_| route("0.0.0.0:0", "169.254.169.254:80"),
+    )
+    .baseline(NO_ROUTE),
+    attack("network/cluster-api", "has a way to the cluster's API server", |_| {
+        let host = std::env::var("KUBERNETES_SERVICE_HOST").unwrap_or_else(|_| "10.96.0.1".to_owned());
+        route("0.0.0.0:0", &format!("{host}:443"))
+    })
+    .baseline(NO_ROUTE),
+    attack("network/broadcast", "sends to everybody on the network", |_| {
+        Outcome::of(
+            "a broadcast",
+            UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+                socket.set_broadcast(true)?;
+                socket.connect("255.255.255.255:9")
+            }),
+        )
+    })
+    .baseline(NO_ROUTE),
+    attack(
+        "network/forged-event",
+        "sends a forged event to the callback",
+        |target| match forge(target) {
+            Ok(answer) => Outcome::GotThrough(format!(
+                "the callback answered: {}",
+                answer.lines().next().unwrap_or_default()
+            )),
+            Err(error) => Outcome::refused("connect", &error),
+        },
+    )
+    .falls_without(NETWORK),
+    attack(
+        "network/pod-token",
+        "reads the token that lets a pod talk to its cluster",
+        |_| {
+            let folders = ["/var/run/secrets", "/run/secrets"];
+            let found = folders.iter().flat_map(fs::read_dir).flatten().flatten().next();
+            match found {
+                Some(entry) => Outcome::GotThrough(format!("{} is in sight", entry.path().display())),
+                None => Outcome::refused("find a secret of the pod", &io::Error::from_raw_os_error(libc::ENOENT)),
+            }
+        },
+    )
+    .baseline(Baseline::Unless(&[libc::ENOENT], "this machine has no such secrets")),
+    attack(
+        "network/abstract-socket",
+        "connects to an abstract socket, which no mount hides (CVE-2020-15257)",
+        |target| {
+            Outcome::of(
+                "connect",
+                unix_abstract(target).and_then(|address| UnixStream::connect_addr(&address)),
+            )
+        },
+    )
+    .falls_without(NETWORK),
+    attack(
+        "network/abstract-datagram",
+        "sends a datagram to an abstract socket",
+        |target| {
+            let name = format!("{}-datagram", target.abstract_socket);
+            let sent = std::os::unix::net::SocketAddr::from_abstract_name(name)
+                .and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"plue", &address));
+            Outcome::of("send", sent)
+        },
+    )
+    .falls_without(NETWORK),
+    attack(
+        "network/abstract-sockets-listed",
+        "sees the abstract sockets of the outside in /proc/net/unix",
+        |target| sees("/proc/net/unix", &target.abstract_socket),
+    )
+    .baseline(Baseline::Unless(
+        &[libc::ENOENT, libc::ENODATA],
+        "there is no such list here",
+    ))
+    .falls_without(NETWORK),
+    attack("network/socket-file", "connects to a socket file outside", |target| {
+        Outcome::of("connect", UnixStream::connect(&target.socket))
+    })
+    .falls_without(&[Protection::Mount]),
+    attack(
+        "network/socket-file-in-run",
+        "connects to the sockets of the machine's services",
+        |_| {
+            let candidates = [
+                "/run/docker.sock",
+                "/var/run/docker.sock",
+                "/run/containerd/containerd.sock",
+                "/run/dbus/system_bus_socket",
+                "/run/systemd/private",
+                "/run/systemd/journal/stdout",
+            ];
+            Outcome::any(candidates.map(|path| Outcome::of(path, UnixStream::connect(path))))
+        },
+    )
+    .baseline(Baseline::Unless(
+        &[libc::ENOENT, libc::ECONNREFUSED, libc::EACCES],
+        "this machine has no such services",
+    )),
+    attack(
+        "network/connections-listed",
+        "sees the connections of the outside in /proc/net/tcp",
+        |target| sees("/proc/net/tcp", &format!(":{:04X} ", target.tcp.port())),
+    )
+    .baseline(Baseline::Unless(
+        &[libc::ENOENT, libc::ENODATA],
+        "there is no such list here",
+    ))
+    .falls_without(NETWORK),
+    attack(
+        "network/interfaces",
+        "has a network interface besides its loopback",
+        |_| {
+            let text = match fs::read_to_string("/proc/net/dev") {
+                Ok(text) => text,
+                Err(error) => return Outcome::refused("read /proc/net/dev", &error),
+            };
+            // Tunnels that the kernel makes by itself lead nowhere.
+            const IDLE: [&str; 8] = [
+                "lo", "sit0", "tunl0", "gre0", "gretap0", "erspan0", "ip6tnl0", "ip_vti0",
+            ];
+            let names = text
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .map(|(name, _)| name.trim().to_owned());
+            match names
+                .into_iter()
+                .find(|name| !IDLE.contains(&&**name) && !name.starts_with("ip6"))
+            {
+                Some(name) => Outcome::GotThrough(format!("there is {name}")),
+                None => Outcome::refused("find an interface", &io::Error::from_raw_os_error(libc::ENODEV)),
+            }
+        },
+    )
+    .baseline(Baseline::Unless(
+        &[libc::ENODEV, libc::ENOENT],
+        "this machine has none itself",
+    )),
+    attack("network/packet-socket", "listens to all packets (AF_PACKET)", |_| {
+        Outcome::of("AF_PACKET", sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0x0300))
+    })
+    .baseline(Baseline::InNamespacesUnless(
+        &[libc::EAFNOSUPPORT, libc::EPERM],
+        "this kernel has it not",
+    ))
+    .falls_without(&[Protection::Seccomp, Protection::Privileges]),
+    attack("network/raw-icmp", "sends ICMP by a raw socket", |_| {
+        Outcome::of(
+            "a raw socket",
+            sys::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
+        )
+    })
+    .baseline(Baseline::InNamespacesUnless(
+        &[libc::EPERM, libc::EPROTONOSUPPORT],
+        "this kernel has it not",
+    ))
+    .falls_without(&[Protection::Privileges]),
+    attack("network/raw-ipv6", "sends what it likes by a raw IPv6 socket", |_| {
+        Outcome::of(
+            "a raw socket",
+            sys::socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_RAW),
+        )
+    })
+    .baseline(Baseline::InNamespacesUnless(
+        &[libc::EPERM, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT],
+        "this kernel has it not",
+    )),
+]];
+
+/// Whether a list of the kernel has something in it.
+fn sees(list: &str, wanted: &str) -> Outcome {
+    match fs::read_to_string(list) {
+        Ok(text) if text.contains(wanted) => Outcome::GotThrough(format!("{wanted:?} is in {list}")),
+        Ok(text) if text.lines().count() <= 1 => Outcome::refused(list, &io::Error::from_raw_os_error(libc::ENODATA)),
+        Ok(_) => Outcome::held(format!("{wanted:?} is not in {list}")),
+        Err(error) => Outcome::refused(list, &error),
+    }
+}

@@ -1,0 +1,213 @@
+//! One run of the real runner in a scene, and everything that was seen of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use support::claude::ToolResult;
+use support::{Claude, Finished, Reply, RunnerProcess};
+
+use crate::scene::{Places, Scene};
+
+/// The model that tasks name.
+pub const MODEL: &str = "claude-sonnet-5-5";
+/// How long a run may take before it counts as stalled.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// What is the same for every run of a harness.
+#[derive(Clone, Debug)]
+pub struct Harness {
+    pub places: Places,
+    pub runner: PathBuf,
+    pub plugins: PathBuf,
+    /// Variables that every runner gets: `SANDBOX`, when the harness was started with it, and `PLUE_MUTATION`.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What is special to one run.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    pub env: BTreeMap<String, String>,
+    pub stdin: Option<Vec<u8>>,
+    /// What the model answers. Without it there is no model, and the key in the environment is for nothing.
+    pub replies: Option<Vec<Reply>>,
+}
+
+impl Launch {
+    /// A workflow with these steps.
+    pub fn workflow(steps: Vec<Value>) -> Self {
+        Self::default().task(&json!({ "type": "workflow", "steps": steps }))
+    }
+
+    /// An agent task whose model gives these replies.
+    pub fn agent(tools: &[&str], replies: Vec<Reply>) -> Self {
+        let task = json!({
+            "type": "agent",
+            "model": MODEL,
+            "messages": [{ "role": "user", "content": "Go." }],
+            "tools": tools,
+        });
+        Self {
+            replies: Some(replies),
+            ..Self::default().task(&task)
+        }
+    }
+
+    pub fn task(self, task: &Value) -> Self {
+        self.env("TASK_CONFIG", task.to_string())
+    }
+
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub fn envs(mut self, env: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.env.extend(env);
+        self
+    }
+}
+
+/// What was seen of a run.
+#[derive(Debug)]
+pub struct Seen {
+    pub finished: Finished,
+    /// The delivered events, in order.
+    pub events: Vec<Value>,
+    /// Every byte that went to the API server.
+    pub sent: Vec<u8>,
+    /// Every byte that went to the model.
+    pub asked: Vec<u8>,
+    /// The tool results that the model got, in order.
+    pub results: Vec<ToolResult>,
+    /// What broke the protocol with the API server, or with the model.
+    pub violations: Vec<String>,
+    /// The most memory that the runner itself had, in KiB; 0 when it could not be seen.
+    pub peak_kib: u64,
+}
+
+impl Seen {
+    pub fn events_of(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.events.iter().filter(move |event| event["type"] == kind)
+    }
+
+    pub fn terminal(&self) -> Option<&Value> {
+        self.events
+            .iter()
+            .find(|event| event["type"] == "done" || event["type"] == "error")
+    }
+
+    /// What the runner itself said, for reports.
+    pub fn log(&self) -> String {
+        let said = format!("{}{}", self.finished.stdout, self.finished.stderr);
+        let from = said.char_indices().rev().nth(1500).map_or(0, |(at, _)| at);
+        said[from..].trim().to_owned()
+    }
+}
+
+/// Runs the runner to its end. An error is a runner that did not start or did not end.
+pub async fn run(harness: &Harness, scene: &Scene, launch: Launch) -> Result<Seen> {
+    let secrets = &scene.secrets;
+    let mut runner = RunnerProcess::new(&harness.runner)
+        .limit(LIMIT)
+        .env("MODE", "active")
+        .env("TASK_ID", "task-7")
+        .env("CALLBACK_URL", scene.api.url())
+        .env("CALLBACK_TOKEN", &*secrets.callback_token)
+        .env("CALLBACK_RETRY_BASE_MS", "5")
+        .env("FLUSH_TIMEOUT", "20")
+        .env("ANTHROPIC_API_KEY", &*secrets.api_key)
+        .env("OPERATOR_SECRET", &*secrets.operator)
+        .env("PLUGIN_DIR", harness.plugins.to_string_lossy())
+        .env("WORKSPACE", scene.workspace.to_string_lossy())
+        .env("ALLOWED_MODELS", MODEL);
+    let results = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let model = match launch.replies {
+        Some(replies) => {
+            let (results, asked) = (Arc::clone(&results), Arc::clone(&asked));
+            let mut replies = replies.into_iter();
+            let model = Claude::with_key(&secrets.api_key, move |request| {
+                results
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(request.results());
+                asked
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(request.body.to_string().into_bytes());
+                replies
+                    .next()
+                    .unwrap_or_else(|| Reply::Wrong("the script has no more answers".to_owned()))
+            });
+            let model = model.await.context("start the scripted model")?;
+            runner = runner.env("ANTHROPIC_BASE_URL", model.url());
+            Some(model)
+        }
+        None => None,
+    };
+    for (name, value) in harness.env.iter().chain(&launch.env) {
+        runner = runner.env(name, &**value);
+    }
+    if let Some(stdin) = launch.stdin {
+        runner = runner.stdin(stdin);
+    }
+    let adopted = &harness.places.adopted;
+    let (running, pid) = adopted
+        .start(|| runner.start(), |running| running.id())
+        .with_context(|| format!("start {}", harness.runner.display()))?;
+    if scene.has_program() {
+        scene.write_target(pid, false)?;
+    }
+    let watch = tokio::spawn(peak_memory(pid));
+    let finished = running.finish().await;
+    adopted.forget(pid);
+    let peak_kib = watch.await.unwrap_or_default();
+    let mut violations = scene.api.final_violations();
+    violations.extend(model.as_ref().map(Claude::refusals).unwrap_or_default());
+    let finished = finished?;
+    let take = |bytes: &Mutex<Vec<u8>>| std::mem::take(&mut *bytes.lock().unwrap_or_else(PoisonError::into_inner));
+    let results = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Seen {
+        finished,
+        events: scene.api.events(),
+        sent: scene
+            .api
+            .attempts()
+            .iter()
+            .flat_map(|attempt| attempt.body.to_vec())
+            .collect(),
+        asked: take(&asked),
+        results,
+        violations,
+        peak_kib,
+    })
+}
+
+/// Looks at a process until it ends; gives the most memory it had.
+async fn peak_memory(pid: i32) -> u64 {
+    let mut peak = 0;
+    while let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:").or(line.strip_prefix("VmRSS:")));
+        let Some(kib) = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()) else {
+            // gVisor, or a zombie, has no such line.
+            if peak > 0 {
+                return peak;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if status.contains("State:\tZ") {
+                return peak;
+            }
+            continue;
+        };
+        peak = peak.max(kib);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    peak
+}

@@ -1,0 +1,311 @@
+//! Everything around one run: a workspace, canaries outside of it, secrets, and listeners that notice who reaches them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use support::ApiServer;
+use tempfile::TempDir;
+
+use crate::bystander::Bystander;
+use crate::canary::{self, Digest};
+use crate::listeners::Listeners;
+use crate::processes::Adopted;
+use crate::secrets::{self, Secrets};
+use crate::target::Target;
+
+/// Where the attack program and its target lie in the workspace.
+const PROGRAM: &str = ".plue-escape/plue-escape";
+const TARGET: &str = ".plue-escape/target.json";
+
+/// What is the same for all scenes of a run of the harness.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Where the folders of scenes are made.
+    pub base: PathBuf,
+    /// A folder that commands may see read-only, when there is one that we can write to.
+    pub visible: Option<PathBuf>,
+    /// A copy of this program, which workspaces get a link to.
+    pub program: PathBuf,
+    pub adopted: Arc<Adopted>,
+}
+
+impl Places {
+    /// Takes `base` for the scenes, and the first folder of the image that takes our files for what is visible.
+    pub fn find(base: &Path) -> Result<(Self, TempDir)> {
+        let folder = tempfile::Builder::new()
+            .prefix("plue-escape-program-")
+            .tempdir_in(base)
+            .with_context(|| format!("make a folder in {}", base.display()))?;
+        let program = folder.path().join("plue-escape");
+        let own = std::env::current_exe().context("find this program")?;
+        fs::copy(&own, &program).with_context(|| format!("copy {}", own.display()))?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o555))?;
+        let candidates = ["/var/tmp", "/opt", "/srv", "/var/lib", "/mnt", "/workspace"];
+        let visible = candidates
+            .into_iter()
+            .map(PathBuf::from)
+            .find(|folder| !folder.starts_with(base) && tempfile::tempdir_in(folder).is_ok());
+        let places = Self {
+            base: base.to_owned(),
+            visible,
+            program,
+            adopted: Arc::default(),
+        };
+        Ok((places, folder))
+    }
+}
+
+/// See the module. Dropping it removes everything.
+pub struct Scene {
+    pub id: String,
+    /// What an attack may touch.
+    pub workspace: PathBuf,
+    /// The workspace's parent: the canaries in it are hidden from commands.
+    pub hidden: PathBuf,
+    /// Canaries in the image, which commands may see and not change.
+    pub visible: Option<PathBuf>,
+    pub secrets: Secrets,
+    pub listeners: Listeners,
+    pub api: ApiServer,
+    pub bystander: Bystander,
+    program: PathBuf,
+    /// Canaries at places that hold what is somebody's own: homes, and what runs. Everybody may read them.
+    pub private: Vec<PathBuf>,
+    background: Mutex<Vec<JoinHandle<()>>>,
+    stop: Arc<AtomicBool>,
+    adopted: Arc<Adopted>,
+    /// For plugins and task files: outside of the workspace and no canary.
+    side: PathBuf,
+    _folders: Vec<TempDir>,
+}
+
+impl Scene {
+    pub async fn new(places: &Places) -> Result<Self> {
+        let id = secrets::random()?[..10].to_owned();
+        let secrets = Secrets::new(&id)?;
+        let make = |parent: &Path| {
+            tempfile::Builder::new()
+                .prefix(&format!("plue-escape-{id}-"))
+                .tempdir_in(parent)
+                .and_then(|folder| {
+                    // Whatever the umask is.
+                    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
+                    Ok(folder)
+                })
+                .with_context(|| format!("make a folder in {}", parent.display()))
+        };
+        let folder = make(&places.base)?;
+        let root = folder.path().canonicalize()?;
+        let side = make(&places.base)?;
+        let side_path = side.path().canonicalize()?;
+        let mut folders = vec![folder, side];
+        let workspace = root.join("workspace");
+        fs::create_dir(&workspace)?;
+        canary::lay_out(&root, &secrets.file)?;
+        canary::lay_out(&root.join("workspace-evil"), &secrets.file)?;
+        let visible = match &places.visible {
+            Some(parent) => {
+                let folder = make(parent)?;
+                let path = folder.path().canonicalize()?;
+                canary::lay_out(&path, &secrets.file)?;
+                folders.push(folder);
+                Some(path)
+            }
+            None => None,
+        };
+        let mut private = Vec::new();
+        for parent in ["/root", "/home", "/run"] {
+            if let Ok(folder) = make(Path::new(parent)) {
+                canary::lay_out(folder.path(), &secrets.file)?;
+                private.push(folder.path().to_owned());
+                folders.push(folder);
+            }
+        }
+        let listeners = Listeners::open(&id, &root).await?;
+        let api = ApiServer::with().token(&secrets.callback_token).start().await?;
+        let bystander = Bystander::start(&places.program, &root.join("secret.txt"), &secrets, &places.adopted).await?;
+        Ok(Self {
+            workspace,
+            hidden: root,
+            visible,
+            secrets,
+            listeners,
+            api,
+            bystander,
+            program: places.program.clone(),
+            private,
+            background: Mutex::default(),
+            stop: Arc::default(),
+            adopted: Arc::clone(&places.adopted),
+            side: side_path,
+            id,
+            _folders: folders,
+        })
+    }
+
+    /// Everything outside of the workspace, as it is now.
+    pub fn digest(&self) -> Result<Vec<Digest>> {
+        let mut digests = vec![Digest::of(&self.hidden, Some(&self.workspace)).context("look at the canaries")?];
+        if let Some(visible) = &self.visible {
+            digests.push(Digest::of(visible, None).context("look at the canaries in the image")?);
+        }
+        for private in &self.private {
+            digests.push(Digest::of(private, None).context("look at the canaries in a home")?);
+        }
+        Ok(digests)
+    }
+
+    /// Does something again and again beside the run, until the scene goes or it says that it is done.
+    pub fn meanwhile(&self, mut step: impl FnMut() -> bool + Send + 'static) {
+        let stop = Arc::clone(&self.stop);
+        let thread = std::thread::spawn(move || while !stop.load(Ordering::Relaxed) && step() {});
+        self.background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(thread);
+    }
+
+    /// Runs a script in the workspace and outside of every sandbox, with no input that ever comes, for at most this long.
+    /// Gives what it printed, and whether it came to an end by itself.
+    pub fn outside(&self, script: &str, limit: Duration) -> Result<(String, bool)> {
+        let mut command = std::process::Command::new("/bin/sh");
+        let script = format!(": {}\n{script}", self.id);
+        command
+            .args(["-c", &script])
+            .current_dir(&self.workspace)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0);
+        let started = self.adopted.start(|| command.spawn(), |child| Some(child.id()));
+        let (mut child, pid) = started.context("start /bin/sh")?;
+        let input = child.stdin.take();
+        let mut output = child.stdout.take().context("there is no output")?;
+        let end = Instant::now() + limit;
+        let mut ended = false;
+        while !ended && Instant::now() < end {
+            ended = child.try_wait()?.is_some();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if !ended && let Some(group) = rustix::process::Pid::from_raw(pid) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            child.wait()?;
+        }
+        drop(input);
+        self.adopted.forget(pid);
+        let mut text = Vec::new();
+        if ended {
+            // What goes on in the background may hold the pipe: what is in it is enough.
+            rustix::io::ioctl_fionbio(&output, true)?;
+            let _ = std::io::Read::read_to_end(&mut output, &mut text);
+        }
+        Ok((String::from_utf8_lossy(&text).into_owned(), ended))
+    }
+
+    /// Puts a file into the workspace.
+    pub fn file(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
+        let path = self.workspace.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, content).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Puts a symbolic link into the workspace.
+    pub fn link(&self, path: &str, target: impl AsRef<Path>) -> Result<()> {
+        let path = self.workspace.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        std::os::unix::fs::symlink(target, &path).with_context(|| format!("link {}", path.display()))
+    }
+
+    /// Puts the attack program into the workspace, and gives the command that runs an attack.
+    pub fn program(&self, attack: &str) -> Result<String> {
+        let program = self.workspace.join(PROGRAM);
+        let folder = self.workspace.join(".plue-escape");
+        fs::create_dir_all(&folder)?;
+        if !program.exists() && fs::hard_link(&self.program, &program).is_err() {
+            fs::copy(&self.program, &program).context("copy the attack program into the workspace")?;
+        }
+        Ok(format!("./{PROGRAM} attack {attack} {}", self.target_file().display()))
+    }
+
+    /// Whether the attack program is there, which waits for its target.
+    pub fn has_program(&self) -> bool {
+        self.workspace.join(PROGRAM).exists()
+    }
+
+    /// Where a plugin folder of this scene's own is laid out.
+    pub fn plugin_folder(&self) -> PathBuf {
+        self.side.join("plugins")
+    }
+
+    /// Where a task file of this scene's own is written.
+    pub fn task_file(&self) -> PathBuf {
+        self.side.join("task")
+    }
+
+    /// Where the attack program waits for its target: the runner's id is known only once it runs.
+    pub fn target_file(&self) -> PathBuf {
+        self.workspace.join(TARGET)
+    }
+
+    /// Tells the attack program what there is to attack.
+    pub fn write_target(&self, runner: i32, baseline: bool) -> Result<Target> {
+        let target = Target {
+            scene: self.id.clone(),
+            workspace: self.workspace.clone(),
+            hidden: self.hidden.clone(),
+            visible: self.visible.clone(),
+            private: self.private.clone(),
+            secret_prefix: self.secrets.prefix.clone(),
+            runner,
+            bystander: self.bystander.pid(),
+            tcp: self.listeners.tcp,
+            tcp6: self.listeners.tcp6,
+            udp: self.listeners.udp,
+            abstract_socket: self.listeners.abstract_name.clone(),
+            socket: self.listeners.path.clone(),
+            callback: self.api.url(),
+            baseline,
+        };
+        let path = self.target_file();
+        fs::create_dir_all(self.workspace.join(".plue-escape"))?;
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_vec(&target)?)?;
+        // At once: the program may look at any time.
+        fs::rename(&new, &path)?;
+        Ok(target)
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self
+            .background
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
+            let _ = thread.join();
+        }
+        // Folders that are nested deeper than the library's way of removing can go.
+        if fs::remove_dir_all(&self.workspace).is_err() {
+            let _ = std::process::Command::new("rm")
+                .arg("-rf")
+                .arg("--")
+                .arg(&self.workspace)
+                .status();
+        }
+    }
+}

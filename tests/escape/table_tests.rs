@@ -1,0 +1,42 @@
+//! What holds for the table of attacks as a whole.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use crate::attack::{Action, Surface};
+use crate::attacks;
+
+#[test]
+fn every_attack_has_a_name_of_its_own_that_begins_with_its_class() {
+    let mut seen = BTreeSet::new();
+    for attack in attacks::all() {
+        assert!(seen.insert(attack.id), "{} is there twice", attack.id);
+        assert_eq!(
+            attack.id.split_once('/').unwrap().0,
+            attack.class.name(),
+            "{}",
+            attack.id
+        );
+        let name = attack.id.split_once('/').unwrap().1;
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        assert!(name.chars().all(plain), "{} goes into a command line", attack.id);
+    }
+}
+
+#[test]
+fn every_attack_has_surfaces_that_its_action_can_reach() {
+    for attack in attacks::all() {
+        assert!(!attack.surfaces.is_empty(), "{}", attack.id);
+        let fits = |surface: Surface| match attack.action {
+            Action::Path(_) => surface.is_file_tool() || surface.is_command(),
+            Action::Call(_) => surface.is_file_tool(),
+            Action::Program(_) | Action::Script(_) => surface.is_command(),
+            Action::Component(_) => surface == Surface::Component,
+            Action::Task(_) => surface == Surface::Task,
+            Action::Model(_) => surface == Surface::Model,
+        };
+        for surface in attack.surfaces {
+            assert!(fits(*surface), "{} through {}", attack.id, surface.name());
+        }
+    }
+}

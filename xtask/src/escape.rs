@@ -1,0 +1,226 @@
+//! The attacks of tests/escape on what was built: on this machine, as an ordinary user, without openat2 and in gVisor, and
+//! on a runner whose protections are switched off one at a time.
+//!
+//! `plue-escape` prints its tables and counts by itself, and its exit code says whether all held.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::gvisor::{self, DIST, Options, PROGRAMS};
+use crate::layout::Layout;
+use crate::plugins;
+use crate::process::{self, Run};
+
+/// How long all attacks may take in one place.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// The program of the attacks, in its own folder or one that it is copied to.
+const PROGRAM: &str = "plue-escape";
+
+/// All attacks on this machine: as the user who asks, as an ordinary user when that is root, and the file attacks with
+/// openat2 taken away. Every part is run, also when one before has failed.
+pub fn natively(layout: &Layout) -> Result<()> {
+    let program = program(layout)?;
+    let mut failures = Vec::new();
+    let mut attempt = |place: &str, run: Result<Run>| {
+        process::announce(&format!("attacks {place}"));
+        if let Err(error) = run.and_then(|run| run.limit(LIMIT).live()) {
+            eprintln!("error: {error:#}");
+            failures.push(place.to_owned());
+        }
+    };
+    let attacks = |place: &str| attacks(Run::new(format!("the attacks {place}"), &program), &layout.runner());
+    let place = "as the user who runs this";
+    attempt(place, Ok(attacks(place)));
+    let place = "on file tools that have no openat2";
+    attempt(place, Ok(attacks(place).arg("--without-openat2")));
+    let place = "as an ordinary user without capabilities";
+    if process::is_root()? {
+        let home = Ordinary::lay_out(layout, &program)?;
+        attempt(place, Ok(home.attacks(place)));
+    } else {
+        process::note("this is no root: the attacks have run as an ordinary user already");
+    }
+    if !failures.is_empty() {
+        bail!("attacks got through, or could not be tried: {}", failures.join("; "));
+    }
+    Ok(())
+}
+
+/// All attacks in gVisor, where the runner is what it is in the pod.
+pub fn in_gvisor(layout: &Layout) -> Result<()> {
+    let program = program(layout)?;
+    let argv = [
+        format!("{PROGRAMS}/{PROGRAM}"),
+        "--runner".to_owned(),
+        format!("{DIST}/plue-runner"),
+    ];
+    let options = Options {
+        env: &[],
+        programs: &[&program],
+        limit: LIMIT,
+    };
+    gvisor::must_run(layout, "the attacks", &argv, &options)
+}
+
+/// Builds a runner whose protections can be switched off, and has the attacks find out which one is off.
+pub fn mutations(layout: &Layout) -> Result<()> {
+    let program = program(layout)?;
+    let home = layout.target.join("mutations");
+    build_mutant(layout, &home)?;
+    attacks(
+        Run::new("the attacks on missing protections", program),
+        &home.join("plue-runner"),
+    )
+    .arg("--mutations")
+    .limit(LIMIT)
+    .live()
+}
+
+/// Puts the mutant, with the plugins beside it, into a folder of its own, where nothing takes it for the runner. Both runners
+/// stay in cargo's cache under names of their own; only the last one built has the name without a hash, so that the second
+/// build costs less than a second.
+fn build_mutant(layout: &Layout, home: &Path) -> Result<()> {
+    let build = |purpose: &str, features: &[&str]| {
+        layout
+            .cargo(purpose)
+            .args(["build", "--release", "--workspace", "--bin", "plue-runner"])
+            .args(features)
+            .live()
+    };
+    let runner = layout.target.join("release/plue-runner");
+    let mutant = build(
+        "building a runner whose protections can be switched off",
+        &["--features", "plue-runner/mutations"],
+    )
+    .and_then(|()| fs::create_dir_all(home).with_context(|| format!("could not make {}", home.display())))
+    .and_then(|()| plugins::copy(&runner, &home.join("plue-runner")));
+    // Whatever came of it: what is left in cargo's folder must be the runner.
+    build("putting the runner back", &[])?;
+    mutant?;
+    copy_folder(&layout.plugins(), &home.join("plugins"))
+}
+
+/// What was built, where any user can read it, for as long as the value lives. The target folder may lie in a home that is
+/// closed to others.
+struct Ordinary {
+    home: PathBuf,
+}
+
+impl Ordinary {
+    fn lay_out(layout: &Layout, program: &Path) -> Result<Self> {
+        let home = env::temp_dir().join(format!("plue-escape-{}", std::process::id()));
+        fs::create_dir(&home).with_context(|| format!("could not make the folder {}", home.display()))?;
+        let ordinary = Self { home };
+        open(&ordinary.home)?;
+        for file in [program, &layout.runner()] {
+            let name = file.file_name().unwrap_or_default();
+            plugins::copy(file, &ordinary.home.join(name))?;
+            open(&ordinary.home.join(name))?;
+        }
+        copy_folder(&layout.plugins(), &ordinary.home.join("plugins"))?;
+        Ok(ordinary)
+    }
+
+    fn attacks(&self, place: &str) -> Run {
+        let run = Run::new(format!("the attacks {place}"), "setpriv")
+            .args(["--reuid=1000", "--regid=1000", "--clear-groups"])
+            .args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"])
+            // Our own variables name folders that are root's.
+            .args(["env", "--ignore-environment", "HOME=/nonexistent", "LANG=C.UTF-8"])
+            .arg("PATH=/usr/local/bin:/usr/bin:/bin")
+            .arg(self.home.join(PROGRAM))
+            .dir(&self.home);
+        attacks(run, &self.home.join("plue-runner"))
+    }
+}
+
+impl Drop for Ordinary {
+    fn drop(&mut self) {
+        // What is left is rubbish, and no reason to fail.
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+fn attacks(program: Run, runner: &Path) -> Run {
+    program.arg("--runner").arg(runner)
+}
+
+/// The program, which the stage `build` has built.
+fn program(layout: &Layout) -> Result<PathBuf> {
+    let program = layout.target.join("release").join(PROGRAM);
+    if !program.is_file() {
+        bail!("there is no {}: tests/escape was not built", program.display());
+    }
+    Ok(program)
+}
+
+/// Copies a folder and all in it that is not there already, for everyone to read and for its owner to change. What is no
+/// more in `from` goes away.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("could not make the folder {}", to.display()))?;
+    open(to)?;
+    for place in children(to)? {
+        let old = place.file_name().map(|name| from.join(name));
+        if !old.is_some_and(|old| old.exists()) {
+            let removed = if place.is_dir() {
+                fs::remove_dir_all(&place)
+            } else {
+                fs::remove_file(&place)
+            };
+            removed.with_context(|| format!("could not remove {}", place.display()))?;
+        }
+    }
+    for source in children(from)? {
+        let place = to.join(source.file_name().unwrap_or_default());
+        if source.is_dir() {
+            copy_folder(&source, &place)?;
+        } else {
+            plugins::copy(&source, &place)?;
+            open(&place)?;
+        }
+    }
+    Ok(())
+}
+
+fn children(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        fs::read_dir(folder).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect());
+    entries.with_context(|| format!("could not read the folder {}", folder.display()))
+}
+
+/// Lets everyone read and run what is for its owner alone to change, whatever the umask said.
+fn open(path: &Path) -> Result<()> {
+    fs::set_permissions(path, PermissionsExt::from_mode(0o755))
+        .with_context(|| format!("could not open {} for others", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_copied_folder_has_what_the_other_has_and_no_more() {
+        let folder = env::temp_dir().join(format!("xtask-copy-{}", std::process::id()));
+        let [from, to] = ["from", "to"].map(|name| folder.join(name));
+        fs::create_dir_all(from.join("tool")).unwrap();
+        fs::create_dir_all(to.join("gone")).unwrap();
+        fs::write(from.join("tool/new"), "new").unwrap();
+        fs::create_dir_all(to.join("tool")).unwrap();
+        fs::write(to.join("tool/old"), "old").unwrap();
+        copy_folder(&from, &to).unwrap();
+        let found = (
+            fs::read(to.join("tool/new")).unwrap(),
+            fs::metadata(to.join("tool")).unwrap().permissions().mode() & 0o777,
+            to.join("tool/old").exists() || to.join("gone").exists(),
+        );
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(found, (b"new".to_vec(), 0o755, false));
+    }
+}

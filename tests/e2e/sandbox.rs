@@ -176,6 +176,23 @@ async fn gone(word: &str) {
     panic!("processes are left: {:?}", with_argument(word));
 }
 
+/// Waits until these processes of the sandbox have ended. One that is dead and not yet waited for has.
+async fn ended(victim: &str, sandbox: [i32; 3]) {
+    let lives = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+        !state.is_empty() && !state.starts_with(['Z', 'X'])
+    };
+    for _ in 0..500 {
+        if !sandbox.iter().any(lives) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let left: Vec<&i32> = sandbox.iter().filter(|pid| lives(pid)).collect();
+    panic!("after the end of the {victim}, processes of the sandbox are left: {left:?}");
+}
+
 #[tokio::test]
 async fn whoever_is_killed_no_process_is_left() {
     for victim in ["command", "supervisor", "init", "keeper", "runner"] {
@@ -202,21 +219,25 @@ async fn whoever_is_killed_no_process_is_left() {
         };
         let supervisor = parent(command);
         let init = parent(supervisor);
+        let keeper = parent(init);
         kill(match victim {
             "command" => command,
             "supervisor" => supervisor,
             "init" => init,
-            "keeper" => parent(init),
+            "keeper" => keeper,
             _ => runner,
         });
         gone(&word).await;
+        let sandbox = [supervisor, init, keeper];
         if victim == "runner" {
             // Nobody is left to say how it ended.
             assert_eq!(running.finish().await.unwrap().code, -9);
             assert!(scene.api.terminal().is_none());
+            ended(victim, sandbox).await;
             continue;
         }
         let outcome = scene.finish(running).await;
+        ended(victim, sandbox).await;
         let error = outcome.failed("step_failed");
         assert!(error["message"].as_str().unwrap().contains("137"), "{victim}: {error}");
         assert!(!outcome.scene.workspace().join("after").exists());

@@ -25,6 +25,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct RunnerProcess {
     binary: PathBuf,
+    arguments: Vec<String>,
     env: BTreeMap<String, String>,
     stdin: Option<Vec<u8>>,
     limit: Duration,
@@ -60,6 +61,7 @@ impl RunnerProcess {
     pub fn new(binary: impl Into<PathBuf>) -> Self {
         Self {
             binary: binary.into(),
+            arguments: Vec::new(),
             env: BTreeMap::new(),
             stdin: None,
             limit: LIMIT,
@@ -74,6 +76,12 @@ impl RunnerProcess {
     /// The folder of the components that belong to the binary.
     pub fn plugins(&self) -> PathBuf {
         self.binary.parent().unwrap_or(Path::new(".")).join("plugins")
+    }
+
+    /// A command of the runner, in place of a task. What it prints is no log: `log_errors` says nothing of it.
+    pub fn args(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self
     }
 
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -123,6 +131,7 @@ impl RunnerProcess {
             under(&mut command, filter);
         }
         let mut child = command
+            .args(&self.arguments)
             .env_clear()
             .envs(&self.env)
             .stdin(if self.stdin.is_some() {

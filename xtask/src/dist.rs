@@ -13,6 +13,9 @@ use crate::plugins;
 use crate::process::{self, Run};
 use crate::toolchain::{Choice, Toolchain};
 
+/// The programs that are shipped: the runner, and the attacks that `plue-runner escape-test` runs.
+const PROGRAMS: [&str; 2] = ["plue-runner", "plue-escape"];
+
 pub fn run(layout: &Layout) -> Result<ExitCode> {
     build(layout)?;
     print_sizes(layout)?;
@@ -32,7 +35,12 @@ pub fn build(layout: &Layout) -> Result<Toolchain> {
         .cargo("building the runner")
         .args(["build", "--release", "--workspace", "--bins"])
         .live()?;
-    plugins::copy(&layout.target.join("release/plue-runner"), &layout.runner())?;
+    for program in PROGRAMS {
+        plugins::copy(
+            &layout.target.join("release").join(program),
+            &layout.dist().join(program),
+        )?;
+    }
     compile_ahead(layout, &names)?;
     process::note(&format!(
         "built in {}: {}",
@@ -116,7 +124,7 @@ fn changed(path: &Path) -> Result<SystemTime> {
 
 fn print_sizes(layout: &Layout) -> Result<()> {
     println!("{}", layout.dist().display());
-    let mut files = vec![layout.runner()];
+    let mut files: Vec<_> = PROGRAMS.iter().map(|name| layout.dist().join(name)).collect();
     let plugins = layout.plugins();
     for entry in fs::read_dir(&plugins).with_context(|| format!("could not read {}", plugins.display()))? {
         let home = entry

@@ -46,7 +46,7 @@ impl Layout {
         self.root.join("tool-plugins")
     }
 
-    /// What is shipped: the runner with `plugins/` beside it.
+    /// What is shipped: the runner, with the attacks and `plugins/` beside it.
     pub fn dist(&self) -> PathBuf {
         self.target.join("dist")
     }

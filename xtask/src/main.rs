@@ -60,7 +60,7 @@ enum Command {
         #[arg(long)]
         without_gvisor: bool,
     },
-    /// Makes a relocatable target/dist: the runner and its plugins, compiled ahead of time
+    /// Makes a relocatable target/dist: the runner, the attacks on it, and its plugins, compiled ahead of time
     Build,
     /// Builds the components of tool-plugins/ and lays them out with their manifests
     Plugins {

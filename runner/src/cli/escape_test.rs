@@ -17,6 +17,9 @@ pub(super) struct EscapeTestOptions {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
+    /// Only this attack; `files/` takes all that begin with it. May be given several times.
+    #[arg(long, value_name = "ATTACK")]
+    only: Vec<String>,
 }
 
 /// Becomes the harness.
@@ -31,6 +34,9 @@ pub(super) fn run(options: &EscapeTestOptions) -> Exit {
     command.arg("--live").arg("--runner").arg(&binary);
     if options.json {
         command.arg("--json");
+    }
+    for attack in &options.only {
+        command.arg("--only").arg(attack);
     }
     let error = command.exec();
     let problem = format!(

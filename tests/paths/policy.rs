@@ -1,20 +1,21 @@
-//! One policy, equal verdicts: the same path through every file tool and through the shell, in one task of the real
-//! runner with the real sandbox.
+//! One policy, equal verdicts: the same path through every file tool, through the shell and through a workflow's step, in
+//! tasks of the real runner with the real sandbox.
 //!
 //! A verdict is what was reached, and not what was said: reading, listing and searching reach a path when they show what
 //! is there, writing does when it is found in the file afterwards. So a command that writes to `../secret.txt` in its own
 //! `/tmp` has not reached the file of that name outside.
 //!
-//! The two sides agree about every path of the workspace and of the operator. Where they differ is stated by the kind of
-//! the path ([`Kind`]): a command runs in the image, and sees it.
+//! Tools and commands agree about every path of the workspace and of the operator. Where they differ is stated by the
+//! kind of the path ([`Kind`]): a command runs in the image, and sees it. It is the same whoever starts the command.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::claude::KEY;
 use support::{ApiServer, Claude, RunnerProcess, Turn};
 use tempfile::TempDir;
@@ -24,6 +25,8 @@ const MODEL: &str = "claude-sonnet-5-5";
 /// What files hold, and a folder's only entry is called.
 const INSIDE: &str = "what-is-inside";
 const OUTSIDE: &str = "what-is-outside";
+/// In the runner's environment. Not the key itself: where that is seen, no event says so.
+const KEY_NAME: &str = "ANTHROPIC_API_KEY";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
@@ -65,7 +68,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// What the tools reach, and what the shell does.
+    /// What the tools reach, and what commands do.
     fn policy(self) -> (&'static [Operation], &'static [Operation]) {
         const FILE: &[Operation] = &[Read, Search, Write];
         const FOLDER: &[Operation] = &[List, Search];
@@ -200,8 +203,8 @@ impl Place {
                 "read_file",
             ),
             (Kind::Protected, &format!("{plugins}/"), "read-file"),
-            (Kind::Protected, "environment", KEY),
-            (Kind::Protected, "/proc/1/environ", KEY),
+            (Kind::Protected, "environment", KEY_NAME),
+            (Kind::Protected, "/proc/1/environ", KEY_NAME),
             (Kind::Special, "fifo", ""),
             (Kind::Special, "socket", ""),
             (Kind::Device, "zero", ""),
@@ -226,7 +229,10 @@ fn open_to_all(path: &Path) {
 }
 
 /// Who asks.
-const WAYS: [&str; 2] = ["tool", "shell"];
+const WAYS: [&str; 3] = ["tool", "shell", "step"];
+const TOOL: usize = 0;
+const SHELL: usize = 1;
+const STEP: usize = 2;
 
 /// What is written, so that it is known whose it is; in a file of the image, a comment.
 fn mark(row: usize, way: usize) -> String {
@@ -236,7 +242,6 @@ fn mark(row: usize, way: usize) -> String {
 /// The calls of a row, in the order of [`Operation::ALL`], the tool's before the shell's.
 fn calls(number: usize, row: &Row) -> Turn {
     let path = &row.path;
-    let quoted = format!("'{}'", path.replace('\'', r"'\''"));
     let mut turn = Turn::new();
     for operation in Operation::ALL {
         let (tool, input) = match operation {
@@ -247,21 +252,29 @@ fn calls(number: usize, row: &Row) -> Turn {
                 json!({"path": path, "pattern": row.token, "max_results": 10_000}),
             ),
             Write => {
-                let content = format!("{}\n", mark(number, 0));
+                let content = format!("{}\n", mark(number, TOOL));
                 ("write_file", json!({"path": path, "content": content, "append": true}))
             }
         };
-        turn = turn.call(&id(number, operation, 0), tool, input);
-        // Nothing here takes longer but to wait, for a pipe or a device without an end.
-        let command = match operation {
-            Read => format!("timeout 2 head -c 4096 -- {quoted}"),
-            List => format!("timeout 2 ls -A -- {quoted}/."),
-            Search => format!("timeout 2 grep -r -D skip -e '{}' -- {quoted}", row.token),
-            Write => format!("echo '{}' | timeout 2 tee -a -- {quoted} > /dev/null", mark(number, 1)),
-        };
-        turn = turn.call(&id(number, operation, 1), "shell", json!({"command": command}));
+        turn = turn.call(&id(number, operation, TOOL), tool, input);
+        let command = command(number, row, operation, SHELL);
+        turn = turn.call(&id(number, operation, SHELL), "shell", json!({"command": command}));
     }
     turn
+}
+
+/// The same as a command. Nothing here takes longer but to wait, for a pipe or a device without an end.
+fn command(number: usize, row: &Row, operation: Operation, way: usize) -> String {
+    let quoted = format!("'{}'", row.path.replace('\'', r"'\''"));
+    match operation {
+        Read => format!("timeout 2 head -c 4096 -- {quoted}"),
+        List => format!("timeout 2 ls -A -- {quoted}/."),
+        Search => format!("timeout 2 grep -r -a -D skip -e '{}' -- {quoted}", row.token),
+        Write => format!(
+            "echo '{}' | timeout 2 tee -a -- {quoted} > /dev/null",
+            mark(number, way)
+        ),
+    }
 }
 
 fn id(row: usize, operation: Operation, way: usize) -> String {
@@ -269,67 +282,30 @@ fn id(row: usize, operation: Operation, way: usize) -> String {
 }
 
 #[tokio::test]
-async fn the_tools_and_the_shell_agree_about_every_path() {
-    let place = Place::new();
-    let runner = RunnerProcess::built();
-    let rows = place.rows(&runner.plugins().canonicalize().unwrap());
+async fn the_tools_the_shell_and_a_step_agree_about_every_path() {
+    let plugins = RunnerProcess::built().plugins().canonicalize().unwrap();
+    // One workspace for the agent and one for the workflow: what the one has written is there for the other to read.
+    let (agent, workflow) = (Place::new(), Place::new());
+    let [rows, of_steps] = [&agent, &workflow].map(|place| place.rows(&plugins));
     assert!(rows.len() >= 25);
     // What is refused is there to be had, by anybody who is not confined.
     let there = |row: &&Row| row.kind == Kind::Outside && row.file.exists();
     assert!(rows.iter().filter(there).count() >= 12);
-    let mut turns: Vec<Turn> = rows
-        .iter()
-        .enumerate()
-        .map(|(number, row)| calls(number, row))
-        .collect();
-    turns.push(Turn::says("Done."));
-    let model = Claude::script(turns).await.unwrap();
-    let api = ApiServer::with().start().await.unwrap();
-    let task = json!({
-        "type": "agent",
-        "model": MODEL,
-        "max_turns": 100,
-        "tools": ["read_file", "write_file", "list_files", "grep", "shell"],
-        "messages": [{ "role": "user", "content": "Go." }],
-    });
-    let finished = runner
-        .env("MODE", "active")
-        .env("TASK_ID", "task-7")
-        .env("TASK_CONFIG", task.to_string())
-        .env("CALLBACK_URL", api.url())
-        .env("WORKSPACE", place.workspace.to_str().unwrap())
-        .env("ANTHROPIC_API_KEY", KEY)
-        .env("ANTHROPIC_BASE_URL", model.url())
-        .env("ALLOWED_MODELS", MODEL)
-        .run()
-        .await
-        .unwrap();
-    let report = format!("{}{}", finished.stdout, finished.stderr);
-    assert_eq!(finished.code, 0, "{report}");
-    let end = api.terminal().unwrap();
-    assert_eq!(
-        (&end["type"], &end["sandbox"]),
-        (&json!("done"), &json!("strict")),
-        "{report}"
-    );
+    let mut reached = by_an_agent(&agent, &rows).await;
+    reached.extend(by_steps(&workflow, &of_steps).await);
 
-    let requests = model.requests();
-    let mut table = format!("{:<14} {:<60} {:<26} {:<26}\n", "kind", "path", "tools", "shell");
+    let mut table = format!("{:<14} {:<60}", "kind", "path");
+    for way in ["tools", "shell", "step"] {
+        let _ = write!(table, " {way:<26}");
+    }
+    table.push('\n');
     let mut wrong = 0;
     for (number, row) in rows.iter().enumerate() {
-        let results = requests[number + 1].results();
-        let (tools, shell) = row.kind.policy();
+        let (tools, commands) = row.kind.policy();
         let mut cells = String::new();
-        for (way, expected) in [tools, shell].into_iter().enumerate() {
-            let reached = |operation: &Operation| {
-                let wanted = id(number, *operation, way);
-                let result = results.iter().find(|result| result.id == wanted).unwrap();
-                match operation {
-                    Write => holds(&row.file, &mark(number, way)),
-                    _ => !result.is_error && shows(&result.text, way, &row.token),
-                }
-            };
-            let verdict: Vec<Operation> = Operation::ALL.into_iter().filter(|one| reached(one)).collect();
+        for (way, expected) in [tools, commands, commands].into_iter().enumerate() {
+            let mine = |operation: &Operation| reached.contains(&id(number, *operation, way));
+            let verdict: Vec<Operation> = Operation::ALL.into_iter().filter(mine).collect();
             let is_right = same(&verdict, expected);
             wrong += usize::from(!is_right);
             let cell = if is_right {
@@ -342,7 +318,115 @@ async fn the_tools_and_the_shell_agree_about_every_path() {
         let _ = writeln!(table, "{:<14} {:<60}{cells}", format!("{:?}", row.kind), row.path);
     }
     assert_eq!(wrong, 0, "verdicts that are not the policy's are marked NOT:\n{table}");
-    place.nothing_outside_has_changed();
+    agent.nothing_outside_has_changed();
+    workflow.nothing_outside_has_changed();
+}
+
+/// What was reached, by [`id`].
+type Reached = BTreeSet<String>;
+
+/// Every path through the tools and the shell, one turn of the model for each.
+async fn by_an_agent(place: &Place, rows: &[Row]) -> Reached {
+    let mut turns: Vec<Turn> = rows
+        .iter()
+        .enumerate()
+        .map(|(number, row)| calls(number, row))
+        .collect();
+    turns.push(Turn::says("Done."));
+    let model = Claude::script(turns).await.unwrap();
+    let task = json!({
+        "type": "agent",
+        "model": MODEL,
+        "max_turns": 100,
+        "tools": ["read_file", "write_file", "list_files", "grep", "shell"],
+        "messages": [{ "role": "user", "content": "Go." }],
+    });
+    place.run(&task, Some(&model)).await;
+    let requests = model.requests();
+    let mut reached = Reached::new();
+    for (number, row) in rows.iter().enumerate() {
+        let results = requests[number + 1].results();
+        for (way, operation) in [TOOL, SHELL]
+            .into_iter()
+            .flat_map(|way| Operation::ALL.map(|one| (way, one)))
+        {
+            let wanted = id(number, operation, way);
+            let result = results.iter().find(|result| result.id == wanted).unwrap();
+            let is_reached = match operation {
+                Write => holds(&row.file, &mark(number, way)),
+                _ if way == TOOL => !result.is_error && result.text.contains(&row.token),
+                _ => {
+                    let (output, rest) = result.text.split_once("\n\nSTDERR:\n").unwrap();
+                    !result.is_error && shows(output, rest.ends_with("EXIT CODE: 0"), &row.token)
+                }
+            };
+            if is_reached {
+                reached.insert(wanted);
+            }
+        }
+    }
+    reached
+}
+
+/// Every path through steps of a workflow, a step for each operation.
+async fn by_steps(place: &Place, rows: &[Row]) -> Reached {
+    const WELL: &str = "it went well";
+    let asked: Vec<(usize, Operation)> = (0..rows.len())
+        .flat_map(|number| Operation::ALL.map(|one| (number, one)))
+        .collect();
+    let step = |(number, operation): &(usize, Operation)| {
+        let command = command(*number, &rows[*number], *operation, STEP);
+        // A step that fails would be the last one. What is shown may end without a new line.
+        json!({ "run": format!("{{ {command}; }} && echo && echo '{WELL}' || true") })
+    };
+    let steps: Vec<Value> = asked.iter().map(step).collect();
+    let api = place.run(&json!({ "type": "workflow", "steps": steps }), None).await;
+    let mut outputs = vec![String::new(); asked.len()];
+    for log in api.events_of("log").iter().filter(|log| log["level"] == "stdout") {
+        let index = usize::try_from(log["step_index"].as_u64().unwrap()).unwrap();
+        outputs[index] += log["message"].as_str().unwrap();
+        outputs[index].push('\n');
+    }
+    let mut reached = Reached::new();
+    for ((number, operation), output) in asked.into_iter().zip(outputs) {
+        let row = &rows[number];
+        let is_reached = match operation {
+            Write => holds(&row.file, &mark(number, STEP)),
+            _ => shows(&output, output.contains(WELL), &row.token),
+        };
+        if is_reached {
+            reached.insert(id(number, operation, STEP));
+        }
+    }
+    reached
+}
+
+impl Place {
+    /// Runs a task that succeeds, in the real sandbox.
+    async fn run(&self, task: &Value, model: Option<&Claude>) -> ApiServer {
+        let api = ApiServer::with().start().await.unwrap();
+        let mut runner = RunnerProcess::built()
+            .env("MODE", "active")
+            .env("TASK_ID", "task-7")
+            .env("TASK_CONFIG", task.to_string())
+            .env("CALLBACK_URL", api.url())
+            .env("WORKSPACE", self.workspace.to_str().unwrap())
+            .env("ANTHROPIC_API_KEY", KEY)
+            .env("ALLOWED_MODELS", MODEL);
+        if let Some(model) = model {
+            runner = runner.env("ANTHROPIC_BASE_URL", model.url());
+        }
+        let finished = runner.run().await.unwrap();
+        let report = format!("{}{}", finished.stdout, finished.stderr);
+        assert_eq!(finished.code, 0, "{report}");
+        let end = api.terminal().unwrap();
+        assert_eq!(
+            (&end["type"], &end["sandbox"]),
+            (&json!("done"), &json!("strict")),
+            "{report}"
+        );
+        api
+    }
 }
 
 /// Whether a regular file, links followed, has this in it.
@@ -351,14 +435,10 @@ fn holds(file: &Path, mark: &str) -> bool {
         && fs::read(file).is_ok_and(|content| String::from_utf8_lossy(&content).contains(mark))
 }
 
-/// Whether an answer shows what is there; where there is nothing to show, whether the command went well.
-fn shows(text: &str, way: usize, token: &str) -> bool {
-    if way == 0 {
-        return text.contains(token);
-    }
-    let (output, rest) = text.split_once("\n\nSTDERR:\n").unwrap();
+/// Whether a command's output shows what is there; where there is nothing to show, whether the command went well.
+fn shows(output: &str, went_well: bool, token: &str) -> bool {
     if token.is_empty() {
-        return rest.ends_with("EXIT CODE: 0");
+        return went_well;
     }
     output.contains(token)
 }

@@ -14,19 +14,28 @@ mod process;
 mod report;
 mod tools;
 
+/// In place of a filter of criterion: what a command costs and nothing else, wherever the program stands.
+const COMMANDS_ONLY: &str = "command";
+
 fn main() {
+    // Before anything large is in our memory: what forks copies it.
+    let costs = commands::measure();
+    if std::env::args().any(|argument| argument == COMMANDS_ONLY) {
+        report::print(report::commands(&costs));
+        return;
+    }
     let folder = folder();
     let mut criterion = Criterion::default()
         .output_directory(&folder)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
-    commands::benchmarks(&mut criterion);
     tools::benchmarks(&mut criterion);
     process::benchmarks(&mut criterion);
     criterion.final_summary();
     let idle = process::idle_memory();
-    report::print(&folder, idle);
+    let rows = report::commands(&costs);
+    report::print(rows.into_iter().chain(report::others(&folder, idle)));
 }
 
 /// Where criterion keeps what it measured: below the target folder, as with `cargo criterion`.

@@ -5,74 +5,118 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// Prints the table. An aim that is missed is said, and fails nothing: machines differ, and a person decides.
-pub fn print(folder: &Path, idle_kib: u64) {
+use crate::commands::Costs;
+
+/// What a command may cost, at most, against the same without a sandbox.
+const MOST_FOR_CONFINEMENT: f64 = 1.5;
+
+/// One line of the table.
+pub struct Row {
+    name: &'static str,
+    measured: String,
+    aim: String,
+    met: Option<bool>,
+}
+
+impl Row {
+    fn plain(name: &'static str, measured: String) -> Self {
+        Self {
+            name,
+            measured,
+            aim: String::new(),
+            met: None,
+        }
+    }
+
+    fn aimed(name: &'static str, measured: String, aim: impl Into<String>, met: Option<bool>) -> Self {
+        Self {
+            name,
+            measured,
+            aim: aim.into(),
+            met,
+        }
+    }
+}
+
+/// What a command costs.
+pub fn commands(costs: &Costs) -> Vec<Row> {
+    let against = |name, bare: f64| {
+        let ratio = costs.sandbox / bare;
+        let aim = format!("at most {MOST_FOR_CONFINEMENT}");
+        Row::aimed(name, format!("{ratio:.2}"), aim, Some(ratio <= MOST_FOR_CONFINEMENT))
+    };
+    vec![
+        Row::plain("bare `true`, fork, p50", micros(Some(costs.bare_fork))),
+        Row::plain("bare `true`, posix_spawn, p50", micros(Some(costs.bare_spawn))),
+        Row::plain("sandboxed `true`, p50", micros(Some(costs.sandbox))),
+        against("sandboxed ÷ bare fork", costs.bare_fork),
+        against("sandboxed ÷ bare posix_spawn", costs.bare_spawn),
+    ]
+}
+
+/// Everything else: what criterion measured in `folder`, and the memory.
+pub fn others(folder: &Path, idle_kib: u64) -> Vec<Row> {
     let median = |id: &str| median_us(folder, id);
     let read = median("call/read_file_4k");
     let spawn = median("call/spawn_true");
     let component = median("grep_20000_files/component");
     let rg = median("grep_20000_files/rg_j1");
-    let rows = [
-        (
-            "instantiate a component",
-            micros(median("call/instantiate")),
-            String::new(),
-            None,
-        ),
-        (
+    vec![
+        Row::plain("instantiate a component", micros(median("call/instantiate"))),
+        Row::aimed(
             "read_file of 4 KiB, p50",
             micros(read),
-            "under 100 µs".into(),
+            "under 100 µs",
             read.map(|it| it < 100.0),
         ),
-        ("spawn of /bin/true, p50", micros(spawn), String::new(), None),
-        (
+        Row::plain("spawn of /bin/true, p50", micros(spawn)),
+        Row::aimed(
             "spawn ÷ read_file",
             ratio(spawn, read),
-            "at least 10".into(),
+            "at least 10",
             spawn.zip(read).map(|(spawn, read)| spawn / read >= 10.0),
         ),
-        (
-            "shell `true`, p50",
-            micros(median("call/shell_true")),
-            String::new(),
-            None,
-        ),
-        ("grep, 20,000 files", micros(component), String::new(), None),
-        ("rg -uuu -j1, the same", micros(rg), String::new(), None),
-        (
+        Row::plain("shell `true`, p50", micros(median("call/shell_true"))),
+        Row::plain("grep, 20,000 files", micros(component)),
+        Row::plain("rg -uuu -j1, the same", micros(rg)),
+        Row::aimed(
             "grep ÷ rg",
             ratio(component, rg),
-            "at most 2.5".into(),
+            "at most 2.5",
             component.zip(rg).map(|(component, rg)| component / rg <= 2.5),
         ),
         first_event("first event, workflow", median("start/workflow_first_event")),
         first_event("first event, agent", median("start/agent_first_event")),
-        (
+        Row::aimed(
             "memory while it waits",
             format!("{:.1} MB", idle_kib as f64 * 1024.0 / 1e6),
-            "under 30 MB".into(),
+            "under 30 MB",
             Some(idle_kib * 1024 < 30_000_000),
         ),
-    ];
-    println!("\n{:<28} {:>12}   {:<14}", "figure", "measured", "aim");
-    for (name, measured, aim, met) in rows {
+    ]
+}
+
+/// Prints the table. An aim that is missed is said, and fails nothing: machines differ, and a person decides.
+pub fn print(rows: impl IntoIterator<Item = Row>) {
+    println!("\n{:<30} {:>12}   {:<14}", "figure", "measured", "aim");
+    for Row {
+        name,
+        measured,
+        aim,
+        met,
+    } in rows
+    {
         let verdict = match met {
             Some(true) => "met",
             Some(false) => "MISSED",
             None => "",
         };
-        println!("{name:<28} {measured:>12}   {aim:<14} {verdict}");
+        println!("{name:<30} {measured:>12}   {aim:<14} {verdict}");
     }
 }
 
-fn first_event(name: &'static str, median: Option<f64>) -> (&'static str, String, String, Option<bool>) {
-    (
-        name,
-        micros(median),
-        "within 40 ms".into(),
-        median.map(|it| it < 40_000.0),
-    )
+fn first_event(name: &'static str, median: Option<f64>) -> Row {
+    Row::aimed(name, micros(median), "within 40 ms", median.map(|it| it < 40_000.0))
 }
 
 /// Criterion's median in microseconds; `None` when a filter left the benchmark out.

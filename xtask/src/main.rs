@@ -78,9 +78,12 @@ enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         argv: Vec<String>,
     },
-    /// Runs the benchmarks
+    /// Runs the benchmarks; what a command costs is measured in gVisor too
     Bench {
-        /// Arguments for criterion: a filter, --save-baseline NAME, …
+        /// Leave out what is measured in gVisor
+        #[arg(long)]
+        without_gvisor: bool,
+        /// Arguments for criterion: a filter, --save-baseline NAME, …; `command` for what a command costs alone
         #[arg(last = true, value_name = "CRITERION ARGUMENTS")]
         arguments: Vec<String>,
     },
@@ -104,6 +107,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Gvisor { argv } => gvisor::command(&layout, &argv),
         Command::Build => dist::run(&layout),
         Command::Plugins { toolchain, out } => plugins::run(&layout, toolchain, out),
-        Command::Bench { arguments } => bench::run(&layout, &arguments),
+        Command::Bench {
+            arguments,
+            without_gvisor,
+        } => bench::run(&layout, &arguments, without_gvisor),
     }
 }

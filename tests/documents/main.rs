@@ -1,5 +1,5 @@
 //! The documents say what the code says: the README's tables are those of the code, and every promise of the
-//! specification names a test that exists.
+//! specification names a test, an attack or a protection that exists.
 //!
 //! `PLUE_UPDATE_DOCUMENTS=1 cargo test --test documents` writes the tables.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use plue_runner::config;
 use plue_runner::events::TaskErrorCode;
+use plue_runner::mutation::Protection;
 use plue_runner::tools::{ToolErrorCode, limits};
 
 fn root() -> PathBuf {
@@ -95,8 +96,10 @@ fn the_tables_of_the_readme_are_those_of_the_code() {
 #[test]
 fn every_promise_of_the_specification_names_a_test_that_exists() {
     let specification = fs::read_to_string(root().join("SPECIFICATION.md")).unwrap();
-    let tests = test_names();
+    let (tests, attacks) = (test_names(), attack_names());
     let mut rows = 0;
+    let mut wrong = Vec::new();
+    // A row is a line of a table that names anything at all; tables of figures name no test.
     for row in specification
         .lines()
         .filter(|line| line.starts_with("| ") && line.contains("::"))
@@ -105,39 +108,73 @@ fn every_promise_of_the_specification_names_a_test_that_exists() {
         let named: Vec<&str> = row.split('`').filter(|part| part.contains("::")).collect();
         assert!(!named.is_empty(), "a promise without a test: {row}");
         for name in named {
-            let function = name.rsplit("::").next().unwrap();
-            assert!(
-                tests.contains(function),
-                "SPECIFICATION.md names the test {name}, which is not there"
-            );
+            let is_there = match name.split_once("::") {
+                Some(("escape", attack)) => match attack.strip_suffix('*') {
+                    Some(beginning) => attacks.iter().any(|known| known.starts_with(beginning)),
+                    None => attacks.contains(attack),
+                },
+                Some(("mutation", protection)) => Protection::ALL.iter().any(|(known, _)| *known == protection),
+                _ => tests.contains(name.rsplit("::").next().unwrap()),
+            };
+            if !is_there {
+                wrong.push(name);
+            }
         }
     }
-    assert!(rows > 20, "the specification has {rows} promises");
+    assert!(wrong.is_empty(), "SPECIFICATION.md names what is not there: {wrong:#?}");
+    assert!(rows > 50, "the specification has {rows} promises");
+    for promise in 1..=7 {
+        let row = format!("| S{promise} | ");
+        assert!(
+            specification.contains(&row),
+            "S{promise} of SECURITY.md is not in SPECIFICATION.md"
+        );
+    }
+}
+
+/// The names of the attacks of tests/escape, as its sources have them.
+fn attack_names() -> BTreeSet<String> {
+    const CLASSES: [&str; 5] = ["files", "processes", "network", "components", "input"];
+    let mut names = BTreeSet::new();
+    for text in sources(vec![root().join("tests/escape/attacks")]) {
+        let strings = text.split('"').filter(|part| {
+            let class = part.split_once('/').map(|(class, _)| class);
+            class.is_some_and(|class| CLASSES.contains(&class)) && !part.contains(char::is_whitespace)
+        });
+        names.extend(strings.map(str::to_owned));
+    }
+    names
 }
 
 /// The names of all test functions in this repository.
 fn test_names() -> BTreeSet<String> {
+    let folders = ["runner/src", "tests", "tool-plugins", "xtask/src"].map(|name| root().join(name));
     let mut names = BTreeSet::new();
-    let mut folders = ["runner/src", "tests", "tool-plugins", "xtask/src"]
-        .map(|name| root().join(name))
-        .to_vec();
+    for text in sources(folders.to_vec()) {
+        let functions = text.lines().filter_map(|line| {
+            let line = line.trim_start();
+            let line = line.strip_prefix("async ").unwrap_or(line);
+            line.strip_prefix("fn ")?
+                .split_once(['(', '<'])
+                .map(|(name, _)| name.to_owned())
+        });
+        names.extend(functions);
+    }
+    names
+}
+
+/// The text of all Rust files in these folders.
+fn sources(mut folders: Vec<PathBuf>) -> Vec<String> {
+    let mut texts = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() && !path.ends_with("target") {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(path).unwrap();
-                let functions = text.lines().filter_map(|line| {
-                    let line = line.trim_start();
-                    let line = line.strip_prefix("async ").unwrap_or(line);
-                    line.strip_prefix("fn ")?
-                        .split_once(['(', '<'])
-                        .map(|(name, _)| name.to_owned())
-                });
-                names.extend(functions);
+                texts.push(fs::read_to_string(path).unwrap());
             }
         }
     }
-    names
+    texts
 }

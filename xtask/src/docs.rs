@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use crate::Arguments;
 
 /// What a newcomer reads. Each must be there.
-const DOCUMENTS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
+const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "SPECIFICATION.md", "SECURITY.md"];
 
 /// Reports all that is wrong at once.
 pub fn check(root: &Path) -> Result<()> {

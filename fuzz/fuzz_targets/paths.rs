@@ -2,8 +2,7 @@
 //! What it sees is the host's side: the runner, wasmtime and cap-std. The components are compiled without counters.
 //!
 //! ```text
-//! cargo xtask build
-//! cargo fuzz run --sanitizer none paths -- -max_len=1024 -max_total_time=60
+//! cargo xtask fuzz --seconds 60
 //! ```
 //!
 //! `PLUE_PLUGINS_DIR` names the components, when they are not where `cargo xtask build` puts them.

@@ -28,6 +28,12 @@ pub const DENY: Tool = Tool {
     version: "0.20.2",
 };
 
+/// Runs the fuzz targets.
+pub const FUZZ: Tool = Tool {
+    name: "cargo-fuzz",
+    version: "0.13.2",
+};
+
 /// How long a fetch of RustSec's database may take. Where GitHub cannot be reached, some networks never answer.
 pub const FETCH_LIMIT: Duration = Duration::from_secs(120);
 

@@ -15,6 +15,7 @@ mod demo;
 mod dist;
 mod docs;
 mod escape;
+mod fuzz;
 mod gvisor;
 mod layout;
 mod plugins;
@@ -78,6 +79,12 @@ enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         argv: Vec<String>,
     },
+    /// Builds everything and fuzzes the paths of the file tools, against a model and a chroot
+    Fuzz {
+        /// For how long, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Runs the benchmarks; what a command costs is measured in gVisor too
     Bench {
         /// Leave out what is measured in gVisor
@@ -107,6 +114,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Gvisor { argv } => gvisor::command(&layout, &argv),
         Command::Build => dist::run(&layout),
         Command::Plugins { toolchain, out } => plugins::run(&layout, toolchain, out),
+        Command::Fuzz { seconds } => fuzz::run(&layout, seconds),
         Command::Bench {
             arguments,
             without_gvisor,

@@ -9,7 +9,7 @@ use crate::cargo_tools::{self, COMPONENT, DENY};
 use crate::layout::Layout;
 use crate::process::{self, Run};
 use crate::toolchain::{self, Choice, Toolchain};
-use crate::{component, demo, dist, docs, escape, gvisor, plugins};
+use crate::{component, demo, dist, docs, escape, fuzz, gvisor, plugins};
 
 /// One part of the test, with its own line in the summary.
 pub struct Stage {
@@ -44,7 +44,7 @@ pub const BUILD: &str = "build";
 
 /// All stages, in the order in which they run: quick ones first, and last those that may be left out, so that this is
 /// the last thing that is said.
-pub const STAGES: [Stage; 15] = [
+pub const STAGES: [Stage; 16] = [
     Stage {
         name: "format",
         promise: "rustfmt has nothing to change",
@@ -80,6 +80,12 @@ pub const STAGES: [Stage; 15] = [
         promise: "tests of the tools' own code",
         needs_build: false,
         run: plugin_tests,
+    },
+    Stage {
+        name: "fuzz",
+        promise: "the fuzz targets compile (`cargo xtask fuzz` runs them)",
+        needs_build: false,
+        run: fuzz_targets,
     },
     Stage {
         name: "toolchains",
@@ -236,6 +242,11 @@ fn plugin_tests(state: &mut State) -> Result<Outcome> {
         .plugins_cargo("tests of tool-plugins/", process::cargo(), HOST)
         .args(["test", "--locked", "--workspace", "--no-fail-fast"])
         .live()?;
+    Ok(Outcome::Passed)
+}
+
+fn fuzz_targets(state: &mut State) -> Result<Outcome> {
+    fuzz::check(state.layout)?;
     Ok(Outcome::Passed)
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::commands::Costs;
 
-/// What a command may cost, at most, against the same without a sandbox.
+/// What a command may cost, at most, against a fork and exec without a sandbox.
 const MOST_FOR_CONFINEMENT: f64 = 1.5;
 
 /// One line of the table.
@@ -40,17 +40,19 @@ impl Row {
 
 /// What a command costs.
 pub fn commands(costs: &Costs) -> Vec<Row> {
-    let against = |name, bare: f64| {
-        let ratio = costs.sandbox / bare;
-        let aim = format!("at most {MOST_FOR_CONFINEMENT}");
-        Row::aimed(name, format!("{ratio:.2}"), aim, Some(ratio <= MOST_FOR_CONFINEMENT))
-    };
+    let ratio = |bare: f64| costs.sandbox / bare;
+    let shown = |bare| format!("{:.2}", ratio(bare));
     vec![
         Row::plain("bare `true`, fork, p50", micros(Some(costs.bare_fork))),
         Row::plain("bare `true`, posix_spawn, p50", micros(Some(costs.bare_spawn))),
         Row::plain("sandboxed `true`, p50", micros(Some(costs.sandbox))),
-        against("sandboxed ÷ bare fork", costs.bare_fork),
-        against("sandboxed ÷ bare posix_spawn", costs.bare_spawn),
+        Row::aimed(
+            "sandboxed ÷ bare fork",
+            shown(costs.bare_fork),
+            format!("at most {MOST_FOR_CONFINEMENT}"),
+            Some(ratio(costs.bare_fork) <= MOST_FOR_CONFINEMENT),
+        ),
+        Row::plain("sandboxed ÷ bare posix_spawn", shown(costs.bare_spawn)),
     ]
 }
 

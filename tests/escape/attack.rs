@@ -90,8 +90,11 @@ pub enum Expect {
     Killed(&'static str),
     /// It may end in any way, and has reached nothing.
     Contained,
-    /// Its call may be ended at any moment and in any way. What counts is that the outside, the runner and the next call
-    /// do not notice.
+    /// The same of many calls, which meet what changes under them: they do not all end alike. When these codes are given,
+    /// some calls succeed and some end with one of them.
+    Raced(&'static [&'static str]),
+    /// Its call may be ended at any moment and in any way, once it has begun; where it is to meet a limit, by that limit.
+    /// What counts is that the outside, the runner and the next call do not notice.
     Harmless,
     /// Nothing is run: exit code 2, and an `error` event that says this.
     Refused(&'static str),
@@ -113,6 +116,8 @@ pub enum Action {
     Path(fn(&Scene, Kind) -> String),
     /// The arguments of a tool, when a path alone does not say it.
     Call(fn(&Scene, Surface) -> Value),
+    /// Two calls of a tool that must be answered alike: where the answers differ, they tell something. The first is judged.
+    Alike(fn(&Scene, Surface) -> [Value; 2]),
     /// A function that this very program, copied into the workspace, runs as a command.
     Program(fn(&Target) -> Outcome),
     /// A script for /bin/sh. It ends with `held WHY` or `through EVIDENCE`, two functions that it is given.
@@ -163,6 +168,8 @@ pub struct Attack {
     pub falls_without: &'static [Protection],
     /// Whether it makes sense in a live pod.
     pub live: bool,
+    /// Whether a component's path is to be resolved in it. Of the files' chapter that is known.
+    pub resolves_paths: bool,
     /// Variables for the runner, besides the usual ones.
     pub env: &'static [(&'static str, &'static str)],
     /// How long a command may take, in seconds.
@@ -175,6 +182,8 @@ pub struct Attack {
 
 /// What is said when a next call works.
 pub const STILL_HERE: &str = "still-here";
+/// The next call of most attacks.
+const NEXT: &str = "echo still-here";
 
 impl Attack {
     const fn new(id: &'static str, class: Class, what: &'static str, action: Action) -> Self {
@@ -189,10 +198,11 @@ impl Attack {
             baseline: Baseline::Same,
             falls_without: &[],
             live: true,
+            resolves_paths: false,
             env: &[],
             seconds: 30,
             repeat: 1,
-            then: "echo still-here",
+            then: NEXT,
         }
     }
 
@@ -235,6 +245,35 @@ impl Attack {
     pub const fn model(id: &'static str, what: &'static str, model: fn(&Scene) -> ModelInput) -> Self {
         let mut attack = Self::new(id, Class::Input, what, Action::Model(model));
         attack.surfaces = &[Surface::Model];
+        attack
+    }
+
+    /// How many calls of a file tool it makes.
+    pub fn calls(&self) -> usize {
+        match self.action {
+            Action::Alike(_) => 2,
+            _ => self.repeat,
+        }
+    }
+
+    /// Whether it is about how a path is resolved, so that it depends on what the kernel offers for that.
+    pub fn resolves_paths(&self) -> bool {
+        self.class == Class::Files || self.resolves_paths
+    }
+
+    pub const fn resolving_paths(mut self) -> Self {
+        self.resolves_paths = true;
+        self
+    }
+
+    /// Whether the command after it looks for what it left.
+    pub fn looks_afterwards(&self) -> bool {
+        self.then != NEXT
+    }
+
+    pub const fn alike(id: &'static str, what: &'static str, calls: fn(&Scene, Surface) -> [Value; 2]) -> Self {
+        let mut attack = Self::new(id, Class::Files, what, Action::Alike(calls));
+        attack.surfaces = FILE_TOOLS;
         attack
     }
 

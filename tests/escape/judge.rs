@@ -9,6 +9,21 @@ use crate::drive::Seen;
 use crate::scene::Scene;
 use crate::target::{self, Outcome};
 
+/// One attack on one surface, with what was there before.
+pub struct Trial<'a> {
+    pub attack: &'a Attack,
+    pub surface: Surface,
+    pub scene: &'a Scene,
+    pub before: &'a [Digest],
+    /// Where the links of the workspace lead outside.
+    pub targets: &'a [String],
+    /// Whether a protection was switched off. Then only what the attack itself has reached counts: a run that merely
+    /// ends in disorder shows that something is missing, and not that this attack needs it.
+    pub mutated: bool,
+    /// What every ending is to say of the sandbox.
+    pub sandbox: &'a str,
+}
+
 /// More memory than any attack may make the runner take. An ordinary run stays below a fifth of it.
 const MOST_KIB: u64 = 512 * 1024;
 
@@ -28,37 +43,47 @@ pub enum Verdict {
 }
 
 /// Judges a run that came to an end. `left` is what was found running afterwards.
-pub fn judge(
-    attack: &Attack,
-    surface: Surface,
-    scene: &Scene,
-    before: &[Digest],
-    seen: &Seen,
-    left: &[String],
-) -> Verdict {
-    let broken = promises(scene, before, seen, left);
-    if !broken.is_empty() {
-        return Verdict::GotThrough(broken.join("; "));
+pub fn judge(trial: &Trial, seen: &Seen, left: &[String]) -> Verdict {
+    let reached = reached(trial, seen, left);
+    if !reached.is_empty() {
+        return Verdict::GotThrough(reached.join("; "));
     }
+    let disorder = disorder(trial, seen);
+    if !disorder.is_empty() {
+        return trial.disorder(disorder.join("; "));
+    }
+    let Trial { attack, surface, .. } = *trial;
     if surface.is_file_tool() || matches!(attack.action, Action::Call(_)) {
-        tool(attack, scene, seen)
+        tool(trial, seen)
     } else if surface.is_command() {
-        command(attack, surface, seen)
+        command(trial, seen)
     } else {
-        input(attack, surface, seen)
+        input(trial, seen)
     }
 }
 
-/// What holds after every attack, whatever it was.
-fn promises(scene: &Scene, before: &[Digest], seen: &Seen, left: &[String]) -> Vec<String> {
-    let mut broken = Vec::new();
+impl Trial<'_> {
+    /// The runner did not keep its order: an escape when all protections are on, and no evidence when one is off.
+    pub fn disorder(&self, what: String) -> Verdict {
+        if self.mutated {
+            Verdict::Broken(format!("the run ended in disorder, which is not what it tries: {what}"))
+        } else {
+            Verdict::GotThrough(what)
+        }
+    }
+}
+
+/// What an attack may have reached, whatever it was.
+fn reached(trial: &Trial, seen: &Seen, left: &[String]) -> Vec<String> {
+    let scene = trial.scene;
+    let mut reached = Vec::new();
     match scene.digest() {
         Ok(after) => {
-            for (before, after) in before.iter().zip(&after) {
-                broken.extend(before.changes(after));
+            for (before, after) in trial.before.iter().zip(&after) {
+                reached.extend(before.changes(after));
             }
         }
-        Err(error) => broken.push(format!("the canaries cannot be read any more: {error:#}")),
+        Err(error) => reached.push(format!("the canaries cannot be read any more: {error:#}")),
     }
     let places = [
         ("the events", &*seen.sent),
@@ -68,25 +93,37 @@ fn promises(scene: &Scene, before: &[Digest], seen: &Seen, left: &[String]) -> V
     ];
     for (place, bytes) in places {
         for secret in scene.secrets.found_in(bytes) {
-            broken.push(format!("{secret} is in {place}"));
+            reached.push(format!("{secret} is in {place}"));
         }
     }
-    broken.extend(left.iter().map(|process| format!("{process} is left")));
+    reached.extend(left.iter().map(|process| format!("{process} is left")));
     for which in scene.listeners.reached() {
-        broken.push(format!("{which} outside was reached"));
+        reached.push(format!("{which} outside was reached"));
     }
-    broken.extend(
+    reached.extend(
         scene
             .bystander
             .noticed()
             .into_iter()
             .map(|what| format!("the bystander outside: {what}")),
     );
-    broken.extend(
-        seen.violations
-            .iter()
-            .map(|violation| format!("the protocol was broken: {violation}")),
-    );
+    // What hostile tasks and models would have run leaves this file.
+    if scene.workspace.join(HOSTILE).symlink_metadata().is_ok() {
+        reached.push("what must not be run was run: it has made its file".to_owned());
+    }
+    reached
+}
+
+/// The file that `touch hostile` makes.
+const HOSTILE: &str = "hostile";
+
+/// Where the runner did not do what it does after every attack.
+fn disorder(trial: &Trial, seen: &Seen) -> Vec<String> {
+    let mut broken: Vec<String> = seen
+        .violations
+        .iter()
+        .map(|violation| format!("the protocol was broken: {violation}"))
+        .collect();
     broken.extend(seen.finished.log_errors.iter().cloned());
     let expected = match seen.terminal() {
         Some(event) if event["type"] == "done" => &[0][..],
@@ -98,6 +135,12 @@ fn promises(scene: &Scene, before: &[Digest], seen: &Seen, left: &[String]) -> V
             "the runner ended with {code}, not {expected:?}; it said: {log}"
         ));
     }
+    if let Some(terminal) = seen.terminal() && terminal["sandbox"] != trial.sandbox {
+        broken.push(format!(
+            "it ended in the sandbox {}, and not {}",
+            terminal["sandbox"], trial.sandbox
+        ));
+    }
     if seen.finished.stderr.contains("panicked") || seen.finished.stdout.contains("panicked") {
         broken.push(format!("the runner panicked: {}", seen.log()));
     }
@@ -107,65 +150,82 @@ fn promises(scene: &Scene, before: &[Digest], seen: &Seen, left: &[String]) -> V
     broken
 }
 
+/// How a command ended.
+struct Ended {
+    text: String,
+    code: Option<String>,
+    /// Whatever says why.
+    reason: String,
+    /// What the next command printed.
+    next: String,
+}
+
+/// None when the run was not what the attack needs; then the error says why.
+fn ended(surface: Surface, seen: &Seen) -> Result<Ended, Verdict> {
+    let code = |value: &Value| value["code"].as_str().map(str::to_owned);
+    if surface == Surface::Shell {
+        let end = seen.events_of("tool_end").next();
+        let end = end.ok_or_else(|| broken("no tool call ended", seen))?;
+        let text = |index: usize| seen.results.get(index).map_or("", |result| &result.text).to_owned();
+        return Ok(Ended {
+            text: text(0),
+            code: code(end),
+            reason: text(0),
+            next: text(1),
+        });
+    }
+    let terminal = seen.terminal().ok_or_else(|| broken("no terminal event came", seen))?;
+    let code = code(terminal);
+    Ok(Ended {
+        text: lines(seen, 0),
+        reason: terminal.to_string(),
+        // A step that fails is the end of its workflow, so that there is no next one.
+        next: if code.is_some() { STILL_HERE.to_owned() } else { lines(seen, 1) },
+        code,
+    })
+}
+
 /// A command: what it printed, how its call ended, and whether the next one works.
-fn command(attack: &Attack, surface: Surface, seen: &Seen) -> Verdict {
-    let (text, code, next) = match surface {
-        Surface::Shell => {
-            let Some(end) = seen.events_of("tool_end").next() else {
-                return broken("no tool call ended", seen);
-            };
-            let text = |index: usize| {
-                seen.results
-                    .get(index)
-                    .map_or(String::new(), |result| result.text.clone())
-            };
-            (text(0), end["code"].as_str().map(str::to_owned), text(1))
-        }
-        _ => {
-            let Some(terminal) = seen.terminal() else {
-                return broken("no terminal event came", seen);
-            };
-            let code = terminal["code"].as_str().map(str::to_owned);
-            // A step that fails is the end of its workflow, so that there is no next one.
-            let next = if code.is_some() {
-                STILL_HERE.to_owned()
-            } else {
-                lines(seen, 1)
-            };
-            (lines(seen, 0), code, next)
-        }
+fn command(trial: &Trial, seen: &Seen) -> Verdict {
+    let attack = trial.attack;
+    let ended = match ended(trial.surface, seen) {
+        Ok(ended) => ended,
+        Err(verdict) => return verdict,
     };
-    let shown = || cut(&text);
-    let outcomes = target::outcomes(&text);
+    let shown = || cut(&ended.text);
+    let outcomes = target::outcomes(&ended.text);
     if let Some(Outcome::GotThrough(evidence)) = outcomes
         .iter()
         .find(|outcome| matches!(outcome, Outcome::GotThrough(_)))
     {
         return Verdict::GotThrough(evidence.clone());
     }
-    if !next.lines().any(|line| line.trim() == STILL_HERE) {
-        return Verdict::GotThrough(format!("the next command does not work: {}", cut(&next)));
+    if !ended.next.lines().any(|line| line.trim() == STILL_HERE) {
+        let evidence = format!("the next command does not work: {}", cut(&ended.next));
+        // Some attacks have the next command look for what they left.
+        return if attack.looks_afterwards() {
+            Verdict::GotThrough(evidence)
+        } else {
+            trial.disorder(evidence)
+        };
     }
     if let Expect::Killed(limit) = attack.expect {
-        return match code.as_deref() {
+        return match ended.code.as_deref() {
             Some(code) if code == limit => Verdict::Held(format!("ended: {code}")),
-            other => Verdict::GotThrough(format!("it was not ended with {limit}, but: {other:?} {}", shown())),
+            None => Verdict::GotThrough(format!("it was not ended with {limit}, but ran to its end: {}", shown())),
+            Some(other) => trial.disorder(format!("it was not ended with {limit}, but with {other}: {}", shown())),
         };
     }
     if matches!(attack.expect, Expect::Harmless) {
-        let how = outcomes
-            .into_iter()
-            .next()
-            .map_or_else(shown, |outcome| format!("{outcome:?}"));
-        return Verdict::Held(format!("{}: {how}", code.as_deref().unwrap_or("success")));
+        return harmed_nobody(attack, outcomes, &ended);
     }
-    if let Some(code) = code {
-        return Verdict::Broken(format!("the command failed with {code}: {}", shown()));
+    if let Some(code) = &ended.code {
+        return Verdict::Broken(format!("the command failed with {code}: {} {}", shown(), cut(&ended.reason)));
     }
     if matches!(attack.action, Action::Path(_)) {
-        return if !text.contains("tried") {
+        return if !ended.text.contains("tried") {
             Verdict::Broken(format!("the command was not run to its end: {}", shown()))
-        } else if let Some(name) = CANARY_NAMES.iter().find(|name| lists(&text, name)) {
+        } else if let Some(name) = CANARY_NAMES.iter().find(|name| lists(&ended.text, name)) {
             Verdict::GotThrough(format!("{name}, which is outside, was listed: {}", shown()))
         } else {
             Verdict::Held("nothing of the outside was read, listed or changed".to_owned())
@@ -178,6 +238,39 @@ fn command(attack: &Attack, surface: Surface, seen: &Seen) -> Verdict {
     }
 }
 
+/// A command that may be ended in any way. Either it says itself what held it, or it is known that it began and that
+/// something ended it: the limit that it runs into, when there is one.
+fn harmed_nobody(attack: &Attack, outcomes: Vec<Outcome>, ended: &Ended) -> Verdict {
+    let code = ended.code.as_deref().unwrap_or("success");
+    if let Some(outcome) = outcomes.into_iter().next() {
+        return match outcome {
+            Outcome::Held { how, .. } => Verdict::Held(format!("{code}: {how}")),
+            Outcome::Broken(why) => Verdict::Broken(why),
+            Outcome::GotThrough(evidence) => Verdict::GotThrough(evidence),
+        };
+    }
+    let limits = [
+        ("COMMAND_MEMORY", "used more memory than a command may"),
+        ("COMMAND_PROCESSES", "had more processes than a command may"),
+    ];
+    let limit = limits
+        .into_iter()
+        .find(|(name, _)| attack.env.iter().any(|(set, _)| set == name));
+    match limit {
+        Some((name, words)) if ended.code.is_some() && ended.reason.contains(words) => {
+            Verdict::Held(format!("{code}: ended by {name}"))
+        }
+        None if ended.code.is_some() && target::has_begun(&ended.text) => {
+            Verdict::Held(format!("{code}: it was ended"))
+        }
+        _ => Verdict::Broken(format!(
+            "nothing shows that the attack was made ({code}): {} {}",
+            cut(&ended.text),
+            cut(&ended.reason)
+        )),
+    }
+}
+
 /// Names that stand in a canary folder and nowhere else.
 const CANARY_NAMES: [&str; 4] = ["inner.txt", "deep.txt", "read-only.txt", "listener.socket"];
 
@@ -187,13 +280,14 @@ fn lists(text: &str, name: &str) -> bool {
 }
 
 /// A call of a tool, which has a code of its own.
-fn tool(attack: &Attack, scene: &Scene, seen: &Seen) -> Verdict {
+fn tool(trial: &Trial, seen: &Seen) -> Verdict {
+    let Trial { attack, scene, .. } = *trial;
     let ends: Vec<&Value> = seen.events_of("tool_end").collect();
     let (Some(end), Some(result)) = (ends.first(), seen.results.first()) else {
         return broken("no tool call ended", seen);
     };
-    if ends.len() != attack.repeat + 1 || !ends.last().is_some_and(|end| end["tool_state"] == "success") {
-        return Verdict::GotThrough(format!("the next call does not work: {:?}", ends.last()));
+    if ends.len() != attack.calls() + 1 || !ends.last().is_some_and(|end| end["tool_state"] == "success") {
+        return trial.disorder(format!("the next call does not work: {:?}", ends.last()));
     }
     let text = &result.text;
     let all: String = seen.results.iter().map(|result| result.text.as_str()).collect();
@@ -213,15 +307,51 @@ fn tool(attack: &Attack, scene: &Scene, seen: &Seen) -> Verdict {
     if said.contains(&outside) && !asked.contains(&outside) {
         return Verdict::GotThrough(format!("a place outside is named: {}", cut(text)));
     }
+    if let Some(target) = trial
+        .targets
+        .iter()
+        .find(|target| said.contains(&***target) && !asked.contains(&***target))
+    {
+        return Verdict::GotThrough(format!("the target {target} of a link is named: {}", cut(text)));
+    }
+    if let Action::Alike(calls) = attack.action {
+        let mut answers = calls(scene, trial.surface).into_iter().zip(&seen.results).map(|(call, result)| {
+            // What was asked may be said back; all else is to be the same.
+            result.text.replace(call["path"].as_str().unwrap_or_default(), "PATH")
+        });
+        if let (Some(one), Some(other)) = (answers.next(), answers.next()) && one != other {
+            return Verdict::GotThrough(format!("the answers differ: {} and {}", cut(&one), cut(&other)));
+        }
+    }
     let code = end["code"].as_str();
     match attack.expect {
         Expect::Contained | Expect::Harmless => Verdict::Held(format!("{}: {}", code.unwrap_or("success"), cut(text))),
+        Expect::Raced(codes) => raced(codes, &ends[..ends.len() - 1], seen, scene.steps()),
         Expect::Denied(codes) => coded(codes, code, text),
         Expect::Killed(limit) => coded(&[limit], code, text),
         Expect::Refused(_) | Expect::Answers(_) => {
             Verdict::Broken("a file tool cannot be expected to do that".to_owned())
         }
     }
+}
+
+/// Many calls, beside which something changes. Calls that all end alike have met nothing of that.
+fn raced(codes: &[&str], ends: &[&Value], seen: &Seen, steps: u64) -> Verdict {
+    let count = |of: &dyn Fn(Option<&str>) -> bool| ends.iter().filter(|end| of(end["code"].as_str())).count();
+    let succeeded = count(&|code| code.is_none());
+    let refused = count(&|code| code.is_some_and(|code| codes.contains(&code)));
+    let mut texts: Vec<&str> = seen.results[..ends.len()].iter().map(|result| &*result.text).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    let told = format!(
+        "{} calls beside {steps} rounds of changes: {succeeded} succeeded, {refused} ended with {codes:?}, {} answers",
+        ends.len(),
+        texts.len()
+    );
+    if texts.len() < 2 || !codes.is_empty() && (succeeded == 0 || refused == 0) {
+        return Verdict::Broken(format!("the race was not met: {told}"));
+    }
+    Verdict::Held(told)
 }
 
 fn coded(wanted: &[&str], code: Option<&str>, text: &str) -> Verdict {
@@ -233,7 +363,8 @@ fn coded(wanted: &[&str], code: Option<&str>, text: &str) -> Verdict {
 }
 
 /// A hostile component, task or model: the call's end when there is one, else the task's.
-fn input(attack: &Attack, surface: Surface, seen: &Seen) -> Verdict {
+fn input(trial: &Trial, seen: &Seen) -> Verdict {
+    let Trial { attack, surface, .. } = *trial;
     let Some(terminal) = seen.terminal() else {
         return broken("no terminal event came", seen);
     };
@@ -249,17 +380,22 @@ fn input(attack: &Attack, surface: Surface, seen: &Seen) -> Verdict {
     let call = call.filter(|_| has_calls && !ended);
     let has_next = surface == Surface::Component || ends.len() > 1;
     if call.is_some() && has_next && !ends.last().is_some_and(|end| end["tool_state"] == "success") {
-        return Verdict::GotThrough(format!("the next call does not work: {:?}", ends.last()));
+        return trial.disorder(format!("the next call does not work: {:?}", ends.last()));
     }
     let (code, text) = match call {
         Some(end) => (end["code"].as_str(), end["output"].to_string()),
         None => (terminal["code"].as_str(), terminal.to_string()),
     };
     match attack.expect {
+        Expect::Raced(_) => Verdict::Broken("only a file tool can be expected to do that".to_owned()),
+        // What ends for a reason of its own has not tried anything.
+        Expect::Contained | Expect::Harmless if terminal["type"] != "done" => {
+            Verdict::Broken(format!("the task failed: {}", cut(&terminal.to_string())))
+        }
         Expect::Contained | Expect::Harmless => Verdict::Held(format!("{}: {}", code.unwrap_or("success"), cut(&text))),
         Expect::Denied(codes) => coded(codes, code, &text),
         Expect::Killed(limit) => coded(&[limit], code, &text),
-        Expect::Refused(says) => refused(says, terminal, seen),
+        Expect::Refused(says) => refused(trial, says, terminal, seen),
         Expect::Answers(wanted) => match (code, call) {
             (Some(code), _) => Verdict::Broken(format!("it failed with {code}: {}", cut(&text))),
             (None, Some(end)) if end["output"] != wanted => {
@@ -271,15 +407,13 @@ fn input(attack: &Attack, surface: Surface, seen: &Seen) -> Verdict {
 }
 
 /// A plugin or a task that must not even begin.
-fn refused(says: &str, terminal: &Value, seen: &Seen) -> Verdict {
+fn refused(trial: &Trial, says: &str, terminal: &Value, seen: &Seen) -> Verdict {
     let message = terminal["message"].as_str().unwrap_or_default();
     match (seen.finished.code, terminal["type"] == "error") {
         (2, true) if message.contains(says) => Verdict::Held(cut(message)),
         (2, true) => Verdict::Broken(format!("refused, and not because {says:?}: {}", cut(message))),
-        (code, _) => Verdict::GotThrough(format!(
-            "it was run, and ended with {code}: {}",
-            cut(&terminal.to_string())
-        )),
+        (0, false) => Verdict::GotThrough(format!("it was run to its end: {}", cut(&terminal.to_string()))),
+        (code, _) => trial.disorder(format!("it was run, and ended with {code}: {}", cut(&terminal.to_string()))),
     }
 }
 

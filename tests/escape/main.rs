@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 use attack::{Attack, Class, Surface};
 use baseline::Shown;
 use drive::Harness;
-use judge::Verdict;
+use judge::{Trial, Verdict};
 use report::{Report, Row};
 use scene::{Places, Scene};
 
@@ -66,7 +66,7 @@ struct Arguments {
     /// Only what makes sense in a live pod.
     #[arg(long)]
     live: bool,
-    /// The file attacks on the file tools, on a machine whose openat2 answers ENOSYS.
+    /// What the file tools and hostile components do with paths, on a machine whose openat2 answers ENOSYS.
     #[arg(long)]
     without_openat2: bool,
     /// Switches one protection off at a time, in a runner that was built with the feature `mutations`, and expects the
@@ -82,6 +82,9 @@ struct Arguments {
     /// Where the scenes are made.
     #[arg(long = "in", value_name = "FOLDER")]
     base: Option<PathBuf>,
+    /// A folder of the image that we can write to, and that commands are to see read-only.
+    #[arg(long, value_name = "FOLDER")]
+    visible: Option<PathBuf>,
 }
 
 /// What this program does inside of a scene.
@@ -132,7 +135,7 @@ struct Case {
 #[allow(clippy::print_stdout)]
 fn harness(arguments: &Arguments) -> Result<bool> {
     let mut problems = Vec::new();
-    let cases = cases(arguments, &mut problems);
+    let cases = cases(arguments);
     if cases.is_empty() {
         bail!("no attack is left by these options");
     }
@@ -161,7 +164,7 @@ fn harness(arguments: &Arguments) -> Result<bool> {
         .clone()
         .unwrap_or_else(std::env::temp_dir)
         .canonicalize()?;
-    let (places, _folder) = Places::find(&base)?;
+    let (places, _folder) = Places::find(&base, arguments.visible.as_deref())?;
     // As careless starters do: it must not come to a command.
     let _left_open = sys::leave_open(&places.program).context("leave a descriptor open")?;
     let harness = set_up(arguments, places)?;
@@ -175,6 +178,9 @@ fn harness(arguments: &Arguments) -> Result<bool> {
     let started = Instant::now();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let rows = runtime.block_on(run(Arc::new(harness), cases, arguments.jobs.max(1)));
+    if arguments.mutations && arguments.only.is_empty() && arguments.class.is_empty() {
+        problems.extend(unnoticed(&rows));
+    }
     let report = Report {
         rows,
         problems,
@@ -189,22 +195,34 @@ fn harness(arguments: &Arguments) -> Result<bool> {
     Ok(report.all_held())
 }
 
-fn cases(arguments: &Arguments, problems: &mut Vec<String>) -> Vec<Case> {
+/// The protections that may go and nothing notices: for each, one attack has to get through when it alone is off.
+fn unnoticed(rows: &[Row]) -> Vec<String> {
+    let noticed: BTreeSet<&str> = rows
+        .iter()
+        .filter(|row| matches!(row.verdict, Verdict::GotThrough(_)) && row.without.len() == 1)
+        .map(|row| row.without[0])
+        .collect();
+    Protection::ALL
+        .iter()
+        .filter(|(name, _)| !noticed.contains(name))
+        .map(|(name, _)| format!("{name}: no attack gets through when this layer alone is off, so nothing tests it"))
+        .collect()
+}
+
+fn cases(arguments: &Arguments) -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut named = BTreeSet::new();
     for attack in attacks::all() {
         let asked = |only: &String| attack.id == only || only.ends_with('/') && attack.id.starts_with(&**only);
         let mut without = Vec::new();
         for (name, protection) in Protection::ALL {
             if attack.falls_without.contains(protection) {
                 without.push(*name);
-                named.insert(*name);
             }
         }
         let taken = (arguments.class.is_empty() || arguments.class.contains(&attack.class))
             && (arguments.only.is_empty() || arguments.only.iter().any(asked))
             && (!arguments.live || attack.live)
-            && (!arguments.without_openat2 || attack.class == Class::Files)
+            && (!arguments.without_openat2 || attack.resolves_paths())
             && (!arguments.mutations || !without.is_empty());
         if !taken {
             continue;
@@ -212,7 +230,7 @@ fn cases(arguments: &Arguments, problems: &mut Vec<String>) -> Vec<Case> {
         for surface in attack.surfaces.iter().copied() {
             // What holds the paths of file tools has no switch.
             if (arguments.surface.is_empty() || arguments.surface.contains(&surface))
-                && (!arguments.without_openat2 || surface.is_file_tool())
+                && (!arguments.without_openat2 || !surface.is_command())
                 && (!arguments.mutations || !surface.is_file_tool())
             {
                 let without = if arguments.mutations {
@@ -225,13 +243,6 @@ fn cases(arguments: &Arguments, problems: &mut Vec<String>) -> Vec<Case> {
                     surface,
                     without,
                 });
-            }
-        }
-    }
-    if arguments.mutations && arguments.only.is_empty() && arguments.class.is_empty() {
-        for (name, _) in Protection::ALL {
-            if !named.contains(name) {
-                problems.push(format!("{name}: a layer whose removal nothing notices has no test"));
             }
         }
     }
@@ -342,12 +353,20 @@ async fn tried(harness: &Harness, case: &Case) -> Result<Verdict> {
     if !case.without.is_empty() {
         launch = launch.env("PLUE_MUTATION", case.without.join(","));
     }
-    let before = scene.digest()?;
+    let trial = Trial {
+        attack,
+        surface,
+        scene: &scene,
+        before: &scene.digest()?,
+        targets: &scene.link_targets(),
+        mutated: !case.without.is_empty(),
+        sandbox: harness.env.get("SANDBOX").map_or("strict", String::as_str),
+    };
     let seen = drive::run(harness, &scene, launch).await;
     let left = harness.places.adopted.left_over(&scene.id).await;
     Ok(match seen {
-        Ok(seen) => judge::judge(attack, surface, &scene, &before, &seen, &left),
+        Ok(seen) => judge::judge(&trial, &seen, &left),
         // A runner that stalls is what an attack may want.
-        Err(error) => Verdict::GotThrough(format!("the runner did not come to its end: {error:#}")),
+        Err(error) => trial.disorder(format!("the runner did not come to its end: {error:#}")),
     })
 }

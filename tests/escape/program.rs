@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::attack::Action;
 use crate::attacks;
-use crate::target::{Outcome, Target, line};
+use crate::target::{BEGUN, Outcome, Target, line};
 
 /// How long the harness may take to write the target after the runner was started.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs one attack and prints its outcome, the only thing on standard output.
+/// Runs one attack and prints that it begins and how it ended, and nothing else.
 #[allow(clippy::print_stdout)]
 pub fn main(id: &str, target: &Path) {
     let outcome = match std::panic::catch_unwind(|| attack(id, target)) {
@@ -21,6 +21,7 @@ pub fn main(id: &str, target: &Path) {
     println!("{}", line(&outcome));
 }
 
+#[allow(clippy::print_stdout)]
 fn attack(id: &str, target: &Path) -> Outcome {
     let Some(attack) = attacks::all().into_iter().find(|attack| attack.id == id) else {
         return Outcome::Broken(format!("there is no attack {id}"));
@@ -31,7 +32,10 @@ fn attack(id: &str, target: &Path) -> Outcome {
     let started = Instant::now();
     loop {
         match fs::read(target).map(|bytes| serde_json::from_slice::<Target>(&bytes)) {
-            Ok(Ok(target)) => return run(&target),
+            Ok(Ok(target)) => {
+                println!("{BEGUN}");
+                return run(&target);
+            }
             Ok(Err(error)) => return Outcome::Broken(format!("the target is not readable: {error}")),
             Err(error) if started.elapsed() > PATIENCE => {
                 return Outcome::Broken(format!("there is no target: {error}"));

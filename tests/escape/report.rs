@@ -27,6 +27,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether it was made, as an attack and not only as a row.
+    fn was_tried(&self) -> bool {
+        !matches!(self.verdict, Verdict::NotApplicable(_) | Verdict::BaselineFailed(_))
+    }
+
     /// Whether it is as it has to be.
     pub fn is_well(&self) -> bool {
         match self.verdict {
@@ -51,7 +56,20 @@ pub struct Report {
 
 impl Report {
     pub fn all_held(&self) -> bool {
-        self.problems.is_empty() && self.rows.iter().all(Row::is_well) && !self.rows.is_empty()
+        self.all_problems().is_empty() && self.rows.iter().all(Row::is_well) && !self.rows.is_empty()
+    }
+
+    /// What is wrong besides single attacks. A chapter of which nothing was tried has not held.
+    fn all_problems(&self) -> Vec<String> {
+        let mut problems = self.problems.clone();
+        for class in Class::value_variants() {
+            let mut mine = self.rows.iter().filter(|row| row.class == *class).peekable();
+            let well = |row: &Row| row.was_tried() && row.is_well();
+            if mine.peek().is_some() && !mine.any(well) {
+                problems.push(format!("{}: no attack of this class could be tried", class.name()));
+            }
+        }
+        problems
     }
 
     fn count(&self, of: impl Fn(&Verdict) -> bool) -> usize {
@@ -62,15 +80,15 @@ impl Report {
         let attacks: BTreeSet<&str> = self.rows.iter().map(|row| row.attack).collect();
         json!({
             "attacks": attacks.len(),
-            "runs": self.rows.len(),
+            "runs": self.rows.iter().filter(|row| row.was_tried()).count(),
             "held": self.count(|verdict| matches!(verdict, Verdict::Held(_))),
             "got_through": self.count(|verdict| matches!(verdict, Verdict::GotThrough(_))),
             "not_applicable": self.count(|verdict| matches!(verdict, Verdict::NotApplicable(_))),
-            "failed": self.rows.iter().filter(|row| !row.is_well()).count() + self.problems.len(),
+            "failed": self.rows.iter().filter(|row| !row.is_well()).count() + self.all_problems().len(),
             "all_held": self.all_held(),
             "seconds": self.elapsed.as_secs_f64(),
             "conditions": self.conditions,
-            "problems": self.problems,
+            "problems": self.all_problems(),
             "results": self.rows,
         })
     }
@@ -89,30 +107,32 @@ impl Report {
             let _ = writeln!(text, "{word}  {}: {}{evidence}", place(row), without(row));
             let _ = writeln!(text, "             it tries: {}", row.what);
         }
-        for problem in &self.problems {
+        for problem in self.all_problems() {
             let _ = writeln!(text, "PROBLEM  {problem}");
         }
         let mut seen = BTreeSet::new();
         for row in &self.rows {
             if let Verdict::NotApplicable(why) = &row.verdict {
+                if seen.is_empty() {
+                    let _ = writeln!(text, "Not to be tried on this machine:");
+                }
                 if seen.insert(row.attack) {
-                    let _ = writeln!(text, "not applicable here  {}: {why}", row.attack);
+                    let _ = writeln!(text, "  {}: {why}", row.attack);
                 }
             }
         }
+        if !text.is_empty() {
+            text.push('\n');
+        }
         text.push_str(&self.table());
-        let attacks: BTreeSet<&str> = self.rows.iter().map(|row| row.attack).collect();
-        let _ = write!(
-            text,
-            "{} attacks, {} runs, {} got through",
-            attacks.len(),
-            self.rows.len(),
-            self.count(|verdict| matches!(verdict, Verdict::GotThrough(_)))
-        );
+        let tried: Vec<&Row> = self.rows.iter().filter(|row| row.was_tried()).collect();
+        let attacks: BTreeSet<&str> = tried.iter().map(|row| row.attack).collect();
+        let through = self.count(|verdict| matches!(verdict, Verdict::GotThrough(_)));
+        let _ = write!(text, "\n{} attacks, {} runs, {through} got through", attacks.len(), tried.len());
         for (count, what) in [
             (
                 self.count(|verdict| matches!(verdict, Verdict::NotApplicable(_))),
-                "not applicable here",
+                "not to be tried here",
             ),
             (
                 self.count(|verdict| matches!(verdict, Verdict::BaselineFailed(_))),
@@ -131,7 +151,7 @@ impl Report {
         text
     }
 
-    /// Classes by surfaces: how many attacks were run.
+    /// Classes by surfaces: how many attacks were tried, and how many could not be tried here.
     pub fn table(&self) -> String {
         let surfaces: Vec<Surface> = Surface::value_variants()
             .iter()
@@ -142,19 +162,20 @@ impl Report {
         for surface in &surfaces {
             let _ = write!(text, "{:>12}", surface.name());
         }
-        let _ = writeln!(text, "{:>12}", "all");
+        let _ = writeln!(text, "{:>12}{:>12}", "tried", "not here");
         for class in Class::value_variants() {
-            let mine: Vec<&Row> = self.rows.iter().filter(|row| row.class == *class).collect();
-            if mine.is_empty() {
+            let all: Vec<&Row> = self.rows.iter().filter(|row| row.class == *class).collect();
+            if all.is_empty() {
                 continue;
             }
+            let mine: Vec<&Row> = all.iter().copied().filter(|row| row.was_tried()).collect();
             let _ = write!(text, "{:<12}", class.name());
             for surface in &surfaces {
                 let count = mine.iter().filter(|row| row.surface == *surface).count();
                 let shown = if count == 0 { "-".to_owned() } else { count.to_string() };
                 let _ = write!(text, "{shown:>12}");
             }
-            let _ = writeln!(text, "{:>12}", mine.len());
+            let _ = writeln!(text, "{:>12}{:>12}", mine.len(), all.len() - mine.len());
         }
         text
     }
@@ -228,6 +249,10 @@ mod tests {
         let of = |verdict| row("files/a", Class::Files, Surface::Grep, verdict);
         assert!(report(vec![held.clone()]).all_held());
         assert!(!report(Vec::new()).all_held(), "nothing was tried");
+        let other = row("network/b", Class::Network, Surface::Step, Verdict::NotApplicable("x".into()));
+        assert!(!report(vec![held.clone(), other.clone()]).all_held(), "of one class nothing was tried");
+        let network = row("network/c", Class::Network, Surface::Step, Verdict::Held("x".into()));
+        assert!(report(vec![held.clone(), other, network]).all_held());
         for verdict in [
             Verdict::GotThrough("x".into()),
             Verdict::BaselineFailed("x".into()),

@@ -1,16 +1,17 @@
 //! Everything around one run: a workspace, canaries outside of it, secrets, and listeners that notice who reaches them.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use support::ApiServer;
 use tempfile::TempDir;
 
@@ -38,8 +39,9 @@ pub struct Places {
 }
 
 impl Places {
-    /// Takes `base` for the scenes, and the first folder of the image that takes our files for what is visible.
-    pub fn find(base: &Path) -> Result<(Self, TempDir)> {
+    /// Takes `base` for the scenes, and for what is visible the given folder, or else the first of the image that takes
+    /// our files. Not a folder that commands have one of their own of, such as /var/tmp.
+    pub fn find(base: &Path, visible: Option<&Path>) -> Result<(Self, TempDir)> {
         let folder = tempfile::Builder::new()
             .prefix("plue-escape-program-")
             .tempdir_in(base)
@@ -48,11 +50,16 @@ impl Places {
         let own = std::env::current_exe().context("find this program")?;
         fs::copy(&own, &program).with_context(|| format!("copy {}", own.display()))?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o555))?;
-        let candidates = ["/var/tmp", "/opt", "/srv", "/var/lib", "/mnt", "/workspace"];
-        let visible = candidates
-            .into_iter()
-            .map(PathBuf::from)
-            .find(|folder| !folder.starts_with(base) && tempfile::tempdir_in(folder).is_ok());
+        let candidates = ["/opt", "/srv", "/var/lib", "/mnt", "/workspace"];
+        let takes_files = |folder: &Path| !folder.starts_with(base) && tempfile::tempdir_in(folder).is_ok();
+        let visible = match visible {
+            Some(folder) => {
+                let folder = folder.canonicalize().with_context(|| format!("find {}", folder.display()))?;
+                ensure!(takes_files(&folder), "{} takes no files of ours", folder.display());
+                Some(folder)
+            }
+            None => candidates.into_iter().map(PathBuf::from).find(|folder| takes_files(folder)),
+        };
         let places = Self {
             base: base.to_owned(),
             visible,
@@ -81,6 +88,7 @@ pub struct Scene {
     pub private: Vec<PathBuf>,
     background: Mutex<Vec<JoinHandle<()>>>,
     stop: Arc<AtomicBool>,
+    steps: Arc<AtomicU64>,
     adopted: Arc<Adopted>,
     /// For plugins and task files: outside of the workspace and no canary.
     side: PathBuf,
@@ -144,6 +152,7 @@ impl Scene {
             private,
             background: Mutex::default(),
             stop: Arc::default(),
+            steps: Arc::default(),
             adopted: Arc::clone(&places.adopted),
             side: side_path,
             id,
@@ -163,14 +172,46 @@ impl Scene {
         Ok(digests)
     }
 
+    /// Where the links of the workspace lead that lead out of it, as they say it. A refusal must not repeat that. What is
+    /// too short to be told from ordinary text is left out.
+    pub fn link_targets(&self) -> Vec<String> {
+        let links = |folder: &Path| {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(1000);
+            entries.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        let top = links(&self.workspace);
+        let below: Vec<PathBuf> = top
+            .iter()
+            .filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir()))
+            .take(20)
+            .flat_map(|path| links(path))
+            .collect();
+        let own = self.workspace.to_string_lossy();
+        let targets = top.iter().chain(&below).filter_map(|path| fs::read_link(path).ok());
+        targets
+            .map(|target| target.to_string_lossy().into_owned())
+            .filter(|target| target.len() > 4 && !target.starts_with(&*own))
+            .filter(|target| target.starts_with('/') || target.contains("../"))
+            .collect()
+    }
+
     /// Does something again and again beside the run, until the scene goes or it says that it is done.
     pub fn meanwhile(&self, mut step: impl FnMut() -> bool + Send + 'static) {
-        let stop = Arc::clone(&self.stop);
-        let thread = std::thread::spawn(move || while !stop.load(Ordering::Relaxed) && step() {});
+        let (stop, steps) = (Arc::clone(&self.stop), Arc::clone(&self.steps));
+        let thread = std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) && step() {
+                steps.fetch_add(1, Ordering::Relaxed);
+            }
+        });
         self.background
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(thread);
+    }
+
+    /// How often that was done so far.
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
     }
 
     /// Runs a script in the workspace and outside of every sandbox, with no input that ever comes, for at most this long.
@@ -205,7 +246,7 @@ impl Scene {
         if ended {
             // What goes on in the background may hold the pipe: what is in it is enough.
             rustix::io::ioctl_fionbio(&output, true)?;
-            let _ = std::io::Read::read_to_end(&mut output, &mut text);
+            let _ = io::Read::read_to_end(&mut output, &mut text);
         }
         Ok((String::from_utf8_lossy(&text).into_owned(), ended))
     }
@@ -299,13 +340,66 @@ impl Drop for Scene {
         {
             let _ = thread.join();
         }
-        // Folders that are nested deeper than the library's way of removing can go.
-        if fs::remove_dir_all(&self.workspace).is_err() {
+        if remove(&self.workspace).is_err() {
             let _ = std::process::Command::new("rm")
                 .arg("-rf")
                 .arg("--")
                 .arg(&self.workspace)
                 .status();
         }
+    }
+}
+
+/// Removes a folder, however deep it is. The library goes down by calling itself, and holds a descriptor for each level:
+/// where many may be open, thousands of levels end the stack, and the harness with it.
+fn remove(folder: &Path) -> io::Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    let mut number = 0;
+    while let Some(next) = folders.last().cloned() {
+        let mut below = Vec::new();
+        for entry in fs::read_dir(&next)? {
+            let path = entry?.path();
+            if path.symlink_metadata()?.is_dir() {
+                // To the top, where its path is short.
+                number += 1;
+                let raised = folder.join(format!(".plue-escape-removed-{number}"));
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+                fs::rename(&path, &raised)?;
+                below.push(raised);
+            } else {
+                fs::remove_file(&path)?;
+            }
+        }
+        if below.is_empty() {
+            fs::remove_dir(&next)?;
+            folders.pop();
+        }
+        folders.extend(below);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_folder_deeper_than_any_stack_or_path_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        fs::create_dir_all(root.join("beside")).unwrap();
+        fs::write(root.join("beside/file"), "x").unwrap();
+        let top = root.join("deep");
+        fs::create_dir(&top).unwrap();
+        // From the inside to the outside, as no path may be so long.
+        for _ in 0..5000 {
+            let around = root.join("around");
+            fs::create_dir(&around).unwrap();
+            fs::rename(&top, around.join("deep")).unwrap();
+            fs::rename(&around, &top).unwrap();
+        }
+        remove(&root).unwrap();
+        assert!(!root.exists());
     }
 }

@@ -18,6 +18,11 @@ pub const TOOLS: [&str; 5] = ["read_file", "write_file", "list_files", "grep", "
 /// What the runner is started with.
 pub fn launch(harness: &Harness, scene: &Scene, attack: &Attack, surface: Surface) -> Result<Launch> {
     let launch = match (surface, attack.action) {
+        (_, Action::Alike(calls)) => {
+            let tool = surface.name();
+            let calls = calls(scene, surface).into_iter().map(|arguments| (&*tool, arguments));
+            agent(calls.chain([("list_files", json!({ "max_results": 10 }))]).collect())
+        }
         (_, Action::Call(_)) | (Surface::ReadFile | Surface::WriteFile | Surface::ListFiles | Surface::Grep, _) => {
             let tool = surface.name();
             let arguments = arguments(scene, attack, surface)?;

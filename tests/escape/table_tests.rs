@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::attack::{Action, Surface};
+use crate::attack::{Action, Expect, Surface};
 use crate::attacks;
 
 #[test]
@@ -29,7 +29,7 @@ fn every_attack_has_surfaces_that_its_action_can_reach() {
         assert!(!attack.surfaces.is_empty(), "{}", attack.id);
         let fits = |surface: Surface| match attack.action {
             Action::Path(_) => surface.is_file_tool() || surface.is_command(),
-            Action::Call(_) => surface.is_file_tool(),
+            Action::Call(_) | Action::Alike(_) => surface.is_file_tool(),
             Action::Program(_) | Action::Script(_) => surface.is_command(),
             Action::Component(_) => surface == Surface::Component,
             Action::Task(_) => surface == Surface::Task,
@@ -37,6 +37,18 @@ fn every_attack_has_surfaces_that_its_action_can_reach() {
         };
         for surface in attack.surfaces {
             assert!(fits(*surface), "{} through {}", attack.id, surface.name());
+        }
+    }
+}
+
+#[test]
+fn every_expected_refusal_says_what_words_it_is_known_by() {
+    for attack in attacks::all() {
+        match attack.expect {
+            Expect::Refused(says) => assert!(says.len() >= 3, "{}: any refusal has {says:?}", attack.id),
+            Expect::Denied(codes) => assert!(!codes.is_empty(), "{}: no code is right", attack.id),
+            Expect::Killed(code) => assert!(!code.is_empty(), "{}", attack.id),
+            Expect::Contained | Expect::Raced(_) | Expect::Harmless | Expect::Answers(_) => {}
         }
     }
 }

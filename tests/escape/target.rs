@@ -68,7 +68,10 @@ impl Outcome {
     pub fn refused(what: &str, error: &io::Error) -> Self {
         Self::Held {
             how: format!("{what}: {error}"),
-            errno: error.raw_os_error(),
+            // Who was ended by a signal has got no answer.
+            errno: error
+                .raw_os_error()
+                .or((error.kind() == io::ErrorKind::Interrupted).then_some(libc::EINTR)),
         }
     }
 
@@ -86,6 +89,14 @@ impl Outcome {
         all.pop()
             .unwrap_or_else(|| Outcome::Broken("nothing was tried".to_owned()))
     }
+}
+
+/// The line that says that an attack begins: it may be ended before it can say how it ended.
+pub const BEGUN: &str = "PLUE-ESCAPE-BEGINS";
+
+/// Whether a command has printed that.
+pub fn has_begun(text: &str) -> bool {
+    text.lines().any(|line| line.trim() == BEGUN)
 }
 
 /// What a line with an outcome begins with.

@@ -183,7 +183,7 @@ pub fn in_child(run: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Waits for a child of [`in_child`].
+/// Waits for a child of [`in_child`]. One that a signal has ended is `Interrupted`.
 fn ended(child: i32) -> io::Result<()> {
     let mut status = 0;
     // SAFETY: the status outlives the call.
@@ -191,7 +191,10 @@ fn ended(child: i32) -> io::Result<()> {
     match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
         (true, 0) => Ok(()),
         (true, code) => Err(io::Error::from_raw_os_error(code)),
-        (false, _) => Err(io::Error::other(format!("ended by signal {}", libc::WTERMSIG(status)))),
+        (false, _) => Err(io::Error::new(
+            io::ErrorKind::Interrupted,
+            format!("ended by signal {}", libc::WTERMSIG(status)),
+        )),
     }
 }
 

@@ -32,6 +32,7 @@ const fn denied(id: &'static str, what: &'static str, hostile: Make, harmless: M
     component(id, what, hostile, harmless)
         .setup(inside)
         .expect(Expect::Denied(&["denied"]))
+        .resolving_paths()
 }
 
 fn read(path: &str) -> Result<Plugin> {

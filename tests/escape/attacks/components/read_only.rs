@@ -12,6 +12,7 @@ const fn denied(id: &'static str, what: &'static str, hostile: Make, harmless: M
     component(id, what, hostile, harmless)
         .setup(inside)
         .expect(Expect::Denied(&["denied", "failed"]))
+        .resolving_paths()
         .falls_without(&[Protection::Grant])
 }
 

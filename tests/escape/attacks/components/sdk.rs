@@ -74,7 +74,7 @@ const fn attack(id: &'static str, what: &'static str, hostile: Make, harmless: M
 }
 
 const fn denied(id: &'static str, what: &'static str, hostile: Make, harmless: Make) -> Attack {
-    attack(id, what, hostile, harmless, Expect::Denied(&["denied"]))
+    attack(id, what, hostile, harmless, Expect::Denied(&["denied"])).resolving_paths()
 }
 
 const fn killed(id: &'static str, what: &'static str, code: &'static str, hostile: Make, harmless: Make) -> Attack {

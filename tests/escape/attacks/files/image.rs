@@ -23,6 +23,10 @@ fn in_the_image(target: &Target, what: &str, action: impl FnOnce(&Path) -> io::R
             &io::Error::from_raw_os_error(libc::ENODATA),
         );
     };
+    // What is not there cannot be changed, whoever holds what: that would say nothing about the mount.
+    if !target.baseline && let Err(error) = fs::symlink_metadata(secret(folder)) {
+        return Outcome::Broken(format!("a command does not see {}: {error}", folder.display()));
+    }
     Outcome::of(what, action(folder))
 }
 

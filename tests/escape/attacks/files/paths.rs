@@ -5,7 +5,7 @@ use plue_runner::mutation::Protection;
 use serde_json::{Value, json};
 
 use super::canary;
-use crate::attack::{Attack, Baseline, Expect, FILE_TOOLS, Surface};
+use crate::attack::{Attack, Baseline, Expect, Surface};
 use crate::scene::Scene;
 
 const MOUNT: &[Protection] = &[Protection::Mount];
@@ -195,12 +195,17 @@ pub const ATTACKS: &[Attack] = &[
     )
     .on(&[Surface::Grep])
     .baseline(Baseline::Bounded(leads_out)),
-    Attack::call(
+    Attack::alike(
         "files/existence-outside",
         "a refusal tells whether a file outside exists",
-        |_, surface| arguments(surface, "../there-is-no-such-file"),
+        |_, surface| {
+            let there = match surface {
+                Surface::ListFiles => "../folder",
+                _ => "../secret.txt",
+            };
+            [arguments(surface, "../there-is-no-such-file"), arguments(surface, there)]
+        },
     )
-    .on(FILE_TOOLS)
     .expect(Expect::Denied(&["denied"]))
     .baseline(Baseline::Bounded(leads_out)),
     Attack::call(

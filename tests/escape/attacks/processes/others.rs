@@ -15,6 +15,11 @@ use crate::target::{Outcome, Target};
 /// How much of one process's memory is searched.
 const MOST_MEMORY: u64 = 64 << 20;
 
+const NOT_INTO_OTHERS: Baseline = Baseline::Unless(
+    &[libc::EACCES, libc::EPERM],
+    "this kernel lets nobody look into a process that is not its child",
+);
+
 /// Looks for a secret in a file of every process in sight.
 fn search(target: &Target, what: &str, read: impl Fn(i32) -> io::Result<Vec<u8>>) -> Outcome {
     let mut last = Outcome::held("no other process is in sight");
@@ -137,7 +142,8 @@ pub const ATTACKS: &[Attack] = &[
         "processes/memory-of-others",
         "reads the memory of every process in sight by /proc/PID/mem",
         |target| search(target, "mem", memory_by_file),
-    ),
+    )
+    .baseline(NOT_INTO_OTHERS),
     program(
         "processes/memory-of-others-by-call",
         "reads the memory of every process in sight by process_vm_readv",
@@ -151,18 +157,20 @@ pub const ATTACKS: &[Attack] = &[
         "processes/root-of-others",
         "goes to the outside by /proc/PID/root",
         |target| through(target, "root"),
-    ),
+    )
+    .baseline(NOT_INTO_OTHERS),
     program(
         "processes/folder-of-others",
         "goes to the outside by /proc/PID/cwd",
         |target| through(target, "cwd"),
     )
-    .baseline(Baseline::Same),
+    .baseline(NOT_INTO_OTHERS),
     program(
         "processes/descriptors-of-others",
         "reads the open files of others by /proc/PID/fd",
         |target| through(target, "fd"),
-    ),
+    )
+    .baseline(NOT_INTO_OTHERS),
     program(
         "processes/sees-the-outside",
         "sees that there are processes outside, and their arguments",
@@ -346,9 +354,10 @@ pub const ATTACKS: &[Attack] = &[
                     fs::File::options().read(true).write(true).open(path),
                 )
             });
-            Outcome::any(tries.chain([Outcome::held("nothing else of the sandbox is in sight")]))
+            Outcome::any(std::iter::once(Outcome::held("nothing else of the sandbox is in sight")).chain(tries))
         },
-    ),
+    )
+    .baseline(NOT_INTO_OTHERS),
     program(
         "processes/descriptors-of-the-sandbox",
         "takes the sandbox's socket to the runner",
@@ -360,11 +369,11 @@ pub const ATTACKS: &[Attack] = &[
                 .filter(|pid| *pid != own && (target.baseline || *pid != shell));
             let tries =
                 wanted.flat_map(|pid| (0..12).map(move |fd| Outcome::of("pidfd_getfd", sys::pidfd_getfd(pid, fd))));
-            Outcome::any(tries.chain([Outcome::held("nothing else of the sandbox is in sight")]))
+            Outcome::any(std::iter::once(Outcome::held("nothing else of the sandbox is in sight")).chain(tries))
         },
     )
     .baseline(Baseline::Unless(
-        &[libc::ENOSYS, libc::EPERM],
+        &[libc::ENOSYS, libc::EPERM, libc::EACCES],
         "nobody may take a descriptor here",
     )),
 ];

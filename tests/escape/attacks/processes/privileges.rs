@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
+use anyhow::{Context, Result};
 use plue_runner::mutation::Protection;
 
 use super::{CONFINED, program};
 use crate::attack::{Attack, Baseline};
+use crate::scene::Scene;
 use crate::sys;
 use crate::target::{Outcome, Target};
 
@@ -48,6 +50,43 @@ fn opens_for_writing(paths: &[&str]) -> Outcome {
             .iter()
             .map(|path| Outcome::of(path, fs::File::options().write(true).open(path))),
     )
+}
+
+/// A copy of `id` in the workspace.
+const ID: &str = "id-of-another-user";
+/// Its owner: daemon, and nobody whose rights would tempt.
+const OWNER: u32 = 1;
+
+fn another_users_program(scene: &Scene) -> Result<()> {
+    let path = scene.workspace.join(ID);
+    fs::copy("/usr/bin/id", &path).context("copy id into the workspace")?;
+    match std::os::unix::fs::chown(&path, Some(OWNER), Some(OWNER)) {
+        Ok(()) => fs::set_permissions(&path, fs::Permissions::from_mode(0o6755)).context("set its mode"),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => fs::remove_file(&path).context("remove it again"),
+        Err(error) => Err(error).context("give id to another user"),
+    }
+}
+
+fn run_as_its_owner(target: &Target) -> Outcome {
+    let path = target.workspace.join(ID);
+    match fs::metadata(&path).map(|meta| meta.mode() & 0o6000) {
+        Ok(0o6000) => {}
+        Ok(_) => return Outcome::Broken("its set-user-id bit was lost".to_owned()),
+        Err(_) => return Outcome::refused("find it", &io::Error::from_raw_os_error(libc::ENODATA)),
+    }
+    let ran = std::process::Command::new(&path).arg("-u").output();
+    let own = rustix::process::geteuid().as_raw();
+    match ran {
+        Err(error) => Outcome::refused("run it", &error),
+        Ok(output) => match String::from_utf8_lossy(&output.stdout).trim().parse::<u32>() {
+            Ok(user) if user == own => Outcome::refused(
+                &format!("it runs as {user}, who started it"),
+                &io::Error::from_raw_os_error(libc::EPERM),
+            ),
+            Ok(user) => Outcome::GotThrough(format!("it runs as {user}, and who started it is {own}")),
+            Err(_) => Outcome::Broken(format!("id says nothing: {output:?}")),
+        },
+    }
 }
 
 pub const ATTACKS: &[Attack] = &[
@@ -216,16 +255,30 @@ pub const ATTACKS: &[Attack] = &[
     )),
     program(
         "processes/no-new-privileges",
-        "runs a program that has the set-user-id bit",
+        "could get the user of a program that has the set-user-id bit",
         |_| match sys::no_new_privileges() {
-            Ok(true) => Outcome::held("no_new_privs is set"),
+            Ok(true) => Outcome::refused("no_new_privs is set", &io::Error::from_raw_os_error(libc::EPERM)),
             Ok(false) => Outcome::GotThrough("set-user-id programs get their user".to_owned()),
             Err(error) => Outcome::refused("prctl", &error),
         },
     )
-    .baseline(Baseline::InNamespacesUnless(&[], ""))
+    .baseline(Baseline::InNamespacesUnless(
+        &[libc::EPERM],
+        "no_new_privs is set for all that runs here",
+    ))
     // A filter sets it too.
     .falls_without(CONFINED),
+    program(
+        "processes/program-of-another-user",
+        "runs a program of another user's that has the set-user-id bit",
+        run_as_its_owner,
+    )
+    .setup(another_users_program)
+    // Without no_new_privs there is still no such user in the namespace.
+    .baseline(Baseline::Unless(
+        &[libc::ENODATA, libc::EPERM],
+        "only root can make such a program, and nobody gets its user when no_new_privs is set already",
+    )),
     program(
         "processes/capabilities",
         "holds a capability",

@@ -121,6 +121,7 @@ async fn command(places: &Places, scene: &Scene, attack: &Attack) -> Result<Outp
         .env("ANTHROPIC_API_KEY", &scene.secrets.api_key)
         .env("CALLBACK_TOKEN", &scene.secrets.callback_token)
         .env("OPERATOR_SECRET", &scene.secrets.operator)
+        .env("OPERATOR_SETTING", &scene.secrets.plain)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -35,6 +35,7 @@ impl Bystander {
             .env("ANTHROPIC_API_KEY", &secrets.api_key)
             .env("CALLBACK_TOKEN", &secrets.callback_token)
             .env("OPERATOR_SECRET", &secrets.operator)
+            .env("OPERATOR_SETTING", &secrets.plain)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);

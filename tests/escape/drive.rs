@@ -122,6 +122,7 @@ pub async fn run(harness: &Harness, scene: &Scene, launch: Launch) -> Result<See
         .env("FLUSH_TIMEOUT", "20")
         .env("ANTHROPIC_API_KEY", &*secrets.api_key)
         .env("OPERATOR_SECRET", &*secrets.operator)
+        .env("OPERATOR_SETTING", &*secrets.plain)
         .env("PLUGIN_DIR", harness.plugins.to_string_lossy())
         .env("WORKSPACE", scene.workspace.to_string_lossy())
         .env("ALLOWED_MODELS", MODEL);

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use plue_runner::mutation::Protection;
 use tokio::sync::OnceCell;
 
@@ -278,12 +278,16 @@ fn set_up(arguments: &Arguments, places: Places) -> Result<Harness> {
     })
 }
 
+/// How often it is told how far a run is.
+const TELLS_EVERY: Duration = Duration::from_secs(20);
+
 /// A baseline is tried once for all surfaces that it is the same for.
 type Baselines = BTreeMap<(&'static str, Option<Surface>), OnceCell<Shown>>;
 
 async fn run(harness: Arc<Harness>, cases: Vec<Case>, jobs: usize) -> Vec<Row> {
     let baselines: Baselines = cases.iter().map(|case| (baseline_of(case), OnceCell::new())).collect();
     let baselines = Arc::new(baselines);
+    let count = cases.len();
     let rows = futures::stream::iter(cases.into_iter().enumerate()).map(|(index, case)| {
         let (harness, baselines) = (Arc::clone(&harness), Arc::clone(&baselines));
         let named = (case.attack, case.surface, case.without.clone());
@@ -303,9 +307,23 @@ async fn run(harness: Arc<Harness>, cases: Vec<Case>, jobs: usize) -> Vec<Row> {
             (index, row)
         }
     });
-    let mut rows: Vec<(usize, Row)> = rows.buffer_unordered(jobs).collect().await;
+    let mut rows: Vec<(usize, Row)> = told(count, rows.buffer_unordered(jobs)).await;
     rows.sort_by_key(|(index, _)| *index);
     rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Collects what comes, and tells from time to time how far it is: it takes minutes.
+async fn told<T>(count: usize, mut rows: impl Stream<Item = T> + Unpin) -> Vec<T> {
+    let mut all = Vec::new();
+    let mut next = Instant::now() + TELLS_EVERY;
+    while let Some(row) = rows.next().await {
+        all.push(row);
+        if Instant::now() > next {
+            eprintln!("    … {} of {count} runs", all.len());
+            next = Instant::now() + TELLS_EVERY;
+        }
+    }
+    all
 }
 
 fn baseline_of(case: &Case) -> (&'static str, Option<Surface>) {

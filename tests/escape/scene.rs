@@ -357,8 +357,9 @@ fn remove(folder: &Path) -> io::Result<()> {
     let mut number = 0;
     while let Some(next) = folders.last().cloned() {
         let mut below = Vec::new();
-        for entry in fs::read_dir(&next)? {
-            let path = entry?.path();
+        // All of them first: a listing that goes on would show what is raised meanwhile, again and again.
+        let entries = fs::read_dir(&next)?.collect::<io::Result<Vec<_>>>()?;
+        for path in entries.iter().map(fs::DirEntry::path) {
             if path.symlink_metadata()?.is_dir() {
                 // To the top, where its path is short.
                 number += 1;

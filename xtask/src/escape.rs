@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::gvisor::{self, DIST, Options, PROGRAMS};
+use crate::gvisor::{self, Content, DIST, Folder, Options, PROGRAMS};
 use crate::layout::Layout;
 use crate::plugins;
 use crate::process::{self, Run};
@@ -21,6 +21,12 @@ const LIMIT: Duration = Duration::from_secs(900);
 
 /// The program of the attacks, in its own folder or one that it is copied to.
 const PROGRAM: &str = "plue-escape";
+
+/// The folder with the hostile plugins, in the target folder and beside the program.
+const TEST_PLUGINS: &str = "test-plugins";
+
+/// In the container: a folder that the runner's user may change, and commands may not.
+const VISIBLE: &str = "/opt/visible";
 
 /// All attacks on this machine: as the user who asks, as an ordinary user when that is root, and the file attacks with
 /// openat2 taken away. Every part is run, also when one before has failed.
@@ -59,10 +65,26 @@ pub fn in_gvisor(layout: &Layout) -> Result<()> {
         format!("{PROGRAMS}/{PROGRAM}"),
         "--runner".to_owned(),
         format!("{DIST}/plue-runner"),
+        "--visible".to_owned(),
+        VISIBLE.to_owned(),
+    ];
+    // Beside the folder of the program, where that looks for it.
+    let plugins = layout.target.join(TEST_PLUGINS);
+    let place = format!("/opt/{TEST_PLUGINS}");
+    let folders = [
+        Folder { place: &place, content: Content::Of(&plugins) },
+        Folder { place: VISIBLE, content: Content::Own },
+        // A home, and what a cluster gives to a pod: commands are to see neither.
+        Folder { place: "/home", content: Content::Own },
+        Folder {
+            place: "/var/run/secrets/kubernetes.io/serviceaccount",
+            content: Content::File("token", "what a pod shows to its cluster\n"),
+        },
     ];
     let options = Options {
         env: &[],
         programs: &[&program],
+        folders: &folders,
         limit: LIMIT,
     };
     gvisor::must_run(layout, "the attacks", &argv, &options)
@@ -110,20 +132,29 @@ fn build_mutant(layout: &Layout, home: &Path) -> Result<()> {
 /// closed to others.
 struct Ordinary {
     home: PathBuf,
+    /// A folder of the image, so to speak, that the ordinary user can change: that a command cannot is then the
+    /// sandbox's doing.
+    visible: PathBuf,
 }
 
 impl Ordinary {
     fn lay_out(layout: &Layout, program: &Path) -> Result<Self> {
-        let home = env::temp_dir().join(format!("plue-escape-{}", std::process::id()));
-        fs::create_dir(&home).with_context(|| format!("could not make the folder {}", home.display()))?;
-        let ordinary = Self { home };
-        open(&ordinary.home)?;
+        let name = format!("plue-escape-{}", std::process::id());
+        let [home, visible] = [env::temp_dir(), PathBuf::from("/opt")].map(|parent| parent.join(&name));
+        let ordinary = Self { home, visible };
+        for folder in [&ordinary.home, &ordinary.visible] {
+            fs::create_dir_all(folder).with_context(|| format!("could not make the folder {}", folder.display()))?;
+            open(folder)?;
+        }
+        fs::set_permissions(&ordinary.visible, PermissionsExt::from_mode(0o777))
+            .with_context(|| format!("could not open {} for writing", ordinary.visible.display()))?;
         for file in [program, &layout.runner()] {
             let name = file.file_name().unwrap_or_default();
             plugins::copy(file, &ordinary.home.join(name))?;
             open(&ordinary.home.join(name))?;
         }
         copy_folder(&layout.plugins(), &ordinary.home.join("plugins"))?;
+        copy_folder(&layout.target.join(TEST_PLUGINS), &ordinary.home.join(TEST_PLUGINS))?;
         Ok(ordinary)
     }
 
@@ -137,6 +168,8 @@ impl Ordinary {
             .arg(self.home.join(PROGRAM))
             .dir(&self.home);
         attacks(run, &self.home.join("plue-runner"))
+            .arg("--visible")
+            .arg(&self.visible)
     }
 }
 
@@ -144,6 +177,7 @@ impl Drop for Ordinary {
     fn drop(&mut self) {
         // What is left is rubbish, and no reason to fail.
         let _ = fs::remove_dir_all(&self.home);
+        let _ = fs::remove_dir_all(&self.visible);
     }
 }
 

@@ -410,7 +410,7 @@ pub const ATTACKS: &[Attack] = &[
     refused(
         "components/plugins-in-the-workspace",
         "a plugin folder in the workspace, where the model can write",
-        "",
+        "are not apart; a tool could change the plugins",
         |scene| {
             scene.file("plugins/hostile/tool.wasm", good().wasm())?;
             scene.file(

@@ -135,14 +135,14 @@ pub const ATTACKS: &[Attack] = &[
     refused(
         "input/yaml-tags",
         "a YAML tag that asks for an object of a programming language",
-        "",
+        "steps[0]: must be an object",
         |_| file("type: workflow\nsteps: !!python/object/apply:os.system ['touch hostile']\n"),
         |_| file(YAML),
     ),
     refused(
         "input/yaml-merge",
         "a YAML merge that brings a second `run` into a step",
-        "",
+        "steps[0]: has neither `run` nor `type`",
         |_| file("type: workflow\nsteps:\n  - <<: {run: 'touch hostile'}\n"),
         |_| file(YAML),
     ),

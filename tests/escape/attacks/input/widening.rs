@@ -45,11 +45,14 @@ fn listener(scene: &Scene) -> String {
     format!("http://{}/", scene.listeners.tcp)
 }
 
-/// A command that prints every secret that it can reach.
+/// A command that prints every secret that it can reach: as it is, and in hexadecimal digits, which no redaction knows.
 fn looks_around(scene: &Scene) -> String {
     let secret = scene.hidden.join("secret.txt");
     let secret = crate::surface::quoted(&secret.to_string_lossy());
-    format!("cat -- {secret}; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'; env; true")
+    format!(
+        "set +e\nlook() {{ cat -- {secret}; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'; env; }}\nlook\n\
+         look | grep -a plue-canary | od -An -v -tx1 | tr -d ' \\n'\necho\ntrue"
+    )
 }
 
 /// Whoever runs without a sandbox can read what lies outside.

@@ -125,10 +125,16 @@ impl Report {
             text.push('\n');
         }
         text.push_str(&self.table());
+        let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let tried: Vec<&Row> = self.rows.iter().filter(|row| row.was_tried()).collect();
         let attacks: BTreeSet<&str> = tried.iter().map(|row| row.attack).collect();
         let through = self.count(|verdict| matches!(verdict, Verdict::GotThrough(_)));
-        let _ = write!(text, "\n{} attacks, {} runs, {through} got through", attacks.len(), tried.len());
+        let _ = write!(
+            text,
+            "\n{}, {}, {through} got through",
+            plural(attacks.len(), "attack"),
+            plural(tried.len(), "run")
+        );
         for (count, what) in [
             (
                 self.count(|verdict| matches!(verdict, Verdict::NotApplicable(_))),
@@ -240,7 +246,22 @@ mod tests {
                 Verdict::BaselineFailed("ENOENT".into()),
             ),
         ]);
-        insta::assert_snapshot!(report.text(), @r"");
+        insta::assert_snapshot!(report.text(), @r"
+        GOT THROUGH  files/a through shell: the secret
+                     it tries: what it tries
+        NO BASELINE  network/c through step: ENOENT
+                     it tries: what it tries
+        PROBLEM  network: no attack of this class could be tried
+        Not to be tried on this machine:
+          network/b: no IPv6
+
+                            grep       shell        step       tried    not here
+        files                  1           1           -           2           0
+        network                -           -           -           0           2
+
+        1 attack, 2 runs, 1 got through, 1 not to be tried here, 1 without a baseline (2 s)
+        openat2 answers ENOSYS
+        ");
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn every_attack_has_surfaces_that_its_action_can_reach() {
         assert!(!attack.surfaces.is_empty(), "{}", attack.id);
         let fits = |surface: Surface| match attack.action {
             Action::Path(_) => surface.is_file_tool() || surface.is_command(),
-            Action::Call(_) | Action::Alike(_) => surface.is_file_tool(),
+            Action::Call(_) | Action::Alike(_) => surface.is_file_tool() || surface == Surface::Shell,
             Action::Program(_) | Action::Script(_) => surface.is_command(),
             Action::Component(_) => surface == Surface::Component,
             Action::Task(_) => surface == Surface::Task,

@@ -322,6 +322,30 @@ pub const ATTACKS: &[&[Attack]] = &[&[
         &[libc::EPERM, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT],
         "this kernel has it not",
     )),
+    attack(
+        "network/socket-pairs",
+        "makes sockets of other families by socketpair, which refuses them after it has made them",
+        |_| {
+            let families = [
+                ("AF_NETLINK", libc::AF_NETLINK, libc::SOCK_RAW),
+                ("AF_VSOCK", libc::AF_VSOCK, libc::SOCK_STREAM),
+                ("AF_ALG", libc::AF_ALG, libc::SOCK_SEQPACKET),
+                ("AF_TIPC", libc::AF_TIPC, libc::SOCK_STREAM),
+                ("AF_BLUETOOTH", libc::AF_BLUETOOTH, libc::SOCK_RAW),
+                ("AF_CAN", libc::AF_CAN, libc::SOCK_RAW),
+            ];
+            Outcome::any(families.map(|(name, family, kind)| Outcome::of(name, sys::socket_pair(family, kind))))
+        },
+    )
+    .baseline(Baseline::Unless(
+        &[
+            libc::EAFNOSUPPORT,
+            libc::ESOCKTNOSUPPORT,
+            libc::EPROTONOSUPPORT,
+            libc::EPERM,
+        ],
+        "this kernel has none of them",
+    )),
 ]];
 
 /// Whether a list of the kernel has something in it.

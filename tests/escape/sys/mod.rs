@@ -3,15 +3,22 @@
 
 use std::io;
 
+mod ipc;
 mod kernel;
 mod memory;
 mod namespaces;
 mod others;
+mod uncounted;
 
+pub use ipc::*;
 pub use kernel::*;
 pub use memory::*;
 pub use namespaces::*;
 pub use others::*;
+pub use uncounted::*;
+
+/// Paths are relative to the current folder.
+const HERE: usize = libc::AT_FDCWD as isize as usize;
 
 /// Asks the kernel for a call by its number. Every argument is a number or an address that the caller keeps alive.
 pub fn call(number: i64, arguments: [usize; 6]) -> io::Result<i64> {
@@ -104,8 +111,7 @@ pub fn truncate(path: &std::path::Path, length: i64) -> io::Result<()> {
 /// utimensat(2), to now: whoever may write may do that.
 pub fn touch(path: &std::path::Path) -> io::Result<()> {
     let path = path_of(path)?;
-    let at = libc::AT_FDCWD as isize as usize;
-    call(libc::SYS_utimensat, [at, path.as_ptr() as usize, 0, 0, 0, 0]).map(|_| ())
+    call(libc::SYS_utimensat, [HERE, path.as_ptr() as usize, 0, 0, 0, 0]).map(|_| ())
 }
 
 /// name_to_handle_at(2) and open_by_handle_at(2): opens a file without walking to it.
@@ -199,7 +205,7 @@ fn ended(child: i32) -> io::Result<()> {
 }
 
 /// Runs something in so many children at once, and waits for all of them.
-pub fn in_children(count: usize, run: impl Fn()) -> io::Result<()> {
+pub fn in_children(count: usize, run: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let mut children = Vec::new();
     let mut result = Ok(());
     for _ in 0..count {
@@ -210,9 +216,9 @@ pub fn in_children(count: usize, run: impl Fn()) -> io::Result<()> {
                 break;
             }
             0 => {
-                run();
+                let code = run().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
                 // SAFETY: ends the child without what its parent has registered.
-                unsafe { libc::_exit(0) }
+                unsafe { libc::_exit(code) }
             }
             child => children.push(child),
         }
@@ -239,4 +245,26 @@ pub fn daemon(run: impl FnOnce()) -> io::Result<()> {
             }
         }
     })
+}
+
+/// fchmodat2(2), which is newer than most filters.
+pub fn fchmodat2(path: &std::path::Path, mode: u32) -> io::Result<()> {
+    let path = path_of(path)?;
+    // The number is the same on every architecture.
+    call(452, [HERE, path.as_ptr() as usize, mode as usize, 0, 0, 0]).map(|_| ())
+}
+
+/// Creates a file with openat2(2), whose mode lies in memory, where no filter looks.
+pub fn create_by_openat2(path: &std::path::Path, mode: u64) -> io::Result<()> {
+    let path = path_of(path)?;
+    let how = [(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL) as u64, mode, 0];
+    let (path, how) = (path.as_ptr() as usize, how.as_ptr() as usize);
+    call(libc::SYS_openat2, [HERE, path, how, 24, 0, 0]).map(close)
+}
+
+/// Makes an ordinary file by mknodat(2).
+pub fn make_file_by_mknod(path: &std::path::Path, mode: u32) -> io::Result<()> {
+    let path = path_of(path)?;
+    let mode = (libc::S_IFREG | mode) as usize;
+    call(libc::SYS_mknodat, [HERE, path.as_ptr() as usize, mode, 0, 0, 0]).map(|_| ())
 }

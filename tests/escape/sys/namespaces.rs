@@ -6,9 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use super::{call, checked, close, ended, path_of};
-
-const HERE: usize = libc::AT_FDCWD as isize as usize;
+use super::{HERE, call, checked, close, ended, path_of};
 
 /// Runs a program as the first process of its own user, mount, PID, network, IPC and UTS namespaces, as their root, with
 /// every capability in them and none outside. Gives its exit code.

@@ -110,3 +110,57 @@ pub fn leave_open(path: &std::path::Path) -> io::Result<std::fs::File> {
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
     Ok(file)
 }
+
+/// Allows another process no descriptor more than it has. It may go on to wait for one of them.
+pub fn forbid_descriptors(pid: i32) -> io::Result<()> {
+    let limit = [1_u64, 1];
+    let files = libc::RLIMIT_NOFILE as usize;
+    call(
+        libc::SYS_prlimit64,
+        [pid as usize, files, limit.as_ptr() as usize, 0, 0, 0],
+    )
+    .map(drop)
+}
+
+/// Lets another process run only when nobody else wants to (SCHED_IDLE).
+pub fn make_idle(pid: i32) -> io::Result<()> {
+    let priority = 0_i32;
+    let idle = libc::SCHED_IDLE as usize;
+    call(
+        libc::SYS_sched_setscheduler,
+        [pid as usize, idle, &raw const priority as usize, 0, 0, 0],
+    )
+    .map(drop)
+}
+
+/// Lets another process run on the first processor alone.
+pub fn bind_to_a_processor(pid: i32) -> io::Result<()> {
+    let mut processors = [0_u64; 16];
+    call(
+        libc::SYS_sched_getaffinity,
+        [
+            pid as usize,
+            size_of_val(&processors),
+            processors.as_mut_ptr() as usize,
+            0,
+            0,
+            0,
+        ],
+    )?;
+    let first = processors.iter().position(|word| *word != 0).unwrap_or(0);
+    let lowest = processors[first] & processors[first].wrapping_neg();
+    processors = [0; 16];
+    processors[first] = lowest;
+    call(
+        libc::SYS_sched_setaffinity,
+        [
+            pid as usize,
+            size_of_val(&processors),
+            processors.as_ptr() as usize,
+            0,
+            0,
+            0,
+        ],
+    )
+    .map(drop)
+}

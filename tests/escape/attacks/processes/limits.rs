@@ -12,17 +12,17 @@ use crate::sys;
 use crate::target::{Outcome, Target};
 
 /// What a command may use in these attacks, and what it takes: enough to be caught, little enough for any machine.
-const LITTLE_MEMORY: &[(&str, &str)] = &[("COMMAND_MEMORY", "96Mi")];
-const FEW_PROCESSES: &[(&str, &str)] = &[("COMMAND_PROCESSES", "32")];
-const MUCH: usize = 320 << 20;
+pub(super) const LITTLE_MEMORY: &[(&str, &str)] = &[("COMMAND_MEMORY", "96Mi")];
+pub(super) const FEW_PROCESSES: &[(&str, &str)] = &[("COMMAND_PROCESSES", "32")];
+pub(super) const MUCH: usize = 320 << 20;
 /// How long it is held: long enough for everybody who looks from time to time.
-const HELD_FOR: Duration = Duration::from_secs(2);
+pub(super) const HELD_FOR: Duration = Duration::from_secs(2);
 
 const MEMORY: &[Protection] = &[Protection::Memory];
 const RLIMITS: &[Protection] = &[Protection::Rlimits];
 
 /// Takes memory, holds it for a while, and lives to tell.
-fn eat(what: &str, take: impl FnOnce() -> io::Result<()>) -> Outcome {
+pub(super) fn eat(what: &str, take: impl FnOnce() -> io::Result<()>) -> Outcome {
     match take() {
         Ok(()) => Outcome::GotThrough(format!("{} MiB were taken: {what}", MUCH >> 20)),
         Err(error) => Outcome::refused(what, &error),
@@ -30,11 +30,17 @@ fn eat(what: &str, take: impl FnOnce() -> io::Result<()>) -> Outcome {
 }
 
 /// The ways to be ended differ (a call's `exhausted`, a step's `step_failed`): what counts is that it is.
-const fn eater(id: &'static str, what: &'static str, run: fn(&Target) -> Outcome) -> Attack {
+pub(super) const fn eater(id: &'static str, what: &'static str, run: fn(&Target) -> Outcome) -> Attack {
     program(id, what, run)
         .env(LITTLE_MEMORY)
         .expect(Expect::Harmless)
         .falls_without(MEMORY)
+}
+
+/// A process that does nothing for a while.
+pub(super) fn sleeps() -> io::Result<()> {
+    std::thread::sleep(HELD_FOR);
+    Ok(())
 }
 
 fn hold(file: &mut fs::File) -> io::Result<()> {
@@ -68,6 +74,7 @@ pub const ATTACKS: &[Attack] = &[
                     let taken = vec![7_u8; MUCH / 16];
                     std::thread::sleep(HELD_FOR);
                     std::hint::black_box(&taken);
+                    Ok(())
                 })
             })
         },
@@ -118,7 +125,7 @@ pub const ATTACKS: &[Attack] = &[
     program(
         "processes/fork-bomb",
         "starts more processes than a command may",
-        |_| match sys::in_children(300, || std::thread::sleep(HELD_FOR)) {
+        |_| match sys::in_children(300, sleeps) {
             Ok(()) => Outcome::GotThrough("300 processes ran at once".to_owned()),
             Err(error) => Outcome::refused("fork", &error),
         },

@@ -7,19 +7,25 @@ use plue_runner::mutation::Protection;
 use crate::attack::{Attack, Class};
 use crate::target::{Outcome, Target};
 
+mod keeper;
 mod kernel;
+mod leftovers;
 mod lifetime;
 mod limits;
 mod others;
 mod planted;
 mod privileges;
+mod uncounted;
 
 pub const ATTACKS: &[&[Attack]] = &[
     others::ATTACKS,
+    keeper::ATTACKS,
     privileges::ATTACKS,
     kernel::ATTACKS,
     lifetime::ATTACKS,
+    leftovers::ATTACKS,
     limits::ATTACKS,
+    uncounted::ATTACKS,
     planted::ATTACKS,
 ];
 

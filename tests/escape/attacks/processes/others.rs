@@ -96,30 +96,6 @@ fn through(target: &Target, link: &str) -> Outcome {
     })
 }
 
-/// The processes that hold the sandbox together, as a command sees them.
-fn keepers() -> [i32; 2] {
-    [1, std::os::unix::process::parent_id().cast_signed()]
-}
-
-/// Sends a signal to the parent, unless that is the runner or a baseline's own shell: then it is known that it could.
-fn to_the_parent(target: &Target, signal: i32) -> Outcome {
-    let parent = std::os::unix::process::parent_id().cast_signed();
-    // The shell of the command is ours to end; its parent is who keeps us.
-    let keeper = fs::read_to_string(format!("/proc/{parent}/stat"))
-        .ok()
-        .and_then(|stat| stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<i32>().ok());
-    let Some(keeper) = keeper.filter(|keeper| *keeper > 0) else {
-        return Outcome::held("nobody is in sight who keeps the command");
-    };
-    if target.baseline || keeper == target.runner && is_outside(keeper) {
-        return Outcome::of("a signal to who keeps the command", sys::kill(keeper, 0));
-    }
-    match sys::kill(keeper, signal) {
-        Ok(()) => Outcome::held("the signal was sent, and the harness sees what came of it"),
-        Err(error) => Outcome::refused("a signal to who keeps the command", &error),
-    }
-}
-
 pub const ATTACKS: &[Attack] = &[
     program(
         "processes/own-environment",
@@ -324,56 +300,4 @@ pub const ATTACKS: &[Attack] = &[
         ))
     })
     .expect(Expect::Harmless),
-    program(
-        "processes/kill-the-parent",
-        "kills the process that keeps the command",
-        |target| to_the_parent(target, libc::SIGKILL),
-    )
-    .seconds(3)
-    .expect(Expect::Harmless),
-    program(
-        "processes/stop-the-parent",
-        "stops the process that keeps the command",
-        |target| to_the_parent(target, libc::SIGSTOP),
-    )
-    .seconds(3)
-    .expect(Expect::Harmless),
-    program(
-        "processes/memory-of-the-sandbox",
-        "opens the memory of the sandbox's own processes for writing",
-        |target| {
-            let own = std::process::id().cast_signed();
-            let shell = std::os::unix::process::parent_id().cast_signed();
-            let wanted = keepers()
-                .into_iter()
-                .filter(|pid| *pid != own && (target.baseline || *pid != shell));
-            let tries = wanted.map(|pid| {
-                let path = format!("/proc/{pid}/mem");
-                Outcome::of(
-                    "opening it for writing",
-                    fs::File::options().read(true).write(true).open(path),
-                )
-            });
-            Outcome::any(std::iter::once(Outcome::held("nothing else of the sandbox is in sight")).chain(tries))
-        },
-    )
-    .baseline(NOT_INTO_OTHERS),
-    program(
-        "processes/descriptors-of-the-sandbox",
-        "takes the sandbox's socket to the runner",
-        |target| {
-            let own = std::process::id().cast_signed();
-            let shell = std::os::unix::process::parent_id().cast_signed();
-            let wanted = keepers()
-                .into_iter()
-                .filter(|pid| *pid != own && (target.baseline || *pid != shell));
-            let tries =
-                wanted.flat_map(|pid| (0..12).map(move |fd| Outcome::of("pidfd_getfd", sys::pidfd_getfd(pid, fd))));
-            Outcome::any(std::iter::once(Outcome::held("nothing else of the sandbox is in sight")).chain(tries))
-        },
-    )
-    .baseline(Baseline::Unless(
-        &[libc::ENOSYS, libc::EPERM, libc::EACCES],
-        "nobody may take a descriptor here",
-    )),
 ];

@@ -115,6 +115,7 @@ const OF_ANOTHER: &[c_long] = &[
     libc::SYS_sched_setscheduler,
     libc::SYS_sched_setparam,
     libc::SYS_sched_setattr,
+    libc::SYS_sched_setaffinity,
 ];
 
 /// The same for calls that say first what their second argument is, with what stands for all processes of a user.

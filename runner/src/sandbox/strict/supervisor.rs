@@ -15,7 +15,7 @@ use super::mounts::HOME;
 use super::pod::Reading;
 use super::privileges;
 use super::sys::{self, Children};
-use super::tree::{self, Tree, Usage};
+use super::tree::{Tree, Usage};
 use super::wire::{self, Order, Reply};
 use crate::mutation::Protection;
 use crate::sandbox::Ending;
@@ -186,16 +186,15 @@ impl Command<'_> {
         if (crowd || all_crowd) && !Protection::Processes.is_off() {
             return Ok(Some(Ending::Processes));
         }
-        let scratch = self.shared.scratch_used();
+        let apart = self.shared.scratch_used();
         let pod = self.shared.meter.read()?;
         let held_before = *self.held_before.get_or_insert(pod.held);
-        let used = own.resident + scratch;
-        if (self.takes_too_much(&own, &all, scratch) || self.fills_the_pod(&own, &all, pod, held_before))
-            && !Protection::Memory.is_off()
-        {
+        let too_much = self.takes_too_much(&tree, &own, &all, apart) || self.fills_the_pod(&own, &all, pod, held_before);
+        if too_much && !Protection::Memory.is_off() {
             return Ok(Some(Ending::Memory));
         }
-        let left = Duration::from_millis(plan.memory.saturating_sub(used.max(all.resident + scratch)) / FILL_RATE);
+        let used = own.taken().max(all.taken()) + apart;
+        let left = Duration::from_millis(plan.memory.saturating_sub(used) / FILL_RATE);
         let crowded = all.processes > most / 8;
         let longest = if crowded { SHORTEST_WATCH } else { LONGEST_WATCH };
         let effort = begun.elapsed() * EXACT_COUNT_SHARE;
@@ -204,27 +203,22 @@ impl Command<'_> {
     }
 
     /// Whether the processes take more than a command may: this one's or, when it is not one of the small ones, those of
-    /// all commands that run at the same time.
-    fn takes_too_much(&self, own: &Usage, all: &All, scratch: u64) -> bool {
+    /// all commands that run at the same time. `apart` is what no process has.
+    fn takes_too_much(&self, tree: &Tree, own: &Usage, all: &All, apart: u64) -> bool {
         let most = self.shared.plan.memory;
-        // Shared memory was counted for each who shares it.
-        let exactly = |counted: u64, processes: &[i32]| {
-            let exact = (counted + scratch > most)
-                .then(|| tree::proportional(processes))
-                .flatten();
-            exact.unwrap_or(counted) + scratch
+        let exceeds = |counted: u64, tables: u64, processes: &[i32]| {
+            // Shared memory was counted for each who shares it.
+            counted + tables + apart > most && tree.shared_once(processes) + tables + apart > most
         };
-        exactly(own.resident, &own.live) > most
-            || all.commands > 1
-                && own.resident >= all.resident / all.commands
-                && exactly(all.resident, &all.live) > most
+        let is_large = all.commands > 1 && own.taken() >= all.taken() / all.commands;
+        exceeds(own.resident, own.tables, &own.live) || is_large && exceeds(all.resident, all.tables, &all.live)
     }
 
     /// Whether the pod holds so much more since this command runs, by memory that belongs to no process, or has so little
     /// left, that the kernel would end the runner next. The largest command goes first.
     fn fills_the_pod(&self, own: &Usage, all: &All, pod: Reading, held_before: u64) -> bool {
         let grown = pod.held.saturating_sub(held_before);
-        (grown > self.shared.plan.memory || pod.is_short) && own.resident >= all.resident / all.commands
+        (grown > self.shared.plan.memory || pod.is_short) && own.taken() >= all.taken() / all.commands
     }
 
     /// Ends everything that the command started, and gives its exit code.
@@ -278,6 +272,7 @@ struct All {
     live: Vec<i32>,
     processes: u64,
     resident: u64,
+    tables: u64,
 }
 
 impl All {
@@ -290,14 +285,20 @@ impl All {
             live: Vec::new(),
             processes: 0,
             resident: 0,
+            tables: 0,
         };
         for usage in usages.filter(|usage| usage.processes > 0) {
             all.commands += 1;
             all.live.extend(usage.live);
             all.processes += usage.processes;
             all.resident += usage.resident;
+            all.tables += usage.tables;
         }
         all.commands = all.commands.max(1);
         all
+    }
+
+    fn taken(&self) -> u64 {
+        self.resident + self.tables
     }
 }

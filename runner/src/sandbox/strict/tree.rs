@@ -36,6 +36,15 @@ pub(super) struct Usage {
     pub(super) threads: u64,
     /// In bytes. Memory that they share is counted for each of them.
     pub(super) resident: u64,
+    /// The page tables of those that map so much that these count, in bytes.
+    pub(super) tables: u64,
+}
+
+impl Usage {
+    /// In bytes.
+    pub(super) fn taken(&self) -> u64 {
+        self.resident + self.tables
+    }
 }
 
 impl Tree {
@@ -105,6 +114,15 @@ impl Tree {
         self.usage(root).live
     }
 
+    /// What these processes have together, in bytes, with memory that they share counted once where that can be told.
+    pub(super) fn shared_once(&self, processes: &[i32]) -> u64 {
+        let of = |pid: &i32| {
+            let counted = self.processes.get(pid).map_or(0, Process::resident);
+            proportional(*pid).map_or(counted, |exact| exact.min(counted))
+        };
+        processes.iter().map(of).sum()
+    }
+
     /// What all processes below this one have.
     pub(super) fn usage(&self, root: i32) -> Usage {
         let mut usage = Usage::default();
@@ -116,14 +134,35 @@ impl Tree {
             usage.threads += process.threads;
             if !process.dead {
                 usage.live.push(pid);
-                usage.resident += process.resident_pages * rustix::param::page_size() as u64;
+                usage.resident += process.resident();
                 if process.mapped > SPARSE {
-                    usage.resident += page_tables(pid);
+                    usage.tables += page_tables(pid);
                 }
             }
         }
         usage
     }
+}
+
+impl Process {
+    /// In bytes.
+    fn resident(&self) -> u64 {
+        self.resident_pages * rustix::param::page_size() as u64
+    }
+}
+
+/// What a process has, in bytes, with its part of what it shares with others. Slow: the kernel walks its page tables.
+/// `None` where it cannot be had, or the process has ended.
+fn proportional(pid: i32) -> Option<u64> {
+    // gVisor has only the longer form, with one count for each mapping.
+    let forms = ["smaps_rollup", "smaps"].iter();
+    let text = forms
+        .filter_map(|form| fs::read_to_string(format!("/proc/{pid}/{form}")).ok())
+        .next()?;
+    let parts = text.lines().filter_map(|line| line.strip_prefix("Pss:"));
+    let kib: Vec<u64> = parts.map_while(|part| part.split_whitespace().next()?.parse().ok()).collect();
+    // Nothing is told of a process whose first thread has ended.
+    (!kib.is_empty()).then(|| kib.iter().sum::<u64>() * 1024)
 }
 
 /// Whether a file of /proc cannot be read because its process has ended meanwhile.
@@ -157,30 +196,6 @@ fn page_tables(pid: i32) -> u64 {
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     // gVisor has no such line, and no such tables.
     kib.unwrap_or(0) * 1024
-}
-
-/// What these processes use together, in bytes, with shared memory divided among those who share it. Slow: the kernel
-/// walks their page tables. `None` where it cannot be had.
-pub(super) fn proportional(processes: &[i32]) -> Option<u64> {
-    let mut total = 0;
-    for pid in processes {
-        // gVisor has only the longer form, with one count for each mapping.
-        let forms = ["smaps_rollup", "smaps"].iter();
-        let text = forms
-            .filter_map(|form| fs::read_to_string(format!("/proc/{pid}/{form}")).ok())
-            .next();
-        let Some(text) = text else {
-            if fs::exists(format!("/proc/{pid}")).unwrap_or(true) {
-                return None;
-            }
-            // It has ended meanwhile.
-            continue;
-        };
-        for line in text.lines().filter_map(|line| line.strip_prefix("Pss:")) {
-            total += line.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
-        }
-    }
-    Some(total)
 }
 
 /// Reads a line of /proc/PID/stat: `pid (name) state parent …`, where the name may hold anything.
@@ -250,6 +265,7 @@ mod tests {
             processes: 3,
             threads: 9,
             resident: 20 * rustix::param::page_size() as u64,
+            tables: 0,
         };
         assert_eq!(tree.usage(2), expected);
         assert_eq!(tree.children(1).collect::<Vec<_>>(), [2, 6]);

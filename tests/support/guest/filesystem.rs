@@ -111,11 +111,31 @@ impl Calls {
         self
     }
 
-    /// The same for a path.
+    /// Sets both times of an open file to what need not be a time at all.
+    pub fn set_times_to(mut self, at: usize, seconds: u64, nanoseconds: u32) -> Self {
+        let time = format!("(i32.const 2) (i64.const {seconds}) (i32.const {nanoseconds})");
+        let call = format!("(call $set_times {} {time} {time} {R})", handle(at));
+        self.call(&call, 1);
+        self
+    }
+
+    /// Sets both times of a path to the beginning of 1970.
     pub fn set_times_at(mut self, path: &str, follow: u32) -> Self {
         let path = self.text(path);
         let call = format!(
             "(call $set_times_at {} (i32.const {follow}) {path} {EPOCH} {EPOCH} {R})",
+            handle(ROOT)
+        );
+        self.call(&call, 1);
+        self
+    }
+
+    /// Sets both times of a path to what need not be a time at all.
+    pub fn set_times_at_to(mut self, path: &str, seconds: u64, nanoseconds: u32) -> Self {
+        let path = self.text(path);
+        let time = format!("(i32.const 2) (i64.const {seconds}) (i32.const {nanoseconds})");
+        let call = format!(
+            "(call $set_times_at {} (i32.const {NO_FOLLOW}) {path} {time} {time} {R})",
             handle(ROOT)
         );
         self.call(&call, 1);
@@ -166,6 +186,20 @@ impl Calls {
         let path = self.text(path);
         let call = format!("(call $stat {} (i32.const {follow}) {path} {R})", handle(ROOT));
         self.call(&call, 8);
+        self
+    }
+
+    /// The same; the answer is the kind of what is there, as its digit in `descriptor-type`.
+    pub fn kind(mut self, path: &str, follow: u32) -> Self {
+        self = self.stat(path, follow);
+        let (kind, digit) = (SCRATCH + 8, CODE);
+        let store =
+            format!("(i32.store8 (i32.const {digit}) (i32.add (i32.const 48) (i32.load8_u (i32.const {kind}))))");
+        push(&mut self.code, &store);
+        push(
+            &mut self.code,
+            &answers(&format!("(i32.const {digit})"), "(i32.const 1)"),
+        );
         self
     }
 

@@ -22,6 +22,9 @@ pub struct Guest {
     pub realloc: String,
     /// Component text at the end.
     pub more: String,
+    /// A component with the name `$beside`, as text. It stands beside the guest in one that holds both, and the guest
+    /// may import what it exports as the instance `beside`: no component may call into one that it holds itself.
+    pub beside: String,
 }
 
 /// An interface of the host: its import as component text, and the functions of it that the guest calls.
@@ -36,6 +39,8 @@ pub struct Import {
 pub enum Function {
     /// Of this instance by this name, with these core parameters and results.
     Lowered(&'static str, &'static str, &'static str),
+    /// The same with strings in this encoding, in place of UTF-8.
+    Encoded(&'static str, &'static str, &'static str, &'static str),
     /// Makes a handle of this type, which is the component's own.
     New(&'static str),
     /// Drops a handle of this type.
@@ -48,6 +53,24 @@ pub const RESULT: usize = 0x200;
 /// Free for a test's own use.
 pub const SCRATCH: usize = 0x400;
 const TEXT: usize = 0x1000;
+
+/// The interface `types`.
+const TYPES: &str = r#"(import "plue:tool/types@VERSION" (instance $types
+    (type $effects' (flags "reads" "writes" "executes"))
+    (export "effects" (type $effects (eq $effects')))
+    (type $definition' (record (field "name" string) (field "description" string) (field "input-schema" string)
+      (field "effects" $effects) (field "idempotent" bool)))
+    (export "definition" (type $definition (eq $definition')))
+    (type $unit' (enum "bytes" "characters" "lines" "entries" "matches"))
+    (export "unit" (type $unit (eq $unit')))
+    (type $truncation' (record (field "shown" u64) (field "total" (option u64)) (field "unit" $unit)))
+    (export "truncation" (type $truncation (eq $truncation')))
+    (type $output' (record (field "text" string) (field "truncated" (option $truncation))))
+    (export "output" (type $output (eq $output')))
+    (type $error' (variant (case "invalid-input" string) (case "not-found" string) (case "denied" string)
+      (case "too-large" string) (case "timeout" string) (case "cancelled" string) (case "exhausted" string)
+      (case "failed" string)))
+    (export "tool-error" (type $error (eq $error')))))"#;
 
 /// Takes any object.
 pub const ANY_OBJECT: &str = r#"{"type":"object"}"#;
@@ -64,6 +87,7 @@ impl Guest {
             call: String::new(),
             realloc: String::new(),
             more: String::new(),
+            beside: String::new(),
         }
     }
 
@@ -91,7 +115,28 @@ impl Guest {
 
     /// The component.
     pub fn wasm(&self) -> Vec<u8> {
-        wat::parse_str(self.text()).unwrap_or_else(|error| panic!("{error}"))
+        let text = match self.beside.is_empty() {
+            true => self.text(),
+            false => self.both(),
+        };
+        wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A component that holds the guest and the one beside it.
+    fn both(&self) -> String {
+        let Self { version, beside, .. } = self;
+        let (types, guest) = (TYPES.replace("VERSION", version), self.text());
+        let guest = guest.replacen("(component", "(component $guest", 1);
+        format!(
+            r#"(component
+  {types}
+  {beside}
+  (instance $beside (instantiate $beside))
+  {guest}
+  (instance $guest (instantiate $guest (with "plue:tool/types@{version}" (instance $types))
+    (with "beside" (instance $beside))))
+  (export "plue:tool/plugin@{version}" (instance $guest "plue:tool/plugin@{version}")))"#
+        )
     }
 
     fn text(&self) -> String {
@@ -106,6 +151,13 @@ impl Guest {
                     Function::Lowered(instance, function, kind) => (
                         format!(
                             "(canon lower (func ${instance} \"{function}\") (memory $memory) (realloc (core func $realloc)))"
+                        ),
+                        *kind,
+                    ),
+                    Function::Encoded(instance, function, kind, encoding) => (
+                        format!(
+                            "(canon lower (func ${instance} \"{function}\") (memory $memory) (realloc (core func $realloc)) \
+                             string-encoding={encoding})"
                         ),
                         *kind,
                     ),
@@ -131,25 +183,11 @@ impl Guest {
             more,
             ..
         } = self;
+        let types = TYPES.replace("VERSION", version);
         let (schema_text, definition) = (escaped(schema.as_bytes()), self.definition(schema_at));
         format!(
             r#"(component
-  (import "plue:tool/types@{version}" (instance $types
-    (type $effects' (flags "reads" "writes" "executes"))
-    (export "effects" (type $effects (eq $effects')))
-    (type $definition' (record (field "name" string) (field "description" string) (field "input-schema" string)
-      (field "effects" $effects) (field "idempotent" bool)))
-    (export "definition" (type $definition (eq $definition')))
-    (type $unit' (enum "bytes" "characters" "lines" "entries" "matches"))
-    (export "unit" (type $unit (eq $unit')))
-    (type $truncation' (record (field "shown" u64) (field "total" (option u64)) (field "unit" $unit)))
-    (export "truncation" (type $truncation (eq $truncation')))
-    (type $output' (record (field "text" string) (field "truncated" (option $truncation))))
-    (export "output" (type $output (eq $output')))
-    (type $error' (variant (case "invalid-input" string) (case "not-found" string) (case "denied" string)
-      (case "too-large" string) (case "timeout" string) (case "cancelled" string) (case "exhausted" string)
-      (case "failed" string)))
-    (export "tool-error" (type $error (eq $error')))))
+  {types}
   (alias export $types "definition" (type $definition))
   (alias export $types "output" (type $output))
   (alias export $types "tool-error" (type $error))

@@ -11,10 +11,10 @@ use super::{component, good, killed, on_call, refused, tool};
 use crate::attack::{Attack, Expect};
 
 /// The deadline of those that go over it.
-const SHORT: &str = "limits.deadline = 0.3";
+pub(super) const SHORT: &str = "limits.deadline = 0.3";
 
 /// Does something so many times.
-fn times(count: u64, body: &str) -> String {
+pub(super) fn times(count: u64, body: &str) -> String {
     format!(
         "(loop $again {body} (local.set $b (i32.add (local.get $b) (i32.const 1)))
            (br_if $again (i32.lt_u (local.get $b) (i32.const {count}))))"
@@ -40,7 +40,7 @@ fn in_describe(code: &str) -> Guest {
     }
 }
 
-fn with_items(items: &str, call: &str) -> Guest {
+pub(super) fn with_items(items: &str, call: &str) -> Guest {
     Guest {
         items: items.to_owned(),
         ..on_call(call)
@@ -172,7 +172,7 @@ fn lists(count: u64) -> Guest {
 const FIRST_FOLDER: &str = "(call $directories (i32.const 1024))
     (local.set $a (i32.load (i32.load (i32.const 1024)))) (i32.store8 (i32.const 1088) (i32.const 0x2e))";
 
-/// `write_zeroes` on standard output, and the answer to how much it may be.
+/// `write_zeroes`, and the stream to which.
 const ZEROES: Import = Import {
     text: r#"(import "wasi:io/error@0.2.6" (instance $io-error (export "error" (type (sub resource)))))
     (alias export $io-error "error" (type $io-error-type))

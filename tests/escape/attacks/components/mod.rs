@@ -7,12 +7,14 @@ use support::guest::Guest;
 use crate::attack::{Action, Attack, Baseline, Expect, Plugin};
 use crate::scene::Scene;
 
+mod advisories;
 mod compiled;
 mod filesystem;
 mod limits;
 mod loading;
 mod read_only;
 mod sdk;
+mod strings;
 
 pub const ATTACKS: &[&[Attack]] = &[
     limits::ATTACKS,
@@ -20,6 +22,8 @@ pub const ATTACKS: &[&[Attack]] = &[
     compiled::ATTACKS,
     filesystem::ATTACKS,
     read_only::ATTACKS,
+    advisories::ATTACKS,
+    strings::ATTACKS,
     sdk::ATTACKS,
 ];
 

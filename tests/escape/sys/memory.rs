@@ -91,3 +91,10 @@ pub fn ignore_file_size_signal() {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
+
+pub fn ignore_term() {
+    // SAFETY: SIG_IGN runs no code of ours.
+    unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+    }
+}

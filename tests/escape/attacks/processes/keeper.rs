@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::limits::{FEW_PROCESSES, HELD_FOR, LITTLE_MEMORY, MUCH, sleeps};
-use super::program;
+use super::{CONFINED, program};
 use crate::attack::{Attack, Baseline, Expect};
 use crate::sys;
 use crate::target::{Outcome, Target};
@@ -191,6 +192,22 @@ pub const ATTACKS: &[Attack] = &[
             })
         },
     ),
+    program(
+        "processes/umount-proc",
+        "takes the sandbox's own /proc away, under which that of the machine lies",
+        |_| match sys::umount(Path::new("/proc"), libc::MNT_DETACH) {
+            Err(error) => Outcome::refused("umount", &error),
+            Ok(()) => Outcome::GotThrough(format!(
+                "/proc is gone, and there is now: {:?}",
+                fs::read_dir("/proc").map(Iterator::count)
+            )),
+        },
+    )
+    .baseline(Baseline::InNamespacesUnless(
+        &[libc::EINVAL, libc::EPERM],
+        "mounts are locked together here",
+    ))
+    .falls_without(CONFINED),
     program(
         "processes/memory-of-the-sandbox",
         "opens the memory of the sandbox's own processes for writing",

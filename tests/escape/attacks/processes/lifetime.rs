@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -16,6 +17,16 @@ use crate::target::Outcome;
 /// Whether the file that a daemon writes to still grows.
 const NO_HEARTBEAT: &str = "a=$(wc -c < heartbeat); sleep 0.6; b=$(wc -c < heartbeat); \
     if [ \"$a\" = \"$b\" ]; then echo still-here; else echo 'the daemon of the last command lives'; fi";
+
+/// Writes to a file for ten seconds.
+fn beat(path: &Path) {
+    for _ in 0..200 {
+        if let Ok(mut file) = fs::File::options().create(true).append(true).open(path) {
+            let _ = file.write_all(b".");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
 
 const fn script(id: &'static str, what: &'static str, script: fn(&Scene) -> String) -> Attack {
     Attack::script(id, Class::Processes, what, script)
@@ -42,14 +53,7 @@ pub const ATTACKS: &[Attack] = &[
         "a daemon by double fork and setsid, which outlives its command",
         |target| {
             let path = target.workspace.join("heartbeat");
-            let started = sys::daemon(|| {
-                for _ in 0..200 {
-                    if let Ok(mut file) = fs::File::options().create(true).append(true).open(&path) {
-                        let _ = file.write_all(b".");
-                    }
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-            });
+            let started = sys::daemon(|| beat(&path));
             while started.is_ok() && !path.exists() {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -62,6 +66,28 @@ pub const ATTACKS: &[Attack] = &[
     )
     .then(NO_HEARTBEAT)
     .falls_without(&[Protection::Reaping]),
+    program(
+        "processes/daemon-and-a-timeout",
+        "a daemon by double fork and setsid that ignores TERM, of a command that is ended by its time limit",
+        |target| {
+            let path = target.workspace.join("heartbeat");
+            let started = sys::daemon(|| {
+                sys::ignore_term();
+                beat(&path);
+            });
+            match started {
+                Ok(()) if target.baseline => Outcome::GotThrough("the daemon runs".to_owned()),
+                Ok(()) => {
+                    std::thread::sleep(Duration::from_secs(4));
+                    Outcome::GotThrough("the command ran for four seconds".to_owned())
+                }
+                Err(error) => Outcome::refused("fork", &error),
+            }
+        },
+    )
+    .seconds(1)
+    .expect(Expect::Killed("timeout"))
+    .then(NO_HEARTBEAT),
     script(
         "processes/background",
         "a background process that holds the outputs open",

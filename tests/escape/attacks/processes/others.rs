@@ -130,6 +130,28 @@ pub const ATTACKS: &[Attack] = &[
         "nobody may read another's memory here",
     )),
     program(
+        "processes/write-memory-of-others-by-call",
+        "writes into the memory of the runner and of every process in sight by process_vm_writev",
+        |target| {
+            // The end of the stack, where a zero is anyway: it shows that it could, and changes nothing.
+            let write = |pid: i32| {
+                let stack = mappings(pid).ok().and_then(|all| all.last().copied());
+                sys::process_vm_writev(pid, stack.map_or(8, |(_, end)| end - 1))
+            };
+            if target.baseline {
+                return Outcome::of("process_vm_writev", write(target.bystander));
+            }
+            let own_shell = std::os::unix::process::parent_id().cast_signed();
+            let others = in_sight().into_iter().filter(|pid| *pid != own_shell);
+            let tries = others.chain([target.runner, target.bystander]);
+            Outcome::any(tries.map(|pid| Outcome::of("process_vm_writev", write(pid))))
+        },
+    )
+    .baseline(Baseline::Unless(
+        &[libc::ENOSYS, libc::EPERM],
+        "nobody may write another's memory here",
+    )),
+    program(
         "processes/root-of-others",
         "goes to the outside by /proc/PID/root",
         |target| through(target, "root"),

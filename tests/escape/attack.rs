@@ -96,6 +96,8 @@ pub enum Expect {
     /// Its call may be ended at any moment and in any way, once it has begun; where it is to meet a limit, by that limit.
     /// What counts is that the outside, the runner and the next call do not notice.
     Harmless,
+    /// It has begun, and was ended by SIGKILL with all it started: it has harmed the process that keeps it.
+    LosesItsKeeper,
     /// Nothing is run: exit code 2, and an `error` event that says this.
     Refused(&'static str),
     /// The last call of a hostile tool, or the task, succeeds and says this: it got what everybody gets, and no more.

@@ -216,7 +216,7 @@ fn command(trial: &Trial, seen: &Seen) -> Verdict {
             Some(other) => trial.disorder(format!("it was not ended with {limit}, but with {other}: {}", shown())),
         };
     }
-    if matches!(attack.expect, Expect::Harmless) {
+    if matches!(attack.expect, Expect::Harmless | Expect::LosesItsKeeper) {
         return harmed_nobody(attack, outcomes, &ended);
     }
     if let Some(code) = &ended.code {
@@ -248,6 +248,10 @@ fn harmed_nobody(attack: &Attack, outcomes: Vec<Outcome>, ended: &Ended) -> Verd
             Outcome::Broken(why) => Verdict::Broken(why),
             Outcome::GotThrough(evidence) => Verdict::GotThrough(evidence),
         };
+    }
+    let is_killed = ended.text.contains("EXIT CODE: 137") || ended.reason.contains("exit code 137");
+    if matches!(attack.expect, Expect::LosesItsKeeper) && is_killed && target::has_begun(&ended.text) {
+        return Verdict::Held(format!("{code}: it was ended with its keeper"));
     }
     let limits = [
         ("COMMAND_MEMORY", "used more memory than a command may"),
@@ -329,7 +333,7 @@ fn tool(trial: &Trial, seen: &Seen) -> Verdict {
         Expect::Raced(codes) => raced(codes, &ends[..ends.len() - 1], seen, scene.steps()),
         Expect::Denied(codes) => coded(codes, code, text),
         Expect::Killed(limit) => coded(&[limit], code, text),
-        Expect::Refused(_) | Expect::Answers(_) => {
+        Expect::Refused(_) | Expect::Answers(_) | Expect::LosesItsKeeper => {
             Verdict::Broken("a file tool cannot be expected to do that".to_owned())
         }
     }

@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::Duration;
 
+use anyhow::Context;
 use plue_runner::mutation::Protection;
 
 use crate::attack::{Attack, Baseline, Class};
+use crate::scene::Scene;
 use crate::sys;
 use crate::target::{Outcome, Target};
 
@@ -23,6 +26,18 @@ const NO_ROUTE: Baseline = Baseline::Unless(
         libc::EAFNOSUPPORT,
     ],
     "this machine has no way there itself",
+);
+
+const NO_ANSWER: Baseline = Baseline::Unless(
+    &[
+        libc::ENETUNREACH,
+        libc::EHOSTUNREACH,
+        libc::EADDRNOTAVAIL,
+        libc::ECONNREFUSED,
+        libc::EAGAIN,
+        libc::EAFNOSUPPORT,
+    ],
+    "this machine has no name service, or it says nothing",
 );
 
 const fn attack(id: &'static str, what: &'static str, run: fn(&Target) -> Outcome) -> Attack {
@@ -39,6 +54,21 @@ fn route(from: &str, to: &str) -> Outcome {
 
 fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect_timeout(&address, PATIENCE)
+}
+
+/// Sends a question to a name service and waits for any answer.
+fn ask(server: IpAddr) -> io::Result<usize> {
+    // A header that asks one question, and the name `localhost.` with type A and class IN.
+    const QUESTION: &[u8] = b"\x50\x4c\x01\0\0\x01\0\0\0\0\0\0\x09localhost\0\0\x01\0\x01";
+    let from: SocketAddr = match server {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(from)?;
+    socket.connect((server, 53))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(QUESTION)?;
+    socket.recv(&mut [0; 512])
 }
 
 /// Something that the callback might take for an event.
@@ -61,6 +91,21 @@ fn forge(target: &Target) -> io::Result<String> {
 
 fn unix_abstract(target: &Target) -> io::Result<std::os::unix::net::SocketAddr> {
     std::os::unix::net::SocketAddr::from_abstract_name(&target.abstract_socket)
+}
+
+/// Listens at a socket file in each place that holds what is somebody's own, for as long as the scene is there.
+fn serve(scene: &Scene) -> anyhow::Result<()> {
+    for folder in &scene.private {
+        let path = folder.join("service.socket");
+        let listener = UnixListener::bind(&path).with_context(|| format!("listen at {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+        scene.meanwhile(move || {
+            let _open = &listener;
+            std::thread::sleep(Duration::from_millis(50));
+            true
+        });
+    }
+    Ok(())
 }
 
 pub const ATTACKS: &[&[Attack]] = &[&[
@@ -123,26 +168,24 @@ pub const ATTACKS: &[&[Attack]] = &[&[
         }
     })
     .falls_without(NETWORK),
-    attack("network/name-service", "asks the machine's name service", |_| {
-        let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let server = text
-            .lines()
-            .find_map(|line| line.strip_prefix("nameserver "))
-            .map(str::trim);
-        match server {
-            Some(server) if server.contains(':') => route("[::]:0", &format!("[{server}]:53")),
-            Some(server) if server.starts_with("127.") => Outcome::refused(
-                "find a name service that is not on loopback",
-                &io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
-            ),
-            Some(server) => route("0.0.0.0:0", &format!("{server}:53")),
-            None => Outcome::refused(
+    attack(
+        "network/name-service",
+        "asks the machine's name service, and gets an answer",
+        |_| {
+            let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            let servers = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("nameserver "))
+                .filter_map(|server| server.trim().parse::<IpAddr>().ok());
+            let none = Outcome::refused(
                 "find a name service",
                 &io::Error::from_raw_os_error(libc::EADDRNOTAVAIL),
-            ),
-        }
-    })
-    .baseline(NO_ROUTE),
+            );
+            let asked = servers.map(|server| Outcome::of(&format!("a question to {server}"), ask(server)));
+            Outcome::any([none].into_iter().chain(asked))
+        },
+    )
+    .baseline(NO_ANSWER),
     attack("network/the-internet", "has a way to the internet", |_| {
         route("0.0.0.0:0", "192.0.2.1:443")
     })
@@ -236,6 +279,24 @@ pub const ATTACKS: &[&[Attack]] = &[&[
     })
     .falls_without(&[Protection::Mount]),
     attack(
+        "network/socket-file-of-a-service",
+        "connects to a socket file among what runs, where services have theirs",
+        |target| {
+            let none = Outcome::refused("find such a place", &io::Error::from_raw_os_error(libc::ENODATA));
+            let tries = target.private.iter().map(|folder| {
+                let path = folder.join("service.socket");
+                Outcome::of("connect", UnixStream::connect(path))
+            });
+            Outcome::any([none].into_iter().chain(tries))
+        },
+    )
+    .setup(serve)
+    .baseline(Baseline::Unless(
+        &[libc::ENODATA],
+        "no home and no /run takes files of ours",
+    ))
+    .falls_without(&[Protection::Mount]),
+    attack(
         "network/socket-file-in-run",
         "connects to the sockets of the machine's services",
         |_| {
@@ -312,6 +373,28 @@ pub const ATTACKS: &[&[Attack]] = &[&[
         "this kernel has it not",
     ))
     .falls_without(&[Protection::Privileges]),
+    attack(
+        "network/ping-socket",
+        "sends ICMP by the kind of socket that needs no rights, to an address of the internet",
+        |_| Outcome::of("a ping", sys::ping(Ipv4Addr::new(192, 0, 2, 1))),
+    )
+    .baseline(Baseline::Unless(
+        &[
+            libc::EACCES,
+            libc::EPERM,
+            libc::EPROTONOSUPPORT,
+            libc::ENETUNREACH,
+            libc::EHOSTUNREACH,
+        ],
+        "this kernel gives such sockets to nobody here, or there is no way out",
+    )),
+    attack(
+        "network/empty-choice-of-a-network",
+        "connects to the machine's loopback where the operator's COMMAND_NETWORK is empty, which must not mean all",
+        |target| Outcome::of("connect", tcp(target.tcp)),
+    )
+    .env(&[("COMMAND_NETWORK", "")])
+    .falls_without(NETWORK),
     attack("network/raw-ipv6", "sends what it likes by a raw IPv6 socket", |_| {
         Outcome::of(
             "a raw socket",

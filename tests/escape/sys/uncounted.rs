@@ -70,26 +70,6 @@ pub fn fill_page_tables(length: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Fills the buffers of sockets that nobody reads, until they hold so many bytes or no more can be had.
-pub fn fill_sockets(length: usize) -> io::Result<Vec<UnixStream>> {
-    let _ = raise_limit(libc::RLIMIT_NOFILE as i32);
-    let block = vec![7; 32 << 10];
-    let (mut open, mut held) = (Vec::new(), 0);
-    while held < length {
-        let (mut writer, reader) = UnixStream::pair()?;
-        writer.set_nonblocking(true)?;
-        loop {
-            match writer.write(&block) {
-                Ok(count) => held += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        open.extend([writer, reader]);
-    }
-    Ok(open)
-}
-
 /// Goes on in a second thread and ends the first: to who looks at the process it is dead. For a child that has nothing
 /// else to do; its exit code is the error.
 pub fn behind_a_dead_leader(run: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {

@@ -5,8 +5,9 @@ use plue_runner::mutation::Protection;
 use serde_json::{Value, json};
 
 use super::canary;
-use crate::attack::{Attack, Baseline, Expect, Surface};
+use crate::attack::{Attack, Baseline, Class, Expect, Surface};
 use crate::scene::Scene;
+use crate::target::Outcome;
 
 const MOUNT: &[Protection] = &[Protection::Mount];
 
@@ -68,22 +69,9 @@ pub const ATTACKS: &[Attack] = &[
     .on(&[Surface::ListFiles, Surface::Grep, Surface::Shell, Surface::Step])
     .setup(|scene| scene.file("inner/file", "x"))
     .falls_without(MOUNT),
-    Attack::path(
-        "files/dotdot-and-a-slash-at-the-end",
-        "a path that ends with `../`",
-        |_, _| "../".to_owned(),
-    )
-    .on(&[Surface::ListFiles, Surface::Grep, Surface::Shell, Surface::Step])
-    .falls_without(MOUNT),
     Attack::path("files/absolute", "the absolute path of a canary", |scene, kind| {
         canary(&outside(scene), kind)
     })
-    .falls_without(MOUNT),
-    Attack::path(
-        "files/absolute-with-two-slashes",
-        "an absolute path that begins with two slashes",
-        |scene, kind| canary(&format!("/{}", outside(scene)), kind),
-    )
     .falls_without(MOUNT),
     Attack::path(
         "files/absolute-from-the-workspace-and-up",
@@ -98,21 +86,9 @@ pub const ATTACKS: &[Attack] = &[
     )
     .falls_without(MOUNT),
     Attack::path(
-        "files/sibling-by-dotdot",
-        "the same folder, as seen from the workspace",
-        |_, kind| canary("../workspace-evil", kind),
-    )
-    .falls_without(MOUNT),
-    Attack::path(
         "files/proc-self-root",
         "/proc/self/root leads to the root of the machine",
         |scene, kind| canary(&format!("/proc/self/root{}", outside(scene)), kind),
-    )
-    .falls_without(MOUNT),
-    Attack::path(
-        "files/proc-thread-self-root",
-        "/proc/thread-self/root does so too",
-        |scene, kind| canary(&format!("/proc/thread-self/root{}", outside(scene)), kind),
     )
     .falls_without(MOUNT),
     Attack::path("files/proc-self-cwd", "/proc/self/cwd and up", |_, kind| {
@@ -208,6 +184,31 @@ pub const ATTACKS: &[Attack] = &[
     )
     .expect(Expect::Denied(&["denied"]))
     .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/existence-of-a-working-directory",
+        "a refusal of the shell tool's working directory tells whether a folder outside exists",
+        |_, surface| arguments(surface, "../there-is-no-such-folder"),
+    )
+    .on(&[Surface::Shell])
+    .expect(Expect::Denied(&["denied"]))
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::call(
+        "files/existence-of-a-working-directory-through-a-link",
+        "the same through a link that leads to a folder outside, which is not there",
+        |_, surface| arguments(surface, "gone"),
+    )
+    .on(&[Surface::Shell])
+    .setup(|scene| scene.link("gone", "../there-is-no-such-folder"))
+    .expect(Expect::Denied(&["denied"]))
+    .baseline(Baseline::Bounded(leads_out)),
+    Attack::program(
+        "files/empty-list-of-folders",
+        Class::Files,
+        "reads what lies outside where the operator's COMMAND_READ_PATHS is empty, which must not mean all",
+        |target| Outcome::of("read", std::fs::read(target.hidden.join("secret.txt"))),
+    )
+    .env(&[("COMMAND_READ_PATHS", "")])
+    .falls_without(MOUNT),
     Attack::call(
         "files/the-workspace-itself",
         "the workspace's root in place of a file",

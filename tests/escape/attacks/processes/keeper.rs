@@ -97,6 +97,11 @@ fn multiplies(what: &str) -> Outcome {
     }
 }
 
+/// It ends with the process that kept it.
+const fn losing(id: &'static str, what: &'static str, run: fn(&Target) -> Outcome) -> Attack {
+    program(id, what, run).expect(Expect::LosesItsKeeper)
+}
+
 const fn harmless(id: &'static str, what: &'static str, run: fn(&Target) -> Outcome) -> Attack {
     program(id, what, run).expect(Expect::Harmless)
 }
@@ -110,7 +115,7 @@ const fn changed(id: &'static str, what: &'static str, run: fn(&Target) -> Outco
 }
 
 pub const ATTACKS: &[Attack] = &[
-    harmless(
+    losing(
         "processes/kill-the-parent",
         "kills the process that keeps the command, and goes on without it",
         |target| {
@@ -124,7 +129,7 @@ pub const ATTACKS: &[Attack] = &[
         },
     )
     .seconds(5),
-    harmless(
+    losing(
         "processes/stop-the-parent",
         "stops the process that keeps the command, and goes on past its deadline",
         |target| {
@@ -134,13 +139,13 @@ pub const ATTACKS: &[Attack] = &[
         },
     )
     .seconds(2),
-    harmless(
+    losing(
         "processes/stop-the-parent-and-take-memory",
         "stops the process that keeps the command, and takes more memory than it may",
         |target| behind_their_backs(target, || eats("while the keeper was stopped")),
     )
     .env(LITTLE_MEMORY),
-    harmless(
+    losing(
         "processes/stop-the-parent-and-multiply",
         "stops the process that keeps the command, and starts more processes than it may",
         |target| behind_their_backs(target, || multiplies("while the keeper was stopped")),

@@ -91,26 +91,6 @@ pub const ATTACKS: &[Attack] = &[
         "this kernel says nothing of page tables, or gives nobody so many addresses",
     )),
     eater(
-        "processes/memory-in-sockets",
-        "fills the buffers of sockets that nobody reads",
-        |_| {
-            eat("in the buffers of sockets", || {
-                // In some processes, since each has a bound on what it may open.
-                sys::in_children(16, || {
-                    let open = sys::fill_sockets(MUCH / 16)?;
-                    hold();
-                    drop(open);
-                    Ok(())
-                })
-            })
-        },
-    )
-    .falls_without(&[])
-    .baseline(Baseline::Unless(
-        &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS],
-        "nobody may open so many here",
-    )),
-    eater(
         "processes/memory-in-names",
         "makes so many names in /tmp that they alone are more than it may have",
         |target| eat("in names in /tmp", || many_names(target)),

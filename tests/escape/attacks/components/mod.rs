@@ -12,6 +12,7 @@ mod compiled;
 mod filesystem;
 mod limits;
 mod loading;
+mod process;
 mod read_only;
 mod sdk;
 mod strings;
@@ -21,6 +22,7 @@ pub const ATTACKS: &[&[Attack]] = &[
     loading::ATTACKS,
     compiled::ATTACKS,
     filesystem::ATTACKS,
+    process::ATTACKS,
     read_only::ATTACKS,
     advisories::ATTACKS,
     strings::ATTACKS,

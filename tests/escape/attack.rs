@@ -90,6 +90,8 @@ pub enum Expect {
     Killed(&'static str),
     /// It may end in any way, and has reached nothing.
     Contained,
+    /// It succeeds, and its output holds nothing that does something to a terminal, and no line that is this one.
+    Plain(&'static str),
     /// The same of many calls, which meet what changes under them: they do not all end alike. When these codes are given,
     /// some calls succeed and some end with one of them.
     Raced(&'static [&'static str]),

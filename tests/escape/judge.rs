@@ -331,6 +331,7 @@ fn tool(trial: &Trial, seen: &Seen) -> Verdict {
     match attack.expect {
         Expect::Contained | Expect::Harmless => Verdict::Held(format!("{}: {}", code.unwrap_or("success"), cut(text))),
         Expect::Raced(codes) => raced(codes, &ends[..ends.len() - 1], seen, scene.steps()),
+        Expect::Plain(forged) => plain(forged, code, text),
         Expect::Denied(codes) => coded(codes, code, text),
         Expect::Killed(limit) => coded(&[limit], code, text),
         Expect::Refused(_) | Expect::Answers(_) | Expect::LosesItsKeeper => {
@@ -356,6 +357,19 @@ fn raced(codes: &[&str], ends: &[&Value], seen: &Seen, steps: u64) -> Verdict {
         return Verdict::Broken(format!("the race was not met: {told}"));
     }
     Verdict::Held(told)
+}
+
+/// A success whose text can be shown anywhere.
+fn plain(forged: &str, code: Option<&str>, text: &str) -> Verdict {
+    let shapes = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    match (code, text.chars().find(|c| c.is_control() && *c != '\n' || shapes(*c))) {
+        (Some(code), _) => Verdict::Broken(format!("it failed with {code}: {}", cut(text))),
+        (None, Some(found)) => Verdict::GotThrough(format!("{found:?} is in the output: {}", text.escape_debug())),
+        (None, None) if text.lines().any(|line| line == forged) => {
+            Verdict::GotThrough(format!("a name made a line of its own: {}", cut(text)))
+        }
+        (None, None) => Verdict::Held(format!("nothing but plain text: {}", cut(text))),
+    }
 }
 
 fn coded(wanted: &[&str], code: Option<&str>, text: &str) -> Verdict {
@@ -391,7 +405,7 @@ fn input(trial: &Trial, seen: &Seen) -> Verdict {
         None => (terminal["code"].as_str(), terminal.to_string()),
     };
     match attack.expect {
-        Expect::Raced(_) => Verdict::Broken("only a file tool can be expected to do that".to_owned()),
+        Expect::Raced(_) | Expect::Plain(_) => Verdict::Broken("only a file tool can be expected to do that".to_owned()),
         // What ends for a reason of its own has not tried anything.
         Expect::Contained | Expect::Harmless if terminal["type"] != "done" => {
             Verdict::Broken(format!("the task failed: {}", cut(&terminal.to_string())))
@@ -400,6 +414,7 @@ fn input(trial: &Trial, seen: &Seen) -> Verdict {
         Expect::Denied(codes) => coded(codes, code, &text),
         Expect::Killed(limit) => coded(&[limit], code, &text),
         Expect::Refused(says) => refused(trial, says, terminal, seen),
+        Expect::LosesItsKeeper => Verdict::Broken("only a command can be expected to do that".to_owned()),
         Expect::Answers(wanted) => match (code, call) {
             (Some(code), _) => Verdict::Broken(format!("it failed with {code}: {}", cut(&text))),
             (None, Some(end)) if end["output"] != wanted => {

@@ -1,10 +1,8 @@
 //! Memory that is in no process's own count.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 
-use super::raise_limit;
 
 const CHUNK: usize = 8 << 20;
 

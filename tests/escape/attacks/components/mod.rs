@@ -10,6 +10,7 @@ use crate::scene::Scene;
 mod advisories;
 mod compiled;
 mod filesystem;
+mod kinds;
 mod limits;
 mod loading;
 mod process;
@@ -22,6 +23,7 @@ pub const ATTACKS: &[&[Attack]] = &[
     loading::ATTACKS,
     compiled::ATTACKS,
     filesystem::ATTACKS,
+    kinds::ATTACKS,
     process::ATTACKS,
     read_only::ATTACKS,
     advisories::ATTACKS,

@@ -3,7 +3,7 @@
 use crate::attack::{Attack, Kind};
 
 mod image;
-mod kinds;
+pub mod kinds;
 mod links;
 mod paths;
 mod races;

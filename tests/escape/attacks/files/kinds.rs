@@ -109,9 +109,9 @@ fn deep(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// As many as take no more than some seconds to make: a fifth of the million that the threat model speaks of. They are
+/// As many as take no more than some seconds to make: a tenth of the million that the threat model speaks of. They are
 /// names of a few files, of which each may have 65,000.
-const ENTRIES: usize = 200_000;
+const ENTRIES: usize = 100_000;
 
 fn many(scene: &Scene) -> Result<()> {
     let folder = scene.workspace.join("many");
@@ -289,7 +289,7 @@ pub const ATTACKS: &[Attack] = &[
         ensure!(error == Some(libc::ENAMETOOLONG), "the path is not too long: {error:?}");
         Ok(())
     })),
-    Attack::path("files/many-entries", "200,000 entries in one folder", |_, _| {
+    Attack::path("files/many-entries", "100,000 entries in one folder", |_, _| {
         "many".to_owned()
     })
     .on(WALKERS)

@@ -1,13 +1,12 @@
 //! A tool that means harm, written as its author would write it: with the SDK and the standard library. Each call makes one
-//! attempt. What it gets it answers with; what is refused to it, it fails with as `denied`.
+//! attempt. What it gets it answers with; what it does not get it fails with, as `denied`, `not_found` or `failed`.
 
-use std::fmt::Display;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::process::Command;
 
 use plue_tool::{Context, Level, Output, ToolError};
+use wasip2::filesystem::types::ErrorCode;
 
 /// What the call tries.
 #[derive(Clone, Copy, serde::Deserialize, schemars::JsonSchema)]
@@ -23,28 +22,16 @@ enum Attempt {
     Look,
     /// Replaces the content of the file.
     Write,
-    /// Cuts the file to no bytes.
-    Truncate,
-    /// Makes the folder.
-    MakeFolder,
-    /// Removes the file.
-    Remove,
     /// Gives the file the second name.
     Rename,
     /// Links the file to the second name, and reads it there.
     HardLink,
     /// Makes the second name a symbolic link to the file, and reads it there.
     SymbolicLink,
-    /// Sets the file's times.
-    SetTimes,
     /// Reads the environment, the arguments and the current folder.
     Environment,
     /// Reads standard input.
     StandardInput,
-    /// Runs the program.
-    Run,
-    /// Starts a thread.
-    Thread,
     /// Connects to the address.
     Connect,
     /// Sends to the address.
@@ -81,7 +68,7 @@ enum Attempt {
 #[serde(deny_unknown_fields)]
 struct Input {
     attempt: Attempt,
-    /// A path, an address, a program or a name.
+    /// A path, an address or a name.
     #[serde(default)]
     target: String,
     /// A second path.
@@ -108,26 +95,14 @@ fn run(input: Input, ctx: &Context) -> Result<Output, ToolError> {
         Attempt::List => list(target),
         Attempt::Look => fs::metadata(target).map(|found| format!("{} bytes", found.len())),
         Attempt::Write => fs::write(target, "written by a hostile tool\n").map(|()| done()),
-        Attempt::Truncate => fs::OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .open(target)
-            .map(|_| done()),
-        Attempt::MakeFolder => fs::create_dir(target).map(|()| done()),
-        Attempt::Remove => fs::remove_file(target).map(|()| done()),
         Attempt::Rename => fs::rename(target, second).map(|()| done()),
         Attempt::HardLink => fs::hard_link(target, second).and_then(|()| fs::read(second).map(text)),
         Attempt::SymbolicLink => symbolic_link(target, second),
-        Attempt::SetTimes => fs::File::open(target)
-            .and_then(|file| file.set_modified(std::time::SystemTime::UNIX_EPOCH))
-            .map(|()| done()),
         Attempt::Environment => Ok(environment()),
         Attempt::StandardInput => {
             let mut found = String::new();
             io::stdin().read_to_string(&mut found).map(|_| found)
         }
-        Attempt::Run => Command::new(target).output().map(|output| text(output.stdout)),
-        Attempt::Thread => std::thread::Builder::new().spawn(|| ()).map(|_| done()),
         Attempt::Connect => TcpStream::connect(target)
             .and_then(|mut stream| stream.write_all(b"x"))
             .map(|()| done()),
@@ -170,8 +145,13 @@ fn run(input: Input, ctx: &Context) -> Result<Output, ToolError> {
     got.map(Output::from).map_err(refused)
 }
 
-fn refused(error: impl Display) -> ToolError {
-    ToolError::Denied(error.to_string())
+fn refused(error: io::Error) -> ToolError {
+    let message = error.to_string();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ToolError::Denied(message),
+        io::ErrorKind::NotFound => ToolError::NotFound(message),
+        _ => ToolError::Failed(message),
+    }
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -189,7 +169,10 @@ fn list(folder: &str) -> io::Result<String> {
 fn symbolic_link(target: &str, name: &str) -> io::Result<String> {
     let folders = wasip2::filesystem::preopens::get_directories();
     let (folder, _) = folders.first().ok_or_else(|| io::Error::other("no folder is given"))?;
-    folder.symlink_at(target, name).map_err(io::Error::other)?;
+    folder.symlink_at(target, name).map_err(|error| match error {
+        ErrorCode::Access | ErrorCode::NotPermitted => io::ErrorKind::PermissionDenied.into(),
+        other => io::Error::other(other),
+    })?;
     fs::read(name).map(text)
 }
 

@@ -135,7 +135,9 @@ fn disorder(trial: &Trial, seen: &Seen) -> Vec<String> {
             "the runner ended with {code}, not {expected:?}; it said: {log}"
         ));
     }
-    if let Some(terminal) = seen.terminal() && terminal["sandbox"] != trial.sandbox {
+    if let Some(terminal) = seen.terminal()
+        && terminal["sandbox"] != trial.sandbox
+    {
         broken.push(format!(
             "it ended in the sandbox {}, and not {}",
             terminal["sandbox"], trial.sandbox
@@ -180,7 +182,11 @@ fn ended(surface: Surface, seen: &Seen) -> Result<Ended, Verdict> {
         text: lines(seen, 0),
         reason: terminal.to_string(),
         // A step that fails is the end of its workflow, so that there is no next one.
-        next: if code.is_some() { STILL_HERE.to_owned() } else { lines(seen, 1) },
+        next: if code.is_some() {
+            STILL_HERE.to_owned()
+        } else {
+            lines(seen, 1)
+        },
         code,
     })
 }
@@ -212,7 +218,10 @@ fn command(trial: &Trial, seen: &Seen) -> Verdict {
     if let Expect::Killed(limit) = attack.expect {
         return match ended.code.as_deref() {
             Some(code) if code == limit => Verdict::Held(format!("ended: {code}")),
-            None => Verdict::GotThrough(format!("it was not ended with {limit}, but ran to its end: {}", shown())),
+            None => Verdict::GotThrough(format!(
+                "it was not ended with {limit}, but ran to its end: {}",
+                shown()
+            )),
             Some(other) => trial.disorder(format!("it was not ended with {limit}, but with {other}: {}", shown())),
         };
     }
@@ -220,7 +229,11 @@ fn command(trial: &Trial, seen: &Seen) -> Verdict {
         return harmed_nobody(attack, outcomes, &ended);
     }
     if let Some(code) = &ended.code {
-        return Verdict::Broken(format!("the command failed with {code}: {} {}", shown(), cut(&ended.reason)));
+        return Verdict::Broken(format!(
+            "the command failed with {code}: {} {}",
+            shown(),
+            cut(&ended.reason)
+        ));
     }
     if matches!(attack.action, Action::Path(_)) {
         return if !ended.text.contains("tried") {
@@ -319,11 +332,16 @@ fn tool(trial: &Trial, seen: &Seen) -> Verdict {
         return Verdict::GotThrough(format!("the target {target} of a link is named: {}", cut(text)));
     }
     if let Action::Alike(calls) = attack.action {
-        let mut answers = calls(scene, trial.surface).into_iter().zip(&seen.results).map(|(call, result)| {
-            // What was asked may be said back; all else is to be the same.
-            result.text.replace(call["path"].as_str().unwrap_or_default(), "PATH")
-        });
-        if let (Some(one), Some(other)) = (answers.next(), answers.next()) && one != other {
+        let mut answers = calls(scene, trial.surface)
+            .into_iter()
+            .zip(&seen.results)
+            .map(|(call, result)| {
+                // What was asked may be said back; all else is to be the same.
+                result.text.replace(call["path"].as_str().unwrap_or_default(), "PATH")
+            });
+        if let (Some(one), Some(other)) = (answers.next(), answers.next())
+            && one != other
+        {
             return Verdict::GotThrough(format!("the answers differ: {} and {}", cut(&one), cut(&other)));
         }
     }
@@ -405,7 +423,9 @@ fn input(trial: &Trial, seen: &Seen) -> Verdict {
         None => (terminal["code"].as_str(), terminal.to_string()),
     };
     match attack.expect {
-        Expect::Raced(_) | Expect::Plain(_) => Verdict::Broken("only a file tool can be expected to do that".to_owned()),
+        Expect::Raced(_) | Expect::Plain(_) => {
+            Verdict::Broken("only a file tool can be expected to do that".to_owned())
+        }
         // What ends for a reason of its own has not tried anything.
         Expect::Contained | Expect::Harmless if terminal["type"] != "done" => {
             Verdict::Broken(format!("the task failed: {}", cut(&terminal.to_string())))
@@ -432,7 +452,10 @@ fn refused(trial: &Trial, says: &str, terminal: &Value, seen: &Seen) -> Verdict 
         (2, true) if message.contains(says) => Verdict::Held(cut(message)),
         (2, true) => Verdict::Broken(format!("refused, and not because {says:?}: {}", cut(message))),
         (0, false) => Verdict::GotThrough(format!("it was run to its end: {}", cut(&terminal.to_string()))),
-        (code, _) => trial.disorder(format!("it was run, and ended with {code}: {}", cut(&terminal.to_string()))),
+        (code, _) => trial.disorder(format!(
+            "it was run, and ended with {code}: {}",
+            cut(&terminal.to_string())
+        )),
     }
 }
 

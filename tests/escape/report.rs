@@ -270,8 +270,16 @@ mod tests {
         let of = |verdict| row("files/a", Class::Files, Surface::Grep, verdict);
         assert!(report(vec![held.clone()]).all_held());
         assert!(!report(Vec::new()).all_held(), "nothing was tried");
-        let other = row("network/b", Class::Network, Surface::Step, Verdict::NotApplicable("x".into()));
-        assert!(!report(vec![held.clone(), other.clone()]).all_held(), "of one class nothing was tried");
+        let other = row(
+            "network/b",
+            Class::Network,
+            Surface::Step,
+            Verdict::NotApplicable("x".into()),
+        );
+        assert!(
+            !report(vec![held.clone(), other.clone()]).all_held(),
+            "of one class nothing was tried"
+        );
         let network = row("network/c", Class::Network, Surface::Step, Verdict::Held("x".into()));
         assert!(report(vec![held.clone(), other, network]).all_held());
         for verdict in [

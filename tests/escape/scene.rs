@@ -54,11 +54,16 @@ impl Places {
         let takes_files = |folder: &Path| !folder.starts_with(base) && tempfile::tempdir_in(folder).is_ok();
         let visible = match visible {
             Some(folder) => {
-                let folder = folder.canonicalize().with_context(|| format!("find {}", folder.display()))?;
+                let folder = folder
+                    .canonicalize()
+                    .with_context(|| format!("find {}", folder.display()))?;
                 ensure!(takes_files(&folder), "{} takes no files of ours", folder.display());
                 Some(folder)
             }
-            None => candidates.into_iter().map(PathBuf::from).find(|folder| takes_files(folder)),
+            None => candidates
+                .into_iter()
+                .map(PathBuf::from)
+                .find(|folder| takes_files(folder)),
         };
         let places = Self {
             base: base.to_owned(),
@@ -340,7 +345,9 @@ impl Drop for Scene {
         {
             let _ = thread.join();
         }
-        if remove(&self.workspace).is_err() {
+        // What an attack has put in the workspace's place, a link to / for one, is no folder of ours: only the link goes.
+        let is_ours = fs::symlink_metadata(&self.workspace).is_ok_and(|found| found.is_dir());
+        if !is_ours || remove(&self.workspace).is_err() {
             let _ = std::process::Command::new("rm")
                 .arg("-rf")
                 .arg("--")
@@ -353,6 +360,9 @@ impl Drop for Scene {
 /// Removes a folder, however deep it is. The library goes down by calling itself, and holds a descriptor for each level:
 /// where many may be open, thousands of levels end the stack, and the harness with it.
 fn remove(folder: &Path) -> io::Result<()> {
+    if !folder.symlink_metadata()?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
     let mut folders = vec![folder.to_owned()];
     let mut number = 0;
     while let Some(next) = folders.last().cloned() {

@@ -72,10 +72,19 @@ pub fn in_gvisor(layout: &Layout) -> Result<()> {
     let plugins = layout.target.join(TEST_PLUGINS);
     let place = format!("/opt/{TEST_PLUGINS}");
     let folders = [
-        Folder { place: &place, content: Content::Of(&plugins) },
-        Folder { place: VISIBLE, content: Content::Own },
+        Folder {
+            place: &place,
+            content: Content::Of(&plugins),
+        },
+        Folder {
+            place: VISIBLE,
+            content: Content::Own,
+        },
         // A home, and what a cluster gives to a pod: commands are to see neither.
-        Folder { place: "/home", content: Content::Own },
+        Folder {
+            place: "/home",
+            content: Content::Own,
+        },
         Folder {
             place: "/var/run/secrets/kubernetes.io/serviceaccount",
             content: Content::File("token", "what a pod shows to its cluster\n"),

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 
-
 const CHUNK: usize = 8 << 20;
 
 /// A mapping of this length, where the kernel likes.

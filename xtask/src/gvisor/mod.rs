@@ -129,7 +129,8 @@ impl Container {
     fn lay_out<'a>(&self, folders: &'a [Folder]) -> Result<Vec<bundle::Bound<'a>>> {
         let lay_out = |(index, folder): (usize, &'a Folder)| {
             let made = self.home.join(format!("folder-{index}"));
-            let make = || fs::create_dir(&made).with_context(|| format!("could not make the folder {}", made.display()));
+            let make =
+                || fs::create_dir(&made).with_context(|| format!("could not make the folder {}", made.display()));
             let (source, right) = match folder.content {
                 Content::Of(source) => (source.to_owned(), "ro"),
                 Content::File(name, text) => {
@@ -144,7 +145,11 @@ impl Container {
                     (made, "rw")
                 }
             };
-            Ok(bundle::Bound { source, place: folder.place, right })
+            Ok(bundle::Bound {
+                source,
+                place: folder.place,
+                right,
+            })
         };
         folders.iter().enumerate().map(lay_out).collect()
     }

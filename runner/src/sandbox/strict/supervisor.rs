@@ -189,7 +189,8 @@ impl Command<'_> {
         let apart = self.shared.scratch_used();
         let pod = self.shared.meter.read()?;
         let held_before = *self.held_before.get_or_insert(pod.held);
-        let too_much = self.takes_too_much(&tree, &own, &all, apart) || self.fills_the_pod(&own, &all, pod, held_before);
+        let too_much =
+            self.takes_too_much(&tree, &own, &all, apart) || self.fills_the_pod(&own, &all, pod, held_before);
         if too_much && !Protection::Memory.is_off() {
             return Ok(Some(Ending::Memory));
         }

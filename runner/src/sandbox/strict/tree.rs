@@ -160,7 +160,9 @@ fn proportional(pid: i32) -> Option<u64> {
         .filter_map(|form| fs::read_to_string(format!("/proc/{pid}/{form}")).ok())
         .next()?;
     let parts = text.lines().filter_map(|line| line.strip_prefix("Pss:"));
-    let kib: Vec<u64> = parts.map_while(|part| part.split_whitespace().next()?.parse().ok()).collect();
+    let kib: Vec<u64> = parts
+        .map_while(|part| part.split_whitespace().next()?.parse().ok())
+        .collect();
     // Nothing is told of a process whose first thread has ended.
     (!kib.is_empty()).then(|| kib.iter().sum::<u64>() * 1024)
 }

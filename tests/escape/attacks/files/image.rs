@@ -24,7 +24,9 @@ fn in_the_image(target: &Target, what: &str, action: impl FnOnce(&Path) -> io::R
         );
     };
     // What is not there cannot be changed, whoever holds what: that would say nothing about the mount.
-    if !target.baseline && let Err(error) = fs::symlink_metadata(secret(folder)) {
+    if !target.baseline
+        && let Err(error) = fs::symlink_metadata(secret(folder))
+    {
         return Outcome::Broken(format!("a command does not see {}: {error}", folder.display()));
     }
     Outcome::of(what, action(folder))

@@ -179,7 +179,10 @@ pub const ATTACKS: &[Attack] = &[
                 Surface::ListFiles => "../folder",
                 _ => "../secret.txt",
             };
-            [arguments(surface, "../there-is-no-such-file"), arguments(surface, there)]
+            [
+                arguments(surface, "../there-is-no-such-file"),
+                arguments(surface, there),
+            ]
         },
     )
     .expect(Expect::Denied(&["denied"]))

@@ -382,8 +382,15 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<OwnedFd, MissingLayer> {
         }
         make_folder(&tmp)?;
         let size = plan.memory / 2;
-        let options = format!("mode=755,size={size},nr_inodes={}", (size >> 20).max(1) * FILES_PER_MIB);
-        tmpfs(&tmp, &std::ffi::CString::new(options).map_err(io::Error::other)?)?;
+        let options = |bounds: &str| std::ffi::CString::new(format!("mode=755,{bounds}")).map_err(io::Error::other);
+        let names = (size >> 20).max(1) * FILES_PER_MIB;
+        match tmpfs(&tmp, &*options(&format!("size={size},nr_inodes={names}"))?) {
+            // gVisor bounds the bytes only.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                tmpfs(&tmp, &*options(&format!("size={size}"))?)?
+            }
+            result => result?,
+        }
         // The mount itself, which is in no command's reach once /tmp lies over it.
         let mount = fs::OpenOptions::new()
             .read(true)

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, FileType, Mode};
 use serde_json::json;
 
-use crate::attack::{Attack, Baseline, Expect, FILE_TOOLS, Surface};
+use crate::attack::{Action, Attack, Baseline, Expect, FILE_TOOLS, Kind, Surface};
 use crate::scene::Scene;
 
 const READERS: &[Surface] = &[Surface::ReadFile, Surface::Grep];
@@ -93,6 +93,25 @@ fn odd_names(scene: &Scene) -> Result<()> {
 fn odd_names_are_there(scene: &Scene) -> Result<()> {
     let count = fs::read_dir(&scene.workspace)?.count();
     ensure!(count > NAMES.len(), "only {count} names are there");
+    Ok(())
+}
+
+/// What some long names consist of.
+fn letter(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "n",
+        Kind::Folder => "f",
+    }
+}
+
+/// The longest names that there may be, and a path nearly as long as one may be.
+fn long_names(scene: &Scene) -> Result<()> {
+    let deep = "a/".repeat(500);
+    scene.file(&"n".repeat(255), "content\n")?;
+    scene.file(&format!("{deep}n"), "content\n")?;
+    for folder in ["f".repeat(255), format!("{deep}f")] {
+        fs::create_dir(scene.workspace.join(folder))?;
+    }
     Ok(())
 }
 
@@ -264,15 +283,14 @@ pub const ATTACKS: &[Attack] = &[
     })),
     Attack::call(
         "files/a-slow-pattern",
-        "a pattern that is slow on purpose",
+        "a pattern over which a search that goes back and tries again takes longer than the machine lives",
         |_, _| json!({ "path": "line", "pattern": "(a*)*(a|aa)*((a{1,50}){1,50}){1,50}b" }),
     )
     .on(&[Surface::Grep])
     .setup(|scene| scene.file("line", "a".repeat(200_000)))
-    .baseline(Baseline::Bounded(|scene| {
-        ensure!(scene.workspace.join("line").is_file(), "there is nothing to search");
-        Ok(())
-    })),
+    .baseline(Baseline::Harmless(Action::Call(
+        |_, _| json!({ "path": "line", "pattern": "(a*)*(a|aa)*b" }),
+    ))),
     Attack::path(
         "files/nested-folders",
         "10,000 nested folders: deeper than a path may be long",
@@ -345,25 +363,18 @@ pub const ATTACKS: &[Attack] = &[
         |_, _| "n".repeat(256),
     )
     .on(FILE_TOOLS)
+    .setup(long_names)
     .expect(Expect::Denied(&["invalid_input"]))
-    .baseline(Baseline::Bounded(|scene| {
-        let error = fs::write(scene.workspace.join("n".repeat(256)), "")
-            .err()
-            .and_then(|error| error.raw_os_error());
-        ensure!(error == Some(libc::ENAMETOOLONG), "the kernel takes it: {error:?}");
-        Ok(())
-    })),
+    .baseline(Baseline::Harmless(Action::Path(|_, kind| letter(kind).repeat(255)))),
     Attack::path("files/a-path-of-a-megabyte", "a path of a megabyte", |_, _| {
         "a/".repeat(1 << 19)
     })
     .on(FILE_TOOLS)
+    .setup(long_names)
     .expect(Expect::Denied(&["invalid_input"]))
-    .baseline(Baseline::Bounded(|scene| {
-        let path = scene.workspace.join("a/".repeat(1 << 19));
-        let error = fs::metadata(path).err().and_then(|error| error.raw_os_error());
-        ensure!(error == Some(libc::ENAMETOOLONG), "the kernel takes it: {error:?}");
-        Ok(())
-    })),
+    .baseline(Baseline::Harmless(Action::Path(|_, kind| {
+        format!("{}{}", "a/".repeat(500), letter(kind))
+    }))),
     Attack::call(
         "files/lines-that-overflow",
         "line numbers at the end of 64 bits",
@@ -371,10 +382,10 @@ pub const ATTACKS: &[Attack] = &[
     )
     .on(&[Surface::ReadFile])
     .setup(|scene| scene.file("file", "content\n"))
-    .baseline(Baseline::Bounded(|scene| {
-        ensure!(scene.workspace.join("file").is_file(), "it is not there");
-        Ok(())
-    })),
+    .expect(Expect::Denied(&["invalid_input"]))
+    .baseline(Baseline::Harmless(Action::Call(
+        |_, _| json!({ "path": "file", "start_line": 1, "end_line": 1 }),
+    ))),
     Attack::call(
         "files/write-2-megabytes",
         "write_file gets a content of 2 MB",

@@ -1,13 +1,15 @@
 //! Links in the workspace that lead out, as a repository can bring them along.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use plue_runner::mutation::Protection;
 
 use super::canary;
-use crate::attack::{Attack, Baseline, Expect, Kind, Surface};
+use crate::attack::{Action, Attack, Baseline, Expect, Kind, Surface};
 use crate::scene::Scene;
 use crate::secrets;
 
@@ -34,10 +36,25 @@ fn environ_is_readable(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-fn is_there(path: &str) -> Result<()> {
-    fs::symlink_metadata(path)
-        .with_context(|| format!("look at {path}"))
-        .map(|_| ())
+/// Who follows the link reads something.
+fn is_read(scene: &Scene) -> Result<()> {
+    let mut start = [0; 4];
+    let mut file = fs::File::open(scene.workspace.join("link")).context("open what the link leads to")?;
+    file.read_exact(&mut start).context("read what the link leads to")
+}
+
+/// Who follows the link opens the memory of a process, for reading and writing.
+fn opens_for_writing(scene: &Scene) -> Result<()> {
+    let path = scene.workspace.join("link");
+    let file = fs::File::options().read(true).write(true).open(path);
+    file.context("open what the link leads to").map(drop)
+}
+
+/// What is written to the link comes out of the process.
+fn is_written(scene: &Scene) -> Result<()> {
+    let (said, _) = scene.outside("echo forged-line > link", Duration::from_secs(10))?;
+    ensure!(said.contains("forged-line"), "it comes out nowhere: {said}");
+    Ok(())
 }
 
 pub const ATTACKS: &[Attack] = &[
@@ -194,16 +211,16 @@ pub const ATTACKS: &[Attack] = &[
     )
     .on(&[Surface::ReadFile, Surface::WriteFile, Surface::Grep])
     .setup(|scene| scene.link("link", "/proc/self/exe"))
-    .baseline(Baseline::Bounded(|_| is_there("/proc/self/exe"))),
+    .baseline(Baseline::Bounded(is_read)),
     Attack::path("files/link-to-itself", "a link to itself", |_, _| "link".to_owned())
         .on(&[Surface::ReadFile, Surface::WriteFile, Surface::ListFiles, Surface::Grep])
-        .setup(|scene| scene.link("link", "link"))
-        .baseline(Baseline::Bounded(|scene| {
-            let looped = fs::read(scene.workspace.join("link"));
-            let code = looped.err().and_then(|error| error.raw_os_error());
-            ensure!(code == Some(libc::ELOOP), "the kernel follows it: {code:?}");
-            Ok(())
-        })),
+        .setup(|scene| {
+            scene.link("link", "link")?;
+            scene.file("inner/file", "content\n")?;
+            scene.link("file", "inner/file")?;
+            scene.link("folder", "inner")
+        })
+        .baseline(Baseline::Harmless(Action::Path(named))),
     Attack::path(
         "files/link-that-dangles",
         "a link to a file outside that does not exist yet, which is written",
@@ -300,7 +317,7 @@ pub const ATTACKS: &[Attack] = &[
     })
     .on(&[Surface::ReadFile, Surface::WriteFile, Surface::Grep])
     .setup(|scene| scene.link("link", "/proc/self/mem"))
-    .baseline(Baseline::Bounded(|_| is_there("/proc/self/mem"))),
+    .baseline(Baseline::Bounded(opens_for_writing)),
     Attack::path(
         "files/link-to-a-descriptor",
         "a link to a descriptor of the runner",
@@ -308,7 +325,7 @@ pub const ATTACKS: &[Attack] = &[
     )
     .on(&[Surface::ReadFile, Surface::WriteFile, Surface::Grep])
     .setup(|scene| scene.link("link", "/proc/self/fd/1"))
-    .baseline(Baseline::Bounded(|_| is_there("/proc/self/fd/1"))),
+    .baseline(Baseline::Bounded(is_written)),
     Attack::path(
         "files/link-to-standard-output",
         "a link to /dev/stdout: a forged line in the log",
@@ -316,7 +333,7 @@ pub const ATTACKS: &[Attack] = &[
     )
     .on(&[Surface::WriteFile])
     .setup(|scene| scene.link("link", "/dev/stdout"))
-    .baseline(Baseline::Bounded(|_| is_there("/dev/stdout"))),
+    .baseline(Baseline::Bounded(is_written)),
     Attack::path(
         "files/link-to-the-plugins",
         "a link into the folder of compiled tools, which is written",

@@ -1,11 +1,13 @@
 //! Paths that lead out by what they say. A command is allowed to say them, and finds nothing there.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use plue_runner::mutation::Protection;
 use serde_json::{Value, json};
 
 use super::canary;
-use crate::attack::{Attack, Baseline, Class, Expect, Surface};
+use crate::attack::{Action, Attack, Baseline, Class, Expect, FILE_TOOLS, Surface};
 use crate::scene::Scene;
 use crate::target::Outcome;
 
@@ -30,11 +32,30 @@ fn arguments(surface: Surface, path: &str) -> Value {
     }
 }
 
-/// Where the name would lead, if somebody decoded it or cut it off, there is a canary.
-fn leads_out(scene: &Scene) -> Result<()> {
-    let content = std::fs::read_to_string(scene.workspace.join("../secret.txt")).context("read ../secret.txt")?;
+/// What somebody would read who took the path for this one.
+fn leads_to(scene: &Scene, path: &str) -> Result<()> {
+    let path = scene.workspace.join(path);
+    let content = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     ensure!(content.contains(&scene.secrets.prefix), "there is no canary");
     Ok(())
+}
+
+/// Outside, the answer for what is there differs from that for what is not.
+fn tells_what_is_there(scene: &Scene) -> Result<()> {
+    let found = |name: &str| scene.workspace.join(name).exists();
+    ensure!(
+        found("../folder") && !found("../there-is-no-such-folder"),
+        "all is there, or nothing"
+    );
+    Ok(())
+}
+
+const PERCENT: &str = "%2e%2e%2fsecret.txt";
+const BACKSLASH: &str = "..\\secret.txt";
+const WIDE: &str = "\u{ff0e}\u{ff0e}\u{2215}secret.txt";
+/// As C sees it: a text ends at its first NUL.
+fn until_nul(path: &str) -> &str {
+    path.split('\0').next().unwrap_or_default()
 }
 
 pub const ATTACKS: &[Attack] = &[
@@ -100,45 +121,64 @@ pub const ATTACKS: &[Attack] = &[
         arguments(surface, "\0../secret.txt")
     })
     .expect(Expect::Denied(&["invalid_input"]))
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| {
+        leads_to(scene, &"\0../secret.txt".replace('\0', ""))
+    })),
     Attack::call(
         "files/nul-in-the-middle",
         "a NUL in the middle: what checks sees all, what opens sees half",
         |_, surface| arguments(surface, "../secret.txt\0/../workspace/inner"),
     )
     .expect(Expect::Denied(&["invalid_input"]))
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| {
+        leads_to(scene, until_nul("../secret.txt\0/../workspace/inner"))
+    })),
     Attack::call("files/nul-at-the-end", "a NUL behind the path", |_, surface| {
         arguments(surface, "../secret.txt\0")
     })
     .expect(Expect::Denied(&["invalid_input"]))
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| leads_to(scene, until_nul("../secret.txt\0")))),
     Attack::call(
         "files/percent-encoded",
         "`..` and `/` as a URL has them",
-        |_, surface| arguments(surface, "%2e%2e%2fsecret.txt"),
+        |_, surface| arguments(surface, PERCENT),
     )
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| {
+        leads_to(scene, &PERCENT.replace("%2e", ".").replace("%2f", "/"))
+    })),
     Attack::call("files/backslashes", "`..\\`, as another system has it", |_, surface| {
-        arguments(surface, "..\\secret.txt")
+        arguments(surface, BACKSLASH)
     })
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| {
+        leads_to(scene, &BACKSLASH.replace('\\', "/"))
+    })),
     Attack::call("files/a-home-by-tilde", "`~` for a home folder", |_, surface| {
         arguments(surface, "~/../secret.txt")
     })
     .expect(Expect::Denied(&["denied", "not_found"]))
     .on(&[Surface::ReadFile, Surface::ListFiles, Surface::Grep])
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| {
+        let (said, _) = scene.outside("HOME=$PWD; cat ~/../secret.txt", Duration::from_secs(10))?;
+        ensure!(
+            said.contains(&scene.secrets.prefix),
+            "the shell reads no canary: {said}"
+        );
+        Ok(())
+    })),
     Attack::call("files/a-file-url", "a `file://` URL", |scene, surface| {
         arguments(surface, &format!("file://{}/secret.txt", outside(scene)))
     })
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| {
+        leads_to(scene, &format!("{}/secret.txt", outside(scene)))
+    })),
     Attack::call(
         "files/dots-of-another-alphabet",
         "full-width dots and a division slash",
-        |_, surface| arguments(surface, "\u{ff0e}\u{ff0e}\u{2215}secret.txt"),
+        |_, surface| arguments(surface, WIDE),
     )
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| {
+        leads_to(scene, &WIDE.replace('\u{ff0e}', ".").replace('\u{2215}', "/"))
+    })),
     Attack::call(
         "files/working-directory-outside",
         "the shell tool's working directory is the parent",
@@ -146,7 +186,7 @@ pub const ATTACKS: &[Attack] = &[
     )
     .on(&[Surface::Shell])
     .expect(Expect::Denied(&["denied"]))
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| leads_to(scene, "../secret.txt"))),
     Attack::call(
         "files/working-directory-absolute",
         "the shell tool's working directory is absolute",
@@ -154,7 +194,9 @@ pub const ATTACKS: &[Attack] = &[
     )
     .on(&[Surface::Shell])
     .expect(Expect::Denied(&["denied"]))
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| {
+        leads_to(scene, &format!("{}/secret.txt", outside(scene)))
+    })),
     Attack::call(
         "files/working-directory-through-a-link",
         "the shell tool's working directory is a link out",
@@ -163,14 +205,21 @@ pub const ATTACKS: &[Attack] = &[
     .on(&[Surface::Shell])
     .setup(|scene| scene.link("up", ".."))
     .expect(Expect::Denied(&["denied"]))
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| leads_to(scene, "up/secret.txt"))),
     Attack::call(
         "files/include-pattern-outside",
         "grep's pattern for names holds `..`",
         |_, _| json!({ "pattern": "plue-canary", "include": "../*.txt" }),
     )
     .on(&[Surface::Grep])
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(|scene| {
+        let (said, _) = scene.outside("cat ../*.txt", Duration::from_secs(10))?;
+        ensure!(
+            said.contains(&scene.secrets.prefix),
+            "the pattern finds no canary: {said}"
+        );
+        Ok(())
+    })),
     Attack::alike(
         "files/existence-outside",
         "a refusal tells whether a file outside exists",
@@ -186,7 +235,7 @@ pub const ATTACKS: &[Attack] = &[
         },
     )
     .expect(Expect::Denied(&["denied"]))
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(tells_what_is_there)),
     Attack::call(
         "files/existence-of-a-working-directory",
         "a refusal of the shell tool's working directory tells whether a folder outside exists",
@@ -194,7 +243,7 @@ pub const ATTACKS: &[Attack] = &[
     )
     .on(&[Surface::Shell])
     .expect(Expect::Denied(&["denied"]))
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(tells_what_is_there)),
     Attack::call(
         "files/existence-of-a-working-directory-through-a-link",
         "the same through a link that leads to a folder outside, which is not there",
@@ -203,7 +252,7 @@ pub const ATTACKS: &[Attack] = &[
     .on(&[Surface::Shell])
     .setup(|scene| scene.link("gone", "../there-is-no-such-folder"))
     .expect(Expect::Denied(&["denied"]))
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Bounded(tells_what_is_there)),
     Attack::program(
         "files/empty-list-of-folders",
         Class::Files,
@@ -218,6 +267,9 @@ pub const ATTACKS: &[Attack] = &[
         |_, surface| arguments(surface, "."),
     )
     .on(&[Surface::WriteFile, Surface::ReadFile])
+    .setup(|scene| scene.file("file", "content\n"))
     .expect(Expect::Denied(&["invalid_input"]))
-    .baseline(Baseline::Bounded(leads_out)),
+    .baseline(Baseline::Harmless(Action::Call(|_, surface| {
+        arguments(surface, "file")
+    }))),
 ];

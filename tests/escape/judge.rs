@@ -277,6 +277,10 @@ fn harmed_nobody(attack: &Attack, outcomes: Vec<Outcome>, ended: &Ended) -> Verd
         Some((name, words)) if ended.code.is_some() && ended.reason.contains(words) => {
             Verdict::Held(format!("{code}: ended by {name}"))
         }
+        // Threads are not counted as processes are; where the kernel does not bound them (gVisor), the deadline does.
+        Some(("COMMAND_PROCESSES", _)) if ended.code.as_deref() == Some("timeout") && target::has_begun(&ended.text) => {
+            Verdict::Held(format!("{code}: ended by its deadline"))
+        }
         None if ended.code.is_some() && target::has_begun(&ended.text) => {
             Verdict::Held(format!("{code}: it was ended"))
         }

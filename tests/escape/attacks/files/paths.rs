@@ -7,7 +7,7 @@ use plue_runner::mutation::Protection;
 use serde_json::{Value, json};
 
 use super::canary;
-use crate::attack::{Action, Attack, Baseline, Class, Expect, FILE_TOOLS, Surface};
+use crate::attack::{Action, Attack, Baseline, Class, Expect, Surface};
 use crate::scene::Scene;
 use crate::target::Outcome;
 

@@ -1,7 +1,9 @@
 //! Everything around one run: a workspace, canaries outside of it, secrets, and listeners that notice who reaches them.
 
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::io::Errno;
 use support::ApiServer;
 use tempfile::TempDir;
 
@@ -359,40 +363,52 @@ impl Drop for Scene {
 
 /// Removes a folder, however deep it is. The library goes down by calling itself, and holds a descriptor for each level:
 /// where many may be open, thousands of levels end the stack, and the harness with it.
+///
+/// An attack may have put a link in the folder's place, to the machine's root for instance. No link is followed here: all is
+/// done from descriptors of folders that were opened as such.
 fn remove(folder: &Path) -> io::Result<()> {
-    if !folder.symlink_metadata()?.is_dir() {
-        return Err(io::ErrorKind::NotADirectory.into());
-    }
-    let mut folders = vec![folder.to_owned()];
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |at: BorrowedFd, name: &CStr| rustix::fs::openat(at, name, flags, Mode::empty());
+    let top = rustix::fs::open(folder, flags, Mode::empty())?;
+    let mut raised: Vec<CString> = Vec::new();
     let mut number = 0;
-    while let Some(next) = folders.last().cloned() {
-        let mut below = Vec::new();
+    loop {
+        let inner = raised.last().map(|name| open(top.as_fd(), name)).transpose()?;
+        let inner = inner.as_ref().unwrap_or(&top);
+        let known = raised.len();
         // All of them first: a listing that goes on would show what is raised meanwhile, again and again.
-        let entries = fs::read_dir(&next)?.collect::<io::Result<Vec<_>>>()?;
-        for path in entries.iter().map(fs::DirEntry::path) {
-            if path.symlink_metadata()?.is_dir() {
-                // To the top, where its path is short.
-                number += 1;
-                let raised = folder.join(format!(".plue-escape-removed-{number}"));
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
-                fs::rename(&path, &raised)?;
-                below.push(raised);
-            } else {
-                fs::remove_file(&path)?;
+        for entry in Dir::read_from(inner)?.collect::<Result<Vec<_>, _>>()? {
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            match rustix::fs::unlinkat(inner, name, AtFlags::empty()) {
+                Ok(()) => {}
+                // A folder goes to the top, where its path is short. One that is there already has its turn.
+                Err(Errno::ISDIR) if raised.iter().any(|other| &**other == name) => {}
+                Err(Errno::ISDIR) => {
+                    number += 1;
+                    let new = CString::new(format!(".plue-escape-removed-{number}"))?;
+                    rustix::fs::renameat(inner, name, &top, &*new)?;
+                    raised.push(new);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
-        if below.is_empty() {
-            fs::remove_dir(&next)?;
-            folders.pop();
+        if raised.len() == known {
+            match raised.pop() {
+                Some(name) => rustix::fs::unlinkat(&top, &*name, AtFlags::REMOVEDIR)?,
+                None => return fs::remove_dir(folder),
+            }
         }
-        folders.extend(below);
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -412,5 +428,18 @@ mod tests {
         }
         remove(&root).unwrap();
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (kept, link) = (folder.path().join("kept"), folder.path().join("link"));
+        fs::create_dir_all(kept.join("below")).unwrap();
+        fs::create_dir(folder.path().join("root")).unwrap();
+        symlink(&kept, &link).unwrap();
+        symlink(&kept, folder.path().join("root/link")).unwrap();
+        remove(&link).unwrap_err();
+        remove(&folder.path().join("root")).unwrap();
+        assert!(kept.join("below").is_dir() && !folder.path().join("root").exists());
     }
 }

@@ -278,10 +278,13 @@ fn harmed_nobody(attack: &Attack, outcomes: Vec<Outcome>, ended: &Ended) -> Verd
             Verdict::Held(format!("{code}: ended by {name}"))
         }
         // Threads are not counted as processes are; where the kernel does not bound them (gVisor), the deadline does.
-        Some(("COMMAND_PROCESSES", _)) if ended.code.as_deref() == Some("timeout") && target::has_begun(&ended.text) => {
+        Some(("COMMAND_PROCESSES", _))
+            if ended.code.as_deref() == Some("timeout") && target::has_begun(&ended.text) =>
+        {
             Verdict::Held(format!("{code}: ended by its deadline"))
         }
-        None if ended.code.is_some() && target::has_begun(&ended.text) => {
+        // The shell tool tells of a command that was killed by its exit code.
+        None if target::has_begun(&ended.text) && (ended.code.is_some() || ended.text.contains("EXIT CODE: 137")) => {
             Verdict::Held(format!("{code}: it was ended"))
         }
         _ => Verdict::Broken(format!(

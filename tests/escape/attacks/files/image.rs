@@ -305,7 +305,10 @@ pub const ATTACKS: &[Attack] = &[
         "removes the workspace itself and puts a link in its place",
         |target| {
             let result = fs::rename(&target.workspace, target.workspace.with_extension("gone"));
-            Outcome::of("replace", result.and_then(|()| symlink(target.hidden.join("folder"), &target.workspace)))
+            Outcome::of(
+                "replace",
+                result.and_then(|()| symlink(target.hidden.join("folder"), &target.workspace)),
+            )
         },
     )
     .not_live()

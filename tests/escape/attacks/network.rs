@@ -267,12 +267,9 @@ pub const ATTACKS: &[&[Attack]] = &[&[
     attack(
         "network/abstract-sockets-listed",
         "sees the abstract sockets of the outside in /proc/net/unix",
-        |target| sees("/proc/net/unix", &target.abstract_socket),
+        |target| sees(target, "/proc/net/unix", &target.abstract_socket),
     )
-    .baseline(Baseline::Unless(
-        &[libc::ENOENT, libc::ENODATA],
-        "there is no such list here",
-    ))
+    .baseline(NO_LIST)
     .falls_without(NETWORK),
     attack("network/socket-file", "connects to a socket file outside", |target| {
         Outcome::of("connect", UnixStream::connect(&target.socket))
@@ -318,12 +315,9 @@ pub const ATTACKS: &[&[Attack]] = &[&[
     attack(
         "network/connections-listed",
         "sees the connections of the outside in /proc/net/tcp",
-        |target| sees("/proc/net/tcp", &format!(":{:04X} ", target.tcp.port())),
+        |target| sees(target, "/proc/net/tcp", &format!(":{:04X} ", target.tcp.port())),
     )
-    .baseline(Baseline::Unless(
-        &[libc::ENOENT, libc::ENODATA],
-        "there is no such list here",
-    ))
+    .baseline(NO_LIST)
     .falls_without(NETWORK),
     attack(
         "network/interfaces",
@@ -432,11 +426,31 @@ pub const ATTACKS: &[&[Attack]] = &[&[
 ]];
 
 /// Whether a list of the kernel has something in it.
-fn sees(list: &str, wanted: &str) -> Outcome {
+const NO_LIST: Baseline = Baseline::Unless(
+    &[libc::ENOENT, libc::ENODATA, libc::ENOTSUP],
+    "there is no such list here, or this kernel shows it whole in every network namespace, as gVisor does",
+);
+
+fn sees(target: &Target, list: &str, wanted: &str) -> Outcome {
     match fs::read_to_string(list) {
+        // No namespace hides what the kernel does not keep apart.
+        Ok(text) if text.contains(wanted) && target.baseline && is_seen_in_every_namespace(list, wanted) => {
+            Outcome::refused(list, &io::Error::from_raw_os_error(libc::ENOTSUP))
+        }
         Ok(text) if text.contains(wanted) => Outcome::GotThrough(format!("{wanted:?} is in {list}")),
         Ok(text) if text.lines().count() <= 1 => Outcome::refused(list, &io::Error::from_raw_os_error(libc::ENODATA)),
         Ok(_) => Outcome::held(format!("{wanted:?} is not in {list}")),
         Err(error) => Outcome::refused(list, &error),
     }
+}
+
+/// Whether the list has it in a network namespace that was made for nothing else.
+fn is_seen_in_every_namespace(list: &str, wanted: &str) -> bool {
+    let script = format!("grep -qF -- '{wanted}' {list}");
+    let found = std::env::current_exe().and_then(|program| {
+        std::process::Command::new(program)
+            .args(["in-namespaces", "/bin/sh", "-c", &script])
+            .status()
+    });
+    found.is_ok_and(|status| status.success())
 }

@@ -15,8 +15,8 @@ use crate::apt::{self, Archive};
 use crate::layout::Layout;
 use crate::process::{self, Run};
 
-/// What the image has, in apt's words: the packages that every Debian has, and what they depend on (89 in bookworm).
-const PACKAGES: [&str; 1] = ["?essential"];
+/// What the image has, in apt's words: the packages that every Debian has, git, which steps need, and what they depend on.
+const PACKAGES: [&str; 2] = ["?essential", "git"];
 
 /// Since these folders are links, `/bin/sh` and `/usr/bin/sh` are the same. A package of the base system would make them.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];

@@ -78,6 +78,10 @@ pub(super) fn change_root(plan: &Plan) -> Result<Option<OwnedFd>, MissingLayer> 
     covered.extend(cover(&stage, &covers.first)?);
     devices(&stage)?;
     let scratch = scratch(&stage, plan)?;
+    if !keeps_read_only(&stage).of(Layer::Image, "trying a read-only mount")? {
+        let volumes = writable_volumes(plan, &stage).of(Layer::Image, "looking at the mounts of the image")?;
+        covered.extend(cover(&stage, &volumes)?);
+    }
     for source in &read_paths {
         open_again(&stage, source).of(Layer::Image, format!("opening {} again", source.path.display()))?;
     }
@@ -234,8 +238,7 @@ fn restrict(target: &Path, right: Right, recursive: bool) -> io::Result<()> {
 
 /// As [`restrict`], on kernels before 5.12 and in gVisor: one mount after the other.
 fn remount(target: &Path, right: Right, recursive: bool) -> io::Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let mounts: Vec<Mount> = table.lines().filter_map(Mount::parse).collect();
+    let mounts = mounts()?;
     // Of several mounts at one place the last is seen.
     let top = mounts.iter().rfind(|mount| mount.place == target);
     let mut wanted: Vec<&Mount> = top.into_iter().collect();
@@ -261,6 +264,47 @@ fn remount(target: &Path, right: Right, recursive: bool) -> io::Result<()> {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", mount.place.display())))?;
     }
     Ok(())
+}
+
+/// Whether this kernel keeps a file on a read-only mount from being truncated when it is opened. gVisor (20240729) does
+/// not: who may write a file empties it, whatever its mount says.
+fn keeps_read_only(stage: &Path) -> io::Result<bool> {
+    let place = folder_below(stage, Path::new("/tmp/plue-read-only"));
+    fs::create_dir(&place)?;
+    let file = place.join("file");
+    fs::write(&file, "kept")?;
+    sys::mount(Some(&place), &place, None, libc::MS_BIND, None)?;
+    restrict(&place, Right::Read, false)?;
+    let opened = fs::OpenOptions::new().write(true).truncate(true).open(&file);
+    let kept = opened.is_err() && fs::read(&file)? == b"kept";
+    sys::detach(&place)?;
+    fs::remove_dir_all(&place)?;
+    Ok(kept)
+}
+
+/// What is mounted in the image and may be written, but for what commands have of their own and the workspace. An outer one
+/// before what is in it.
+fn writable_volumes(plan: &Plan, stage: &Path) -> io::Result<Vec<PathBuf>> {
+    let may_stay = |place: &Path| {
+        place == Path::new("/")
+            || place.starts_with(stage)
+            || plan.workspace.starts_with(place)
+            || place.starts_with(&plan.workspace)
+            || REPLACED.iter().any(|own| place.starts_with(own))
+    };
+    let mut places: Vec<PathBuf> = mounts()?
+        .into_iter()
+        .filter(|mount| mount.kept & libc::MS_RDONLY == 0 && !may_stay(&mount.place))
+        .map(|mount| mount.place)
+        .collect();
+    places.sort();
+    places.dedup();
+    Ok(places)
+}
+
+fn mounts() -> io::Result<Vec<Mount>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(table.lines().filter_map(Mount::parse).collect())
 }
 
 /// One line of /proc/self/mountinfo.

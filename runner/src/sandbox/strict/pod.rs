@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// Where control groups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
+const MEMINFO: &str = "/proc/meminfo";
+/// What gVisor's own process takes, which other kernels do not have.
+const GVISOR: &str = "/proc/sentry-meminfo";
 /// The longest file that is read here.
 const LONGEST: usize = 16 * 1024;
 /// The share of a limit that must be left, and what is enough of it on a large machine.
@@ -97,7 +100,7 @@ fn line(text: &str, name: &str) -> Option<u64> {
 
 /// What this pod, or machine, may use, in bytes.
 pub(super) fn memory() -> u64 {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let meminfo = fs::read_to_string(MEMINFO).unwrap_or_default();
     // A machine that does not even say how much memory it has gets a bound that a small pod can keep.
     let machine = line(&meminfo, "MemTotal").map_or(1 << 30, |kib| kib * 1024);
     Group::find().map_or(machine, |group| machine.min(group.limit))
@@ -109,8 +112,19 @@ pub(super) struct Meter {
 }
 
 enum Source {
-    Group { group: Group, usage: File, stat: File },
-    Machine { meminfo: File },
+    /// A kernel that is the pod's alone, and tells what itself takes: buffers, names, and all else that it keeps for us.
+    Gvisor {
+        meminfo: File,
+        kernel: File,
+    },
+    Group {
+        group: Group,
+        usage: File,
+        stat: File,
+    },
+    Machine {
+        meminfo: File,
+    },
 }
 
 /// What a [`Meter`] reads, in bytes.
@@ -126,15 +140,21 @@ impl Meter {
     /// # Errors
     /// When neither a control group nor the machine says what is used.
     pub(super) fn open() -> io::Result<Self> {
+        let meminfo = || File::open(MEMINFO);
+        if let Ok(kernel) = File::open(GVISOR) {
+            let source = Source::Gvisor {
+                meminfo: meminfo()?,
+                kernel,
+            };
+            return Ok(Self { source });
+        }
         let source = match Group::find() {
             Some(group) => Source::Group {
                 usage: File::open(group.folder.join(group.version.usage))?,
                 stat: File::open(group.folder.join("memory.stat"))?,
                 group,
             },
-            None => Source::Machine {
-                meminfo: File::open("/proc/meminfo")?,
-            },
+            None => Source::Machine { meminfo: meminfo()? },
         };
         Ok(Self { source })
     }
@@ -155,6 +175,17 @@ impl Meter {
                     .sum();
                 let held = used.saturating_sub(reclaimable);
                 (held, group.limit.saturating_sub(held), group.limit)
+            }
+            Source::Gvisor { meminfo, kernel } => {
+                let (meminfo, kernel) = (again(meminfo)?, again(kernel)?);
+                let kib = |text: &str, name| line(text, name).ok_or_else(missing);
+                // What is in memory file systems is among the anonymous pages here.
+                let held = kib(&meminfo, "AnonPages")? + kib(&kernel, "Sys")?;
+                (
+                    held * 1024,
+                    kib(&meminfo, "MemAvailable")? * 1024,
+                    kib(&meminfo, "MemTotal")? * 1024,
+                )
             }
             Source::Machine { meminfo } => {
                 let meminfo = again(meminfo)?;

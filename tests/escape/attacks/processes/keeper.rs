@@ -178,7 +178,11 @@ pub const ATTACKS: &[Attack] = &[
                 Outcome::GotThrough("the keeper is idle, for this command and all later ones".to_owned())
             })
         },
-    ),
+    )
+    .baseline(Baseline::Unless(
+        &[libc::EPERM, libc::ENOSYS, libc::EINVAL],
+        "nobody may change another's here, or this kernel has no such class",
+    )),
     changed(
         "processes/processors-of-the-parent",
         "binds the process that keeps the command to a processor that it keeps busy",
@@ -228,7 +232,11 @@ pub const ATTACKS: &[Attack] = &[
             });
             Outcome::any(tries)
         },
-    ),
+    )
+    .baseline(Baseline::Unless(
+        &[libc::EPERM, libc::EACCES],
+        "this kernel lets nobody look into a process that is not its child",
+    )),
     program(
         "processes/descriptors-of-the-sandbox",
         "takes the sandbox's socket to the runner",

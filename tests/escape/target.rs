@@ -120,7 +120,7 @@ pub fn outcomes(text: &str) -> Vec<Outcome> {
         .collect()
 }
 
-/// Two functions for scripts, which print their outcome in the form of [`line`].
+/// Two functions for scripts, which print their outcome in the form of [`line()`].
 pub const SCRIPT_FUNCTIONS: &str = r#"
 held() { printf '\nPLUE-ESCAPE {"held":{"how":"%s","errno":null}}\n' "$1"; exit 0; }
 through() { printf '\nPLUE-ESCAPE {"got_through":"%s"}\n' "$1"; exit 0; }

@@ -428,10 +428,10 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<OwnedFd, MissingLayer> {
         let size = plan.memory / 2;
         let options = |bounds: &str| std::ffi::CString::new(format!("mode=755,{bounds}")).map_err(io::Error::other);
         let names = (size >> 20).max(1) * FILES_PER_MIB;
-        match tmpfs(&tmp, &*options(&format!("size={size},nr_inodes={names}"))?) {
+        match tmpfs(&tmp, &options(&format!("size={size},nr_inodes={names}"))?) {
             // gVisor bounds the bytes only.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                tmpfs(&tmp, &*options(&format!("size={size}"))?)?
+                tmpfs(&tmp, &options(&format!("size={size}"))?)?
             }
             result => result?,
         }

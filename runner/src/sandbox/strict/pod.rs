@@ -291,6 +291,6 @@ mod tests {
     fn this_machine_tells_its_memory() {
         assert!(memory() > 1 << 20);
         let meter = Meter::open().unwrap();
-        assert_eq!(meter.read().unwrap().is_short, false);
+        assert!(!meter.read().unwrap().is_short);
     }
 }

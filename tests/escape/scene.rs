@@ -385,7 +385,7 @@ fn remove(folder: &Path) -> io::Result<()> {
             match rustix::fs::unlinkat(inner, name, AtFlags::empty()) {
                 Ok(()) => {}
                 // A folder goes to the top, where its path is short. One that is there already has its turn.
-                Err(Errno::ISDIR) if raised.iter().any(|other| &**other == name) => {}
+                Err(Errno::ISDIR) if raised.iter().any(|other| **other == *name) => {}
                 Err(Errno::ISDIR) => {
                     number += 1;
                     let new = CString::new(format!(".plue-escape-removed-{number}"))?;

@@ -55,8 +55,11 @@ macro_rules! finds {
 const NO_BITS: &str = "for file in planted-*; do if [ -u \"$file\" ] || [ -g \"$file\" ]; \
     then echo \"$file gives who runs it another user\"; exit; fi; done; echo still-here";
 
+/// A way to make a file, with its name.
+type Way<'a> = (&'a str, fn(&std::path::Path) -> io::Result<()>);
+
 /// What would run with the rights of who owns it.
-fn plant(target: &Target, ways: &[(&str, fn(&std::path::Path) -> io::Result<()>)]) -> Outcome {
+fn plant(target: &Target, ways: &[Way]) -> Outcome {
     let mut planted = Vec::new();
     let mut last = Outcome::held("nothing was tried");
     for (name, way) in ways {

@@ -10,6 +10,7 @@ pub mod failure;
 pub mod http;
 pub mod model;
 pub mod mutation;
+pub mod redaction;
 pub mod run;
 pub mod sandbox;
 pub mod secret;

@@ -12,6 +12,8 @@ use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use crate::redaction;
+
 /// The field that makes an ERROR a CRITICAL one: tracing has no such level.
 const CRITICAL_FIELD: &str = "critical";
 
@@ -101,6 +103,7 @@ impl<S: Subscriber> Layer<S> for JsonLines {
         }
         let metadata = event.metadata();
         let line = line(Timestamp::now(), *metadata.level(), metadata.target(), fields);
+        let (line, _) = redaction::current().redact(line);
         // One write a line, so that lines of several threads do not mix. A closed stdout must not end the task.
         let _ = io::stdout().lock().write_all(line.as_bytes());
     }

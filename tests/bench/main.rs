@@ -11,6 +11,7 @@ use criterion::Criterion;
 
 mod commands;
 mod process;
+mod redaction;
 mod report;
 mod tools;
 
@@ -32,6 +33,7 @@ fn main() {
         .configure_from_args();
     tools::benchmarks(&mut criterion);
     process::benchmarks(&mut criterion);
+    redaction::benchmarks(&mut criterion);
     criterion.final_summary();
     let idle = process::idle_memory();
     let rows = report::commands(&costs);

@@ -56,6 +56,11 @@ pub fn commands(costs: &Costs) -> Vec<Row> {
     ]
 }
 
+/// A second, for a round of the redaction that takes so many microseconds.
+fn gigabytes(us: f64) -> f64 {
+    crate::redaction::BYTES as f64 / us / 1e3
+}
+
 /// Everything else: what criterion measured in `folder`, and the memory.
 pub fn others(folder: &Path, idle_kib: u64) -> Vec<Row> {
     let median = |id: &str| median_us(folder, id);
@@ -77,6 +82,12 @@ pub fn others(folder: &Path, idle_kib: u64) -> Vec<Row> {
             ratio(spawn, read),
             "at least 10",
             spawn.zip(read).map(|(spawn, read)| spawn / read >= 10.0),
+        ),
+        Row::aimed(
+            "redaction of output",
+            median("redaction").map_or_else(|| "-".to_owned(), |us| format!("{:.2} GB/s", gigabytes(us))),
+            "over 1 GB/s",
+            median("redaction").map(|us| gigabytes(us) > 1.0),
         ),
         Row::plain("shell `true`, p50", micros(median("call/shell_true"))),
         Row::plain("grep, 20,000 files", micros(component)),

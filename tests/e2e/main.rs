@@ -16,6 +16,7 @@ mod harness;
 mod invalid_tasks;
 mod model_api;
 mod plugins;
+mod redaction;
 mod sandbox;
 mod task_sources;
 mod workflow;

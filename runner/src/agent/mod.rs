@@ -3,27 +3,33 @@
 //! It knows a trait for the model, one for the tools, and the event queue; none of them needs a network in a test.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, EventQueue, TaskErrorCode, ToolState, UsageReport, millis};
+use crate::events::{Event, EventQueue, TaskErrorCode, ToolState, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::model::{
     Conversation, ConversationConfig, INVALID_INPUT_KEY, Model, ModelError, StopReason, ToolCall, ToolResult, Turn,
-    TurnEvent, Usage, models,
+    TurnEvent,
 };
+use crate::redaction;
 use crate::task::AgentTask;
 use crate::tools::{LiveOutput, ToolErrorCode, ToolOutcome, Toolbox};
 
 mod no_tools;
 mod output_limit;
+mod spent;
+mod spoken;
 
 pub use no_tools::NoTools;
 pub use output_limit::OutputLimit;
+pub use spent::Spent;
+use spent::report;
+use spoken::{Spoken, mask, thought, token};
 
 /// How often in a row a cut-off answer is asked to go on.
 const MAX_CONTINUATIONS: u32 = 3;
@@ -33,46 +39,6 @@ const SAY_SOMETHING: &str =
     "Your last turn had no text. If there is more to do, go on; otherwise say what you did and what came of it.";
 const NOT_MADE: &str = "The call was not made: the task ended.";
 const CUT_OFF_CALL: &str = "The model's answer was cut off in the middle of this call; it was not made.";
-
-/// What the agent used, up to now: told in the terminal event however the task ends.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Spent {
-    pub usage: Usage,
-    /// US dollars; `None` as soon as one turn was served by a model without a known price.
-    pub cost_usd: Option<f64>,
-    pub turns: u32,
-}
-
-impl Spent {
-    /// Nothing yet.
-    pub fn new() -> Self {
-        Self {
-            cost_usd: Some(0.0),
-            ..Self::default()
-        }
-    }
-
-    /// The tokens as events tell them.
-    pub fn usage_report(&self) -> UsageReport {
-        report(&self.usage)
-    }
-
-    /// A gateway may answer with a name of its own: then the price is that of the model that was asked for.
-    fn add(&mut self, turn: &Turn, asked: &str) {
-        self.usage += turn.usage;
-        let cost = models::cost(&turn.model, &turn.usage).or_else(|| models::cost(asked, &turn.usage));
-        self.cost_usd = self.cost_usd.zip(cost).map(|(sum, cost)| sum + cost);
-    }
-}
-
-fn report(usage: &Usage) -> UsageReport {
-    UsageReport {
-        input_tokens: usage.input_tokens,
-        output_tokens: usage.output_tokens,
-        cache_read_tokens: usage.cache_read_tokens,
-        cache_write_tokens: usage.cache_write_tokens,
-    }
-}
 
 /// One agent task on its way.
 pub struct Agent<'a> {
@@ -181,33 +147,35 @@ impl Agent<'_> {
     ) -> Result<(Turn, String), Failure> {
         let mut stream = self.model.turn(conversation, progress.limit.tokens());
         let mut message_id = new_message_id();
-        let mut token_index = 0;
+        let mut text = Spoken::new();
+        let mut thinking = Spoken::new();
         loop {
             let event = tokio::select! {
                 biased;
-                () = self.cancel.cancelled() => return Err(Cancelled.into()),
+                () = self.cancel.cancelled() => {
+                    self.say_the_rest(&message_id, &mut text, &mut thinking).await;
+                    return Err(Cancelled.into());
+                }
                 event = stream.next() => event,
             };
+            if !matches!(event, Some(Ok(TurnEvent::Text(_) | TurnEvent::Thinking(_)))) {
+                self.say_the_rest(&message_id, &mut text, &mut thinking).await;
+            }
             let event = match event {
                 Some(Ok(TurnEvent::Finished(turn))) => return Ok((turn, message_id)),
                 Some(Ok(TurnEvent::Restarted)) => {
                     message_id = new_message_id();
-                    token_index = 0;
+                    text = Spoken::new();
                     continue;
                 }
-                Some(Ok(TurnEvent::Text(text))) => {
-                    token_index += 1;
-                    let message_id = message_id.clone();
-                    Event::Token {
-                        message_id,
-                        text,
-                        token_index: token_index - 1,
-                    }
-                }
-                Some(Ok(TurnEvent::Thinking(text))) if self.extra_events => {
-                    let message_id = message_id.clone();
-                    Event::Thinking { message_id, text }
-                }
+                Some(Ok(TurnEvent::Text(delta))) => match text.push(&delta) {
+                    Some(shown) => token(&message_id, shown),
+                    None => continue,
+                },
+                Some(Ok(TurnEvent::Thinking(delta))) if self.extra_events => match thinking.push(&delta) {
+                    Some(shown) => thought(&message_id, shown),
+                    None => continue,
+                },
                 Some(Ok(TurnEvent::Thinking(_))) => continue,
                 Some(Ok(TurnEvent::ToolStarted { id, name })) => {
                     // Within a turn the decoder sees to it. Later it would mix up two calls, here and in every event.
@@ -233,6 +201,16 @@ impl Agent<'_> {
                 }
             };
             self.events.push(event).await;
+        }
+    }
+
+    /// Passes on what was kept back of the model's text.
+    async fn say_the_rest(&self, message_id: &str, text: &mut Spoken, thinking: &mut Spoken) {
+        if let Some(shown) = thinking.finish() {
+            self.events.push(thought(message_id, shown)).await;
+        }
+        if let Some(shown) = text.finish() {
+            self.events.push(token(message_id, shown)).await;
         }
     }
 
@@ -371,7 +349,7 @@ impl Agent<'_> {
                     args,
                 })
                 .await;
-            let outcome = self
+            let mut outcome = self
                 .tools
                 .call(
                     &call.name,
@@ -381,6 +359,7 @@ impl Agent<'_> {
                 )
                 .await;
             progress.open_calls.retain(|id| *id != call.id);
+            mask(&mut outcome.text);
             self.tool_end(&call.id, &outcome).await;
             if self.cancel.is_cancelled() {
                 return Err(Cancelled.into());
@@ -421,12 +400,14 @@ impl Agent<'_> {
             return Arc::new(|_| {});
         }
         let (events, tool_id) = (self.events.clone(), tool_id.to_owned());
-        // When the queue is full, live output is what may be lost: the result repeats it.
+        let plain = Mutex::new(redaction::current().stream());
+        // When the queue is full, live output is what may be lost: the result repeats it, and what is kept back too.
         Arc::new(move |text| {
-            events.try_push(Event::ToolOutput {
-                tool_id: tool_id.clone(),
-                text: text.to_owned(),
-            });
+            let text = plain.lock().unwrap_or_else(PoisonError::into_inner).push_text(text);
+            if !text.is_empty() {
+                let tool_id = tool_id.clone();
+                events.try_push(Event::ToolOutput { tool_id, text });
+            }
         })
     }
 

@@ -1,5 +1,6 @@
 //! The commands of the binary. Without one it runs the task of its environment, as in a pod.
 
+use std::ffi::OsString;
 use std::panic;
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Config, ConfigError, Identity};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
+use crate::redaction::{self, Redactor};
 use crate::run::{self, Exit, Stop};
 use crate::telemetry;
 
@@ -75,7 +77,18 @@ fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
+/// What this process must not tell.
+fn secrets() -> Vec<String> {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    let variables: Vec<(String, String)> = std::env::vars_os()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect();
+    redaction::secrets(variables.iter().map(|(name, value)| (&**name, &**value)))
+}
+
 fn run_task() -> Exit {
+    // Before anything can be said.
+    redaction::install(Redactor::new(secrets()));
     telemetry::init(config::log_level(&environment));
     // Tokio panics where it cannot have what it starts with (a file descriptor, for one). The panic hook has logged it
     // as the critical line that it is; what runs a task catches its panics itself.

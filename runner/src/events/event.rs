@@ -4,6 +4,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::redaction::Redactor;
 use crate::tools::ToolErrorCode;
 
 /// The task as the API server names it.
@@ -296,6 +297,40 @@ impl Event {
         }
     }
 
+    /// Takes secrets out of everything that anybody but the runner may have written.
+    pub fn redact(&mut self, redactor: &Redactor) {
+        let text = |text: &mut String| *text = redactor.redact(std::mem::take(text)).0;
+        match self {
+            Event::Token { text: field, .. }
+            | Event::Thinking { text: field, .. }
+            | Event::ToolOutput { text: field, .. }
+            | Event::Log { message: field, .. }
+            | Event::Error { message: field, .. } => text(field),
+            Event::ToolStart {
+                tool_id,
+                tool_name,
+                args,
+                ..
+            } => {
+                text(tool_id);
+                text(tool_name);
+                if let Some(args) = args {
+                    redact_json(args, redactor);
+                }
+            }
+            Event::ToolEnd { tool_id, output, .. } => {
+                text(tool_id);
+                text(output);
+            }
+            Event::StepStart { step_name, .. } => text(step_name),
+            Event::StepEnd { step_name, output, .. } => {
+                text(step_name);
+                output.iter_mut().for_each(text);
+            }
+            Event::Usage { .. } | Event::Done { .. } => {}
+        }
+    }
+
     /// Takes the text of the event that follows it, when the two may be sent as one: tokens of one message, live output
     /// of one call, whole lines of one level and step. Nothing is dropped.
     pub fn merge(&mut self, next: Event) -> Merge {
@@ -351,6 +386,17 @@ impl Event {
     }
 }
 
+/// The same for an object that is written already. Where a mask breaks it, what is left is shown as a text.
+fn redact_json(object: &mut Box<RawValue>, redactor: &Redactor) {
+    let (text, masked) = redactor.redact(object.get().to_owned());
+    if masked == 0 {
+        return;
+    }
+    *object = RawValue::from_string(text.clone())
+        .or_else(|_| serde_json::value::to_raw_value(&serde_json::json!({ "redacted": text })))
+        .unwrap_or_else(|_| RawValue::NULL.to_owned());
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -361,6 +407,28 @@ mod tests {
         for (code, name, meaning) in TaskErrorCode::TABLE {
             assert_eq!(serde_json::to_value(code).unwrap(), *name);
             assert!(!meaning.is_empty());
+        }
+    }
+
+    #[test]
+    fn secrets_are_taken_out_of_arguments_that_stay_an_object() {
+        let redactor = Redactor::new(["12345678", "sec\"ret-"]);
+        for (args, expected) in [
+            (r#"{"a":"x sec\"ret- y"}"#, r#"{"a":"x *** y"}"#),
+            (r#"{"a":12345678}"#, r#"{"redacted":"{\"a\":***}"}"#),
+            (r#"{"a":1}"#, r#"{"a":1}"#),
+        ] {
+            let mut event = Event::ToolStart {
+                message_id: "msg_a".into(),
+                tool_id: "t".into(),
+                tool_name: "grep".into(),
+                args: Some(RawValue::from_string(args.into()).unwrap()),
+            };
+            event.redact(&redactor);
+            let Event::ToolStart { args: Some(args), .. } = event else {
+                unreachable!()
+            };
+            assert_eq!(args.get(), expected);
         }
     }
 

@@ -1,8 +1,8 @@
 //! What happens in a task, and how the API server hears of it: the shapes ([`event`]), the queue that keeps a slow
 //! server from holding up the task ([`queue`]), and the delivery ([`callback`]).
 //!
-//! Everything that leaves the runner as an event passes [`queue::EventQueue::push`]: this is where redaction will
-//! stand, and behind it the spool on disk.
+//! Everything that leaves the runner as an event passes [`queue::EventQueue::push`]: there secrets are taken out, and behind
+//! it the spool on disk will stand.
 
 pub mod callback;
 pub mod event;

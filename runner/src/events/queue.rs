@@ -1,7 +1,7 @@
 //! The queue between what happens and what was delivered.
 //!
 //! The task pushes, one sender takes. Neighbours that may be sent as one merge while they wait, so a slow callback costs
-//! fewer requests instead of more memory. The queue is bounded in bytes: when it is full, pushing waits, and nothing is
+//! fewer requests instead of more memory. Every event passes the redaction on its way in. The queue is bounded in bytes: when it is full, pushing waits, and nothing is
 //! dropped.
 
 use std::collections::VecDeque;
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::event::{Event, Merge};
+use crate::redaction;
 
 /// How many bytes of events may wait in memory before pushing waits.
 pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
@@ -62,7 +63,8 @@ impl EventQueue {
 
     /// Adds an event at the end; waits while the queue is full. A terminal event never waits, and closes the queue:
     /// what comes after it is dropped, because a task has one ending.
-    pub async fn push(&self, event: Event) {
+    pub async fn push(&self, mut event: Event) {
+        event.redact(redaction::current());
         loop {
             let taken = self.shared.taken.notified();
             {
@@ -83,7 +85,8 @@ impl EventQueue {
 
     /// Adds an event without waiting; answers false, and drops it, when the queue is full or closed. Only for what may
     /// be lost: live output that the call's result repeats.
-    pub fn try_push(&self, event: Event) -> bool {
+    pub fn try_push(&self, mut event: Event) -> bool {
+        event.redact(redaction::current());
         {
             let state = self.lock();
             if state.closed || state.bytes >= MAX_QUEUED_BYTES {

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::{Event, EventQueue, LogLevel, StepState, TaskErrorCode, millis};
 use crate::failure::{Cancelled, Failure};
+use crate::redaction;
 use crate::sandbox::{CommandEvent, CommandSpec, Ending, Sandbox, Stream};
 use crate::task::{Step, StepKind, WorkflowTask};
 
@@ -149,6 +150,10 @@ async fn run_command(
     };
     let mut stdout = LineSplitter::new();
     let mut stderr = LineSplitter::new();
+    // Before the bytes are lines: a secret may go over several.
+    let redactor = redaction::current();
+    let mut plain_stdout = redactor.stream();
+    let mut plain_stderr = redactor.stream();
     let mut flush_at = None;
     let status = loop {
         if stdout.is_empty() && stderr.is_empty() {
@@ -167,10 +172,10 @@ async fn run_command(
         };
         match event {
             Some(CommandEvent::Output(Stream::Stdout, bytes)) => {
-                send(index, LogLevel::Stdout, stdout.push(&bytes), events).await;
+                send(index, LogLevel::Stdout, stdout.push(&plain_stdout.push(&bytes)), events).await;
             }
             Some(CommandEvent::Output(Stream::Stderr, bytes)) => {
-                send(index, LogLevel::Stderr, stderr.push(&bytes), events).await;
+                send(index, LogLevel::Stderr, stderr.push(&plain_stderr.push(&bytes)), events).await;
             }
             Some(CommandEvent::Exited(status)) => break status,
             None => {
@@ -179,6 +184,8 @@ async fn run_command(
             }
         }
     };
+    send(index, LogLevel::Stdout, stdout.push(&plain_stdout.finish()), events).await;
+    send(index, LogLevel::Stderr, stderr.push(&plain_stderr.finish()), events).await;
     send(index, LogLevel::Stdout, stdout.finish(), events).await;
     send(index, LogLevel::Stderr, stderr.finish(), events).await;
     let code = status.code;

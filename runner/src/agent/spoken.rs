@@ -1,0 +1,74 @@
+//! What the model says, on its way to whoever watches, and what it is told: without secrets, also when one comes in several
+//! deltas.
+
+use crate::events::Event;
+use crate::redaction::{self, Stream};
+
+/// The text of one message.
+#[derive(Debug)]
+pub(super) struct Spoken {
+    stream: Stream<'static>,
+    /// The first delta of which nothing was passed on.
+    first: Option<u64>,
+    /// The next delta's index.
+    next: u64,
+}
+
+impl Spoken {
+    pub(super) fn new() -> Self {
+        Self {
+            stream: redaction::current().stream(),
+            first: None,
+            next: 0,
+        }
+    }
+
+    /// Takes a delta. Gives what can be shown, and the index of the first delta in it; nothing when all of it may be the
+    /// beginning of a secret.
+    pub(super) fn push(&mut self, delta: &str) -> Option<(String, u64)> {
+        self.first.get_or_insert(self.next);
+        self.next += 1;
+        let text = self.stream.push_text(delta);
+        self.shown(text)
+    }
+
+    /// Gives what was kept back.
+    pub(super) fn finish(&mut self) -> Option<(String, u64)> {
+        let text = self.stream.finish_text();
+        self.shown(text)
+    }
+
+    fn shown(&mut self, text: String) -> Option<(String, u64)> {
+        if text.is_empty() {
+            return None;
+        }
+        let last = self.next.saturating_sub(1);
+        Some((text, self.first.take().unwrap_or(last)))
+    }
+}
+
+/// Takes secrets out of a result, for the model too, and says how many.
+pub(super) fn mask(text: &mut String) {
+    let (masked_text, masked) = redaction::current().redact(std::mem::take(text));
+    *text = masked_text;
+    match masked {
+        0 => {}
+        1 => text.push_str("\n\n[1 secret value was masked]"),
+        _ => text.push_str(&format!("\n\n[{masked} secret values were masked]")),
+    }
+}
+
+pub(super) fn token(message_id: &str, (text, token_index): (String, u64)) -> Event {
+    Event::Token {
+        message_id: message_id.to_owned(),
+        text,
+        token_index,
+    }
+}
+
+pub(super) fn thought(message_id: &str, (text, _): (String, u64)) -> Event {
+    Event::Thinking {
+        message_id: message_id.to_owned(),
+        text,
+    }
+}

@@ -1,0 +1,277 @@
+//! No secret leaves: every event, log line and panic message passes here, and so does what the model reads (protocol, §3,
+//! promise 6).
+//!
+//! A secret is the API key, the callback's token, and the value of every variable of the runner's whose name says so. It is
+//! looked for as it is and in the forms that programs write it in ([`forms`]), and replaced by `***`. [`Redactor`] does that
+//! to a whole text, [`Stream`] to one that comes in pieces: what may be the beginning of a secret is kept back until it is
+//! known what it is.
+
+use std::sync::OnceLock;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+mod forms;
+
+/// What stands in the place of a secret.
+pub const MASK: &str = "***";
+
+/// A value of a variable that is shorter is no secret: it would be found in half of all words.
+const SHORTEST_VALUE: usize = 8;
+
+/// How names of variables with secrets end.
+const SECRET_ENDINGS: [&str; 5] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS"];
+
+/// Whether a variable of this name holds a secret.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    SECRET_ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// The secrets among the variables of a process.
+pub fn secrets<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    variables
+        .filter(|(name, value)| is_secret(name) && value.trim().len() >= SHORTEST_VALUE)
+        .map(|(_, value)| value.to_owned())
+        .collect()
+}
+
+static CURRENT: OnceLock<Redactor> = OnceLock::new();
+
+/// Says, once and before anything is logged, what this process must not tell.
+pub fn install(redactor: Redactor) {
+    let _ = CURRENT.set(redactor);
+}
+
+/// What this process must not tell. Nothing, before [`install`].
+pub fn current() -> &'static Redactor {
+    CURRENT.get_or_init(Redactor::default)
+}
+
+/// Finds secrets, in all their forms.
+#[derive(Clone, Default)]
+pub struct Redactor {
+    /// `None`: there are no secrets.
+    search: Option<Search>,
+}
+
+#[derive(Clone)]
+struct Search {
+    automaton: AhoCorasick,
+    patterns: Vec<Vec<u8>>,
+    /// Which bytes a pattern begins with.
+    first: [bool; 256],
+    longest: usize,
+}
+
+impl Redactor {
+    /// For these secrets. An empty one is none.
+    pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
+        let mut patterns: Vec<Vec<u8>> = secrets
+            .into_iter()
+            .flat_map(|secret| forms::of(secret.as_ref().trim()))
+            .collect();
+        patterns.sort();
+        patterns.dedup();
+        // Of two that begin at the same place the longer one counts: the shorter would leave the rest of it.
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(&patterns);
+        let search = match automaton {
+            Ok(automaton) if !patterns.is_empty() => {
+                let mut first = [false; 256];
+                patterns
+                    .iter()
+                    .for_each(|pattern| first[usize::from(pattern[0])] = true);
+                let longest = patterns.iter().map(Vec::len).max().unwrap_or_default();
+                Some(Search {
+                    automaton,
+                    patterns,
+                    first,
+                    longest,
+                })
+            }
+            _ => None,
+        };
+        Self { search }
+    }
+
+    /// The text without secrets, and how many were masked.
+    pub fn redact(&self, text: String) -> (String, usize) {
+        let Some(search) = &self.search else {
+            return (text, 0);
+        };
+        let mut out = String::new();
+        let (mut done, mut masked) = (0, 0);
+        for found in search.automaton.find_iter(&text) {
+            out.push_str(&text[done..found.start()]);
+            out.push_str(MASK);
+            done = found.end();
+            masked += 1;
+        }
+        if masked == 0 {
+            return (text, 0);
+        }
+        out.push_str(&text[done..]);
+        (out, masked)
+    }
+
+    /// A filter for bytes that come in pieces.
+    pub fn stream(&self) -> Stream<'_> {
+        Stream {
+            search: self.search.as_ref(),
+            pending: Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Redactor")
+    }
+}
+
+impl Search {
+    /// Where the last bytes begin that may go on as a secret, or the end of the bytes.
+    fn beginning(&self, bytes: &[u8], from: usize) -> usize {
+        let from = from.max(bytes.len().saturating_sub(self.longest - 1));
+        (from..bytes.len())
+            .find(|&at| {
+                let rest = &bytes[at..];
+                self.first[usize::from(rest[0])]
+                    && self
+                        .patterns
+                        .iter()
+                        .any(|pattern| pattern.len() > rest.len() && pattern.starts_with(rest))
+            })
+            .unwrap_or(bytes.len())
+    }
+}
+
+/// See [`Redactor::stream`]. However the bytes are cut, what comes out is what [`Redactor::redact`] makes of all of them.
+#[derive(Debug)]
+pub struct Stream<'a> {
+    search: Option<&'a Search>,
+    /// What may be the beginning of a secret; shorter than the longest of them.
+    pending: Vec<u8>,
+}
+
+impl std::fmt::Debug for Search {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Stream<'_> {
+    /// Takes a piece, and gives what is known to be no part of a secret that is to come.
+    pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
+        let Some(search) = self.search else {
+            return piece.to_vec();
+        };
+        self.pending.extend_from_slice(piece);
+        let bytes = &self.pending;
+        let mut out = Vec::with_capacity(bytes.len());
+        let mut done = 0;
+        let mut kept_from = search.beginning(bytes, done);
+        for found in search.automaton.find_iter(bytes) {
+            // It may be the beginning of a longer one.
+            if found.start() >= kept_from {
+                break;
+            }
+            out.extend_from_slice(&bytes[done..found.start()]);
+            out.extend_from_slice(MASK.as_bytes());
+            done = found.end();
+            if done > kept_from {
+                kept_from = search.beginning(bytes, done);
+            }
+        }
+        out.extend_from_slice(&bytes[done..kept_from]);
+        self.pending.drain(..kept_from);
+        out
+    }
+
+    /// Gives what was kept back: nothing comes any more.
+    pub fn finish(&mut self) -> Vec<u8> {
+        let bytes = std::mem::take(&mut self.pending);
+        match self.search {
+            Some(search) => search
+                .automaton
+                .replace_all_bytes(&bytes, &vec![MASK; search.patterns.len()]),
+            None => bytes,
+        }
+    }
+
+    /// As [`Stream::push`], for text.
+    pub fn push_text(&mut self, piece: &str) -> String {
+        // Forms begin and end where characters do, so that whole characters come out.
+        String::from_utf8_lossy(&self.push(piece.as_bytes())).into_owned()
+    }
+
+    /// As [`Stream::finish`], for text.
+    pub fn finish_text(&mut self) -> String {
+        String::from_utf8_lossy(&self.finish()).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "sk-ant-0123456789";
+
+    fn redacted(text: &str) -> String {
+        Redactor::new([KEY]).redact(text.to_owned()).0
+    }
+
+    #[test]
+    fn variables_with_secrets_are_known_by_their_names_and_short_values_are_none() {
+        let variables = [
+            ("ANTHROPIC_API_KEY", KEY),
+            ("callback_token", "abcdefgh"),
+            ("DB_PASSWORD", "short"),
+            ("HOME", "/home/somebody"),
+            ("KEY", "not by its name"),
+            ("AWS_CREDENTIALS", " padded-value\n"),
+        ];
+        assert_eq!(secrets(variables.into_iter()), [KEY, "abcdefgh", " padded-value\n"]);
+    }
+
+    #[test]
+    fn a_secret_is_masked_in_every_form_that_programs_write_it_in() {
+        for (text, expected) in [
+            ("the key is sk-ant-0123456789.", "the key is ***."),
+            ("sk-ant-0123456789sk-ant-0123456789", "******"),
+            ("nothing here", "nothing here"),
+        ] {
+            assert_eq!(redacted(text), expected);
+        }
+        assert_eq!(Redactor::new([KEY]).redact(format!("{KEY} {KEY}")).1, 2);
+    }
+
+    #[test]
+    fn of_two_secrets_the_longer_one_is_masked_also_when_it_comes_in_pieces() {
+        let redactor = Redactor::new(["abcdefgh", "abcdefghijkl"]);
+        let mut stream = redactor.stream();
+        let mut out = stream.push(b"x abcdefgh");
+        out.extend(stream.push(b"ij"));
+        out.extend(stream.push(b"kl y abcdefghij"));
+        out.extend(stream.finish());
+        assert_eq!(out, b"x *** y ***ij");
+    }
+
+    #[test]
+    fn what_cannot_be_a_secret_is_not_kept_back() {
+        let redactor = Redactor::new([KEY]);
+        let mut stream = redactor.stream();
+        assert_eq!(stream.push(b"Hello, "), b"Hello, ");
+        assert_eq!(stream.push(b"a task s"), b"a task ");
+        assert_eq!(stream.push(b"k-ide"), b"sk-ide");
+        assert_eq!(stream.finish(), b"");
+    }
+
+    #[test]
+    fn without_secrets_everything_passes() {
+        let redactor = Redactor::new([""; 1]);
+        assert_eq!(redactor.redact("***".into()), ("***".into(), 0));
+        assert_eq!(redactor.stream().push(b"any"), b"any");
+    }
+}

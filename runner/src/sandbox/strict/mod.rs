@@ -33,6 +33,7 @@ mod plan;
 mod pod;
 mod privileges;
 mod probe;
+mod rights;
 mod running;
 mod seccomp;
 mod supervisor;

@@ -16,8 +16,8 @@ use crate::layout::Layout;
 use crate::plugins;
 use crate::process::{self, Run};
 
-/// How long all attacks may take in one place.
-const LIMIT: Duration = Duration::from_secs(900);
+/// How long all attacks may take in one place. In gVisor they take ten minutes on two cores.
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// The program of the attacks, in its own folder or one that it is copied to.
 const PROGRAM: &str = "plue-escape";

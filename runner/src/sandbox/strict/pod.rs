@@ -20,6 +20,11 @@ const MOST_RESERVE: u64 = 256 << 20;
 /// A cgroup of the first version without a limit has the largest multiple of a page.
 const NO_LIMIT: u64 = 1 << 62;
 
+/// Whether the kernel is gVisor's, by what only it tells.
+pub(super) fn is_gvisor() -> bool {
+    Path::new(GVISOR).exists()
+}
+
 /// The two versions of the kernel's interface: the files of the use and its limit, and the lines of `memory.stat` that
 /// count what the kernel gives back when it has to.
 struct Version {

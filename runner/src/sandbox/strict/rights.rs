@@ -57,22 +57,6 @@ fn remount(target: &Path, right: Right, recursive: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this kernel keeps a file on a read-only mount from being truncated when it is opened. gVisor (20240729) does
-/// not: who may write a file empties it, whatever its mount says.
-pub(super) fn keeps_read_only(scratch: &Path) -> io::Result<bool> {
-    let place = scratch.join("plue-read-only");
-    fs::create_dir(&place)?;
-    let file = place.join("file");
-    fs::write(&file, "kept")?;
-    sys::mount(Some(&place), &place, None, libc::MS_BIND, None)?;
-    restrict(&place, Right::Read, false)?;
-    let opened = fs::OpenOptions::new().write(true).truncate(true).open(&file);
-    let kept = opened.is_err() && fs::read(&file)? == b"kept";
-    sys::detach(&place)?;
-    fs::remove_dir_all(&place)?;
-    Ok(kept)
-}
-
 pub(super) fn mounts() -> io::Result<Vec<Mount>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     Ok(table.lines().filter_map(Mount::parse).collect())

@@ -25,10 +25,6 @@ const STDERR: i32 = 2;
 /// What the machine of the commands is called.
 pub(super) const HOST_NAME: &str = "sandbox";
 
-/// After so many rounds of killing orphans one by one, everything is killed at once: something multiplies faster than we
-/// count.
-const ROUNDS: u32 = 50;
-
 /// What all supervisors are given.
 pub(super) struct Shared<'a> {
     pub(super) plan: &'a Plan,
@@ -189,7 +185,7 @@ fn bury(socket: BorrowedFd<'_>, supervisors: &mut BTreeMap<i32, OwnedFd>) -> io:
             Children::Stopped(pid) => sys::kill(pid, libc::SIGKILL),
             Children::Running if supervisors.is_empty() || !over.is_empty() => {
                 rounds += 1;
-                if !end_orphans(supervisors, rounds > ROUNDS) {
+                if !end_orphans(supervisors, rounds > supervisor::ROUNDS) {
                     return Ok(());
                 }
                 if sys::has_hung_up(socket)? {
@@ -215,7 +211,7 @@ fn end_orphans(supervisors: &BTreeMap<i32, OwnedFd>, at_once: bool) -> bool {
     let Ok(tree) = Tree::read() else {
         return all();
     };
-    let mut orphans = tree.below(rustix::process::getpid().as_raw_nonzero().get());
+    let mut orphans = tree.below(supervisor::us());
     for supervisor in supervisors.keys() {
         let theirs = tree.below(*supervisor);
         orphans.retain(|pid| pid != supervisor && !theirs.contains(pid));

@@ -27,7 +27,7 @@ const GRACE_FOR_LEFTOVERS: Duration = Duration::from_millis(500);
 /// Between two looks at processes that were killed and are not gone yet.
 pub(super) const PAUSE: Duration = Duration::from_millis(1);
 /// After so many rounds of killing one by one, everything is killed at once: something multiplies faster than we count.
-const ROUNDS: u32 = 50;
+pub(super) const ROUNDS: u32 = 50;
 /// The longest between two looks at what a command uses.
 const LONGEST_WATCH: Duration = Duration::from_millis(50);
 /// The shortest, for a command near one of its bounds.
@@ -262,7 +262,8 @@ impl Command<'_> {
     }
 }
 
-fn us() -> i32 {
+/// The number of this process.
+pub(super) fn us() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 

@@ -2,11 +2,13 @@
 //! happens to the API server that gave it the task. `ARCHITECTURE.md` says where each thing lives and why.
 
 pub mod agent;
+pub mod api_client;
 pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod events;
 pub mod failure;
+pub mod health;
 pub mod http;
 pub mod model;
 pub mod mutation;
@@ -14,6 +16,7 @@ pub mod redaction;
 pub mod run;
 pub mod sandbox;
 pub mod secret;
+pub mod standby;
 pub mod task;
 pub mod telemetry;
 pub mod tools;

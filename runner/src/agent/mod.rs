@@ -10,7 +10,7 @@ use futures::StreamExt;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, EventQueue, TaskErrorCode, ToolState, millis};
+use crate::events::{Event, EventSink, TaskErrorCode, ToolState, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::model::{
     Conversation, ConversationConfig, INVALID_INPUT_KEY, Model, ModelError, StopReason, ToolCall, ToolResult, Turn,
@@ -47,7 +47,7 @@ pub struct Agent<'a> {
     pub model_name: &'a str,
     pub model: &'a dyn Model,
     pub tools: &'a dyn Toolbox,
-    pub events: &'a EventQueue,
+    pub events: &'a EventSink,
     /// Whether events that the protocol added are sent.
     pub extra_events: bool,
     pub cancel: &'a CancellationToken,
@@ -99,7 +99,7 @@ impl Agent<'_> {
             call_ids: HashSet::new(),
         };
         let result = self.turns(&mut conversation, &mut progress, spent).await;
-        self.end_open_calls(&mut progress, NOT_MADE).await;
+        self.end_open_calls(&mut progress, NOT_MADE);
         result
     }
 
@@ -117,12 +117,8 @@ impl Agent<'_> {
             spent.add(&turn, self.model_name);
             if self.extra_events {
                 let message_id = message_id.clone();
-                self.events
-                    .push(Event::Usage {
-                        message_id,
-                        usage: report(&turn.usage),
-                    })
-                    .await;
+                let usage = report(&turn.usage);
+                self.events.push(Event::Usage { message_id, usage });
             }
             match self.follow(turn, &message_id, conversation, progress).await? {
                 Next::Done => return Ok(()),
@@ -153,13 +149,13 @@ impl Agent<'_> {
             let event = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => {
-                    self.say_the_rest(&message_id, &mut text, &mut thinking).await;
+                    self.say_the_rest(&message_id, &mut text, &mut thinking);
                     return Err(Cancelled.into());
                 }
                 event = stream.next() => event,
             };
             if !matches!(event, Some(Ok(TurnEvent::Text(_) | TurnEvent::Thinking(_)))) {
-                self.say_the_rest(&message_id, &mut text, &mut thinking).await;
+                self.say_the_rest(&message_id, &mut text, &mut thinking);
             }
             let event = match event {
                 Some(Ok(TurnEvent::Finished(turn))) => return Ok((turn, message_id)),
@@ -200,22 +196,22 @@ impl Agent<'_> {
                     });
                 }
             };
-            self.events.push(event).await;
+            self.events.push(event);
         }
     }
 
     /// Passes on what was kept back of the model's text.
-    async fn say_the_rest(&self, message_id: &str, text: &mut Spoken, thinking: &mut Spoken) {
+    fn say_the_rest(&self, message_id: &str, text: &mut Spoken, thinking: &mut Spoken) {
         if let Some(shown) = thinking.finish() {
-            self.events.push(thought(message_id, shown)).await;
+            self.events.push(thought(message_id, shown));
         }
         if let Some(shown) = text.finish() {
-            self.events.push(token(message_id, shown)).await;
+            self.events.push(token(message_id, shown));
         }
     }
 
     /// Ends the calls that were announced and not made: whoever watches must learn that nothing comes of them.
-    async fn end_open_calls(&self, progress: &mut Progress, why: &str) {
+    fn end_open_calls(&self, progress: &mut Progress, why: &str) {
         for id in std::mem::take(&mut progress.open_calls) {
             let outcome = ToolOutcome {
                 error: Some(ToolErrorCode::Cancelled),
@@ -223,7 +219,7 @@ impl Agent<'_> {
                 truncated: false,
                 duration: Duration::ZERO,
             };
-            self.tool_end(&id, &outcome).await;
+            self.tool_end(&id, &outcome);
         }
     }
 
@@ -262,7 +258,7 @@ impl Agent<'_> {
                 conversation.push_assistant(&turn.content);
                 Ok(Next::Turn)
             }
-            StopReason::MaxTokens => self.follow_cut_off(turn, conversation, progress).await,
+            StopReason::MaxTokens => self.follow_cut_off(turn, conversation, progress),
             StopReason::Refusal { category, explanation } => {
                 let category = category
                     .as_deref()
@@ -294,7 +290,7 @@ impl Agent<'_> {
 
     /// After `max_tokens`. A call that was cut off cannot be used, nor can thinking without an answer: that turn is
     /// dropped, and asked for again with more room. Text is kept, and the model is asked to go on.
-    async fn follow_cut_off(
+    fn follow_cut_off(
         &self,
         turn: Turn,
         conversation: &mut Conversation,
@@ -317,7 +313,7 @@ impl Agent<'_> {
             conversation.push_user_text(GO_ON);
             return Ok(Next::Turn);
         }
-        self.end_open_calls(progress, CUT_OFF_CALL).await;
+        self.end_open_calls(progress, CUT_OFF_CALL);
         if !progress.limit.raise() {
             return failure("before it had an answer or a complete tool call; a larger max_tokens gives it more room");
         }
@@ -341,14 +337,12 @@ impl Agent<'_> {
         for call in calls {
             let args = Some(arguments(&call.input));
             let (tool_id, tool_name) = (call.id.clone(), call.name.clone());
-            self.events
-                .push(Event::ToolStart {
-                    message_id: message_id.into(),
-                    tool_id,
-                    tool_name,
-                    args,
-                })
-                .await;
+            self.events.push(Event::ToolStart {
+                message_id: message_id.into(),
+                tool_id,
+                tool_name,
+                args,
+            });
             let mut outcome = self
                 .tools
                 .call(
@@ -360,7 +354,7 @@ impl Agent<'_> {
                 .await;
             progress.open_calls.retain(|id| *id != call.id);
             mask(&mut outcome.text);
-            self.tool_end(&call.id, &outcome).await;
+            self.tool_end(&call.id, &outcome);
             if self.cancel.is_cancelled() {
                 return Err(Cancelled.into());
             }
@@ -379,7 +373,7 @@ impl Agent<'_> {
         Ok(())
     }
 
-    async fn tool_end(&self, tool_id: &str, outcome: &ToolOutcome) {
+    fn tool_end(&self, tool_id: &str, outcome: &ToolOutcome) {
         let event = Event::ToolEnd {
             tool_id: tool_id.to_owned(),
             tool_state: if outcome.error.is_some() {
@@ -392,7 +386,7 @@ impl Agent<'_> {
             truncated: outcome.truncated,
             code: outcome.error,
         };
-        self.events.push(event).await;
+        self.events.push(event);
     }
 
     fn live_output(&self, tool_id: &str) -> LiveOutput {
@@ -401,12 +395,12 @@ impl Agent<'_> {
         }
         let (events, tool_id) = (self.events.clone(), tool_id.to_owned());
         let plain = Mutex::new(redaction::current().stream());
-        // When the queue is full, live output is what may be lost: the result repeats it, and what is kept back too.
+        // What is kept back at the end is in the result.
         Arc::new(move |text| {
             let text = plain.lock().unwrap_or_else(PoisonError::into_inner).push_text(text);
             if !text.is_empty() {
                 let tool_id = tool_id.clone();
-                events.try_push(Event::ToolOutput { tool_id, text });
+                events.push(Event::ToolOutput { tool_id, text });
             }
         })
     }

@@ -3,19 +3,22 @@
 use std::ffi::OsString;
 use std::panic;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ConfigError, Identity};
+use crate::config::{self, Config, ConfigError, Mode};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
+use crate::health::Health;
 use crate::redaction::{self, Redactor};
-use crate::run::{self, Exit, Stop};
-use crate::telemetry;
+use crate::run::{self, Exit, Signals, Stop};
+use crate::{standby, telemetry};
 
 mod check;
 mod doctor;
 mod escape_test;
+mod health;
 mod output;
 mod plugin;
 
@@ -49,6 +52,14 @@ enum Command {
     /// Runs the harness `plue-escape` that lies beside this binary, with the attacks that make sense in a live pod.
     /// Exits with 1 when something got through, and with 2 when it could not be run.
     EscapeTest(escape_test::EscapeTestOptions),
+    /// Says whether the runner that stands here lives, for a probe of Kubernetes or Docker.
+    ///
+    /// Reads what the runner writes into SPOOL_DIR every few seconds. Exits with 0 when it lives, and with 1 when it does
+    /// not, or hangs.
+    Health(health::HealthOptions),
+    /// What a standby runner runs one task in.
+    #[command(hide = true, name = standby::WORKER)]
+    Worker,
     /// What `doctor` runs in the sandbox.
     #[command(hide = true, name = crate::doctor::INSIDE)]
     Inside {
@@ -63,10 +74,12 @@ enum Command {
 /// Does what the command line says.
 pub fn run(cli: Cli) -> Exit {
     match cli.command {
-        None => run_task(),
+        None => in_runtime(start),
         Some(Command::Check { file }) => check::run(&file, &environment),
         Some(Command::Doctor(options)) => doctor::run(&options, &environment),
         Some(Command::EscapeTest(options)) => escape_test::run(&options),
+        Some(Command::Health(options)) => health::run(&options, &environment),
+        Some(Command::Worker) => in_runtime(start_worker),
         Some(Command::Inside { expected }) => doctor::inside(&expected),
         Some(Command::Plugin(command)) => plugin::run(command, &environment),
     }
@@ -86,16 +99,17 @@ fn secrets() -> Vec<String> {
     redaction::secrets(variables.iter().map(|(name, value)| (&**name, &**value)))
 }
 
-fn run_task() -> Exit {
+/// Runs what talks to the API server, or for it: with a log, and whatever happens.
+fn in_runtime<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
     // Before anything can be said.
     redaction::install(Redactor::new(secrets()));
     telemetry::init(config::log_level(&environment));
     // Tokio panics where it cannot have what it starts with (a file descriptor, for one). The panic hook has logged it
     // as the critical line that it is; what runs a task catches its panics itself.
-    panic::catch_unwind(start).unwrap_or(Exit::Invalid)
+    panic::catch_unwind(|| block_on(work)).unwrap_or(Exit::Invalid)
 }
 
-fn start() -> Exit {
+fn block_on<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .thread_name("plue")
@@ -110,24 +124,49 @@ fn start() -> Exit {
     };
     let exit = runtime.block_on(async {
         // First of all: as PID 1 of a pod, a process that does not listen for a signal does not get it.
-        let stop = match Stop::on_signals() {
-            Ok(stop) => stop,
+        match Signals::listen() {
+            Ok(signals) => work(signals).await,
             Err(error) => {
                 tracing::error!(critical = true, error = %error, "signals cannot be received");
-                return Exit::Invalid;
+                Exit::Invalid
             }
-        };
-        match Config::read(&environment) {
-            Ok(config) => {
-                set_identity(&config.identity);
-                run::active(config, stop).await
-            }
-            Err(error) => refuse(error, stop).await,
         }
     });
     // A thread that was given up (a tool that hangs in the kernel, a read of standard input) must not hold the exit.
     runtime.shutdown_background();
     exit
+}
+
+/// What the environment says: one task, or one after the other.
+async fn start(signals: Signals) -> Exit {
+    let config = match Config::read(&environment) {
+        Ok(config) => Arc::new(config),
+        Err(error) => return refuse(error, signals.stop()).await,
+    };
+    let health = Health::start(&config.spool.folder);
+    match &config.mode {
+        Mode::Active { identity, task } => {
+            health.working(&identity.task_id);
+            telemetry::set_identity(Some(identity.task_id.to_value()), identity.api.request_id.clone());
+            run::active(Arc::clone(&config), identity, task, signals.stop()).await
+        }
+        Mode::Standby(standby) => {
+            telemetry::set_identity(None, config.api.request_id.clone());
+            let forbidden = environment("HOME").map(PathBuf::from);
+            standby::run(Arc::clone(&config), standby, forbidden, &health, signals).await
+        }
+    }
+}
+
+async fn start_worker(signals: Signals) -> Exit {
+    match Config::read(&environment) {
+        Ok(config) => standby::work(config, signals).await,
+        Err(error) => {
+            // Its supervisor has read the same.
+            tracing::error!(error = %error, "a worker is started by a standby runner, and by nobody else");
+            Exit::Invalid
+        }
+    }
 }
 
 /// Says once what is wrong with the configuration: to the callback, when it is known, and with the refusal's own log
@@ -139,15 +178,10 @@ async fn refuse(error: ConfigError, stop: Stop) -> Exit {
         tracing::error!(error = message, "the configuration is invalid");
         return Exit::Invalid;
     };
-    set_identity(&identity);
+    telemetry::set_identity(Some(identity.task_id.to_value()), identity.api.request_id.clone());
     let failure = Failure {
         code: TaskErrorCode::Internal,
         message,
     };
     run::report_refusal(&identity, failure, sandbox, stop).await
-}
-
-fn set_identity(identity: &Identity) {
-    let task_id = serde_json::to_value(&identity.task_id).ok();
-    telemetry::set_identity(task_id, identity.request_id.clone());
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::events::TaskId;
+use crate::api_client::ApiConfig;
+use crate::events::{SpoolConfig, TaskId};
 use crate::model::client::AuthStyle;
 use crate::sandbox::Level;
 use crate::sandbox::strict::CommandRules;
@@ -36,9 +37,7 @@ pub const BUILT_IN_TOOLS: &[&str] = &["read_file", "write_file", "list_files", "
 pub struct Identity {
     pub task_id: TaskId,
     pub callback_url: Url,
-    pub callback_token: Option<Secret>,
-    pub callback_retry_base: Duration,
-    pub request_id: Option<String>,
+    pub api: ApiConfig,
 }
 
 /// Where the task document is.
@@ -48,6 +47,29 @@ pub enum TaskSource {
     Inline(String),
     File(PathBuf),
     Stdin,
+}
+
+/// What the process is there for.
+#[derive(Clone, Debug)]
+pub enum Mode {
+    /// One task now, and then the end.
+    Active { identity: Identity, task: TaskSource },
+    /// One task after the other, as the API server gives them.
+    Standby(StandbyConfig),
+}
+
+/// How a standby runner gets its tasks.
+#[derive(Clone, Debug)]
+pub struct StandbyConfig {
+    pub register_url: Url,
+    pub pod_name: String,
+    pub pod_ip: String,
+    pub node_name: Option<String>,
+    pub labels: Vec<String>,
+    /// How often the server hears that we live.
+    pub heartbeat: Duration,
+    /// After how many tasks the runner ends; `None`: never.
+    pub max_tasks: Option<u64>,
 }
 
 /// How the Messages API is reached.
@@ -98,8 +120,13 @@ impl TaskRules {
 /// Everything the operator decided.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub identity: Identity,
-    pub task: TaskSource,
+    pub mode: Mode,
+    /// How the API server is spoken to.
+    pub api: ApiConfig,
+    /// Whether it takes many events in one request.
+    pub batches: bool,
+    /// Where events wait that do not fit in memory.
+    pub spool: SpoolConfig,
     pub rules: TaskRules,
     /// `None`: `plugins/` beside the binary.
     pub plugin_dir: Option<PathBuf>,
@@ -184,13 +211,17 @@ impl Config {
     /// All problems at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(lookup);
-        let identity = reader.identity();
-        if let Some(mode) = reader.get("MODE").filter(|mode| mode != "active") {
-            reader.wrong(
-                "MODE",
-                &format!("{mode:?} is no mode that this version has: only \"active\" is"),
-            );
-        }
+        let standby = match reader.get("MODE").as_deref() {
+            None | Some("active") => false,
+            Some("standby") => true,
+            Some(mode) => {
+                reader.wrong("MODE", &format!("{mode:?} is neither active nor standby"));
+                false
+            }
+        };
+        let api = reader.api();
+        let identity = if standby { None } else { reader.identity(&api) };
+        let registration = if standby { reader.standby() } else { None };
         if let Some(level) = reader
             .get("LOG_LEVEL")
             .filter(|level| LogLevel::parse(level.trim()).is_none())
@@ -199,25 +230,28 @@ impl Config {
         }
         let sandbox = reader.sandbox();
         let commands = reader.commands();
-        let task = match (reader.get("TASK_CONFIG"), reader.get("TASK_FILE")) {
-            (Some(_), Some(_)) => {
-                reader.wrong("TASK_FILE", "it is set together with TASK_CONFIG: keep one of the two");
-                TaskSource::Stdin
-            }
-            (Some(text), None) => TaskSource::Inline(text),
-            (None, Some(path)) => TaskSource::File(path.into()),
-            (None, None) => TaskSource::Stdin,
-        };
         let model = reader.model();
         let rules = reader.rules();
         let plugin_dir = reader.get("PLUGIN_DIR").map(PathBuf::from);
         let extra_events = reader.flag("CALLBACK_EXTRA_EVENTS");
+        let batches = reader.batches();
+        let spool = reader.spool();
         let flush_timeout = Duration::from_secs(reader.number("FLUSH_TIMEOUT", 600));
         let shutdown_grace = Duration::from_secs(reader.number("SHUTDOWN_GRACE", 25));
-        match (identity, model) {
-            (Some(identity), Some(model)) if reader.problems.is_empty() => Ok(Config {
-                identity,
-                task,
+        let mode = match (&identity, registration) {
+            (Some(identity), _) => Some(Mode::Active {
+                identity: identity.clone(),
+                task: reader.task(),
+            }),
+            (None, Some(standby)) => Some(Mode::Standby(standby)),
+            (None, None) => None,
+        };
+        match (mode, model) {
+            (Some(mode), Some(model)) if reader.problems.is_empty() => Ok(Config {
+                mode,
+                api,
+                batches,
+                spool,
                 rules,
                 plugin_dir,
                 model,
@@ -227,7 +261,7 @@ impl Config {
                 flush_timeout,
                 shutdown_grace,
             }),
-            (identity, _) => Err(ConfigError {
+            _ => Err(ConfigError {
                 problems: reader.problems,
                 sandbox,
                 identity: identity.map(Box::new),
@@ -253,9 +287,17 @@ mod tests {
     fn defaults_are_those_of_the_table() {
         let config = read(&GOOD).unwrap();
         assert_eq!(config.rules.workspace, PathBuf::from("/workspace"));
-        assert_eq!(config.task, TaskSource::Stdin);
+        assert!(matches!(
+            config.mode,
+            Mode::Active {
+                task: TaskSource::Stdin,
+                ..
+            }
+        ));
+        assert_eq!((config.batches, config.spool), (false, SpoolConfig::default()));
         assert_eq!(config.rules.tools, BUILT_IN_TOOLS);
-        assert_eq!(config.identity.callback_retry_base, Duration::from_millis(500));
+        assert_eq!(config.api.retry_base, Duration::from_millis(500));
+        assert_eq!(config.api.timeout, Duration::from_secs(30));
         assert_eq!(config.model.base_url.as_str(), "https://api.anthropic.com/");
         assert_eq!(config.flush_timeout, Duration::from_secs(600));
         assert_eq!(config.sandbox, Level::Strict);
@@ -296,6 +338,10 @@ mod tests {
             ("MODEL_ALIASES", "=x"),
             ("CALLBACK_RETRY_BASE_MS", "-1"),
             ("CALLBACK_EXTRA_EVENTS", "maybe"),
+            ("CALLBACK_BATCH", "csv"),
+            ("CALLBACK_TIMEOUT", "0"),
+            ("SPOOL_DIR", "relative"),
+            ("SPOOL_SIZE", "much"),
             ("CALLBACK_TOKEN", "a\u{7f}"),
             ("FLUSH_TIMEOUT", "ten"),
             ("SHUTDOWN_GRACE", "1e9"),
@@ -326,6 +372,51 @@ mod tests {
         }
         let both = read(&[]).unwrap_err();
         assert_eq!(both.problems.len(), 2, "{both}");
+    }
+
+    #[test]
+    fn standby_asks_for_a_registration_url_and_for_no_task() {
+        let standby = |pairs: &[(&str, &str)]| {
+            let pairs = [&[("MODE", "standby")], pairs].concat();
+            read(&pairs)
+        };
+        let config = standby(&[("REGISTER_URL", "http://api/internal/runners/register")]).unwrap();
+        let Mode::Standby(standby_config) = config.mode else {
+            unreachable!()
+        };
+        assert_eq!(
+            (standby_config.pod_name.as_str(), standby_config.pod_ip.as_str()),
+            ("unknown", "unknown")
+        );
+        assert_eq!(
+            (standby_config.heartbeat, standby_config.max_tasks),
+            (Duration::from_secs(15), None)
+        );
+        let url = ("REGISTER_URL", "http://api/internal/runners/register");
+        let config = standby(&[
+            url,
+            ("RUNNER_LABELS", "a, b"),
+            ("STANDBY_MAX_TASKS", "3"),
+            ("NODE_NAME", "n"),
+        ])
+        .unwrap();
+        let Mode::Standby(standby_config) = config.mode else {
+            unreachable!()
+        };
+        assert_eq!(
+            (standby_config.labels, standby_config.max_tasks),
+            (vec!["a".into(), "b".into()], Some(3))
+        );
+        for (pairs, name) in [
+            (&[][..], "REGISTER_URL"),
+            (&[("REGISTER_URL", "nowhere")], "REGISTER_URL"),
+            (&[url, ("HEARTBEAT_SECONDS", "0")], "HEARTBEAT_SECONDS"),
+            (&[url, ("STANDBY_MAX_TASKS", "-1")], "STANDBY_MAX_TASKS"),
+        ] {
+            let error = standby(pairs).unwrap_err();
+            assert_eq!(error.problems.len(), 1, "{error}");
+            assert!(error.problems[0].starts_with(&format!("{name}: ")), "{error}");
+        }
     }
 
     #[test]

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{BUILT_IN_MODELS, BUILT_IN_TOOLS, Identity, ModelConfig, TaskRules, wrong_value};
-use crate::events::TaskId;
+use super::{
+    BUILT_IN_MODELS, BUILT_IN_TOOLS, Identity, ModelConfig, StandbyConfig, TaskRules, TaskSource, wrong_value,
+};
+use crate::api_client::ApiConfig;
+use crate::events::{SpoolConfig, TaskId};
 use crate::model::client::AuthStyle;
 use crate::sandbox::Level;
 use crate::sandbox::strict::{CommandRules, Network};
@@ -49,14 +52,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Both variables are looked at, whatever the first one is: all problems are told at once.
-    pub(super) fn identity(&mut self) -> Option<Identity> {
+    pub(super) fn identity(&mut self, api: &ApiConfig) -> Option<Identity> {
         let task_id = self.required("TASK_ID");
         let callback_url = self
             .required("CALLBACK_URL")
             .and_then(|text| self.url("CALLBACK_URL", &text));
-        let callback_token = self.header("CALLBACK_TOKEN");
-        let request_id = self.header("REQUEST_ID");
-        let callback_retry_base = Duration::from_millis(self.number("CALLBACK_RETRY_BASE_MS", 500));
         let task_id = task_id.and_then(|id| {
             let usable = id.chars().all(|c| !c.is_control()) && id.len() <= 256 && id.is_ascii();
             if !usable {
@@ -70,10 +70,88 @@ impl<'a> Reader<'a> {
         Some(Identity {
             task_id,
             callback_url: callback_url?,
-            callback_token: callback_token.map(Secret::new),
-            callback_retry_base,
-            request_id,
+            api: api.clone(),
         })
+    }
+
+    pub(super) fn api(&mut self) -> ApiConfig {
+        ApiConfig {
+            token: self.header("CALLBACK_TOKEN").map(Secret::new),
+            request_id: self.header("REQUEST_ID"),
+            timeout: Duration::from_secs(self.at_least_one("CALLBACK_TIMEOUT", 30)),
+            retry_base: Duration::from_millis(self.number("CALLBACK_RETRY_BASE_MS", 500)),
+        }
+    }
+
+    /// How a standby runner registers.
+    pub(super) fn standby(&mut self) -> Option<StandbyConfig> {
+        let register_url = self
+            .required("REGISTER_URL")
+            .and_then(|text| self.url("REGISTER_URL", &text));
+        let unknown = || "unknown".to_owned();
+        let pod_name = self.get("POD_NAME").unwrap_or_else(unknown);
+        let pod_ip = self.get("POD_IP").unwrap_or_else(unknown);
+        let heartbeat = Duration::from_secs(self.at_least_one("HEARTBEAT_SECONDS", 15));
+        let max_tasks = Some(self.number("STANDBY_MAX_TASKS", 0)).filter(|tasks| *tasks > 0);
+        Some(StandbyConfig {
+            register_url: register_url?,
+            pod_name,
+            pod_ip,
+            node_name: self.get("NODE_NAME"),
+            labels: self.list("RUNNER_LABELS").unwrap_or_default(),
+            heartbeat,
+            max_tasks,
+        })
+    }
+
+    /// Where the task document is.
+    pub(super) fn task(&mut self) -> TaskSource {
+        match (self.get("TASK_CONFIG"), self.get("TASK_FILE")) {
+            (Some(_), Some(_)) => {
+                self.wrong("TASK_FILE", "it is set together with TASK_CONFIG: keep one of the two");
+                TaskSource::Stdin
+            }
+            (Some(text), None) => TaskSource::Inline(text),
+            (None, Some(path)) => TaskSource::File(path.into()),
+            (None, None) => TaskSource::Stdin,
+        }
+    }
+
+    /// Whether the server takes many events in one request.
+    pub(super) fn batches(&mut self) -> bool {
+        match self.get("CALLBACK_BATCH").as_deref() {
+            None | Some("0" | "off" | "false") => false,
+            Some("ndjson") => true,
+            Some(other) => {
+                self.wrong("CALLBACK_BATCH", &format!("{other:?} is neither ndjson nor off"));
+                false
+            }
+        }
+    }
+
+    /// Where events wait that do not fit in memory.
+    pub(super) fn spool(&mut self) -> SpoolConfig {
+        let folder = PathBuf::from(
+            self.get("SPOOL_DIR")
+                .unwrap_or_else(|| SpoolConfig::DEFAULT_FOLDER.into()),
+        );
+        if !folder.is_absolute() {
+            self.wrong("SPOOL_DIR", &format!("{} is no absolute path", folder.display()));
+        }
+        let limit = self.get("SPOOL_SIZE").and_then(|text| {
+            let bytes = size(&text);
+            if bytes.is_none() {
+                self.wrong(
+                    "SPOOL_SIZE",
+                    &format!("{text:?} is no size: bytes, or with Ki, Mi or Gi"),
+                );
+            }
+            bytes
+        });
+        SpoolConfig {
+            folder,
+            limit: limit.unwrap_or(SpoolConfig::DEFAULT_LIMIT),
+        }
     }
 
     /// The callback, when there is one.
@@ -235,6 +313,14 @@ impl<'a> Reader<'a> {
                 default
             }
         }
+    }
+
+    fn at_least_one(&mut self, name: &str, default: u64) -> u64 {
+        let number = self.number(name, default);
+        if number == 0 {
+            self.wrong(name, "it must be at least 1");
+        }
+        number.max(1)
     }
 
     /// How far commands are confined. Whoever misspells it is not taken for one who wants less.

@@ -1,48 +1,35 @@
 //! Delivery to the callback URL: one `POST` an event, one request in flight, retried by the rules of the protocol (§3).
-
-use std::time::Duration;
+//! Where the server takes batches, one `POST` has all events that wait.
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, StatusCode};
-use serde::Serialize;
 use url::Url;
 
-use super::event::{Event, TaskId};
+use super::event::TaskId;
 use super::queue::{EventQueue, Numbered};
-use crate::secret::Secret;
+use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, SHORT_ANSWER, asks_for_cancel};
 
-/// Retries after the first attempt of an event that must arrive.
+/// Retries after the first attempt of an event that must arrive, and of any event while nobody can be reached: a server that
+/// is away for half a minute loses nothing.
 const CRITICAL_RETRIES: u32 = 10;
-/// Retries after the first attempt of any other event.
+/// Retries after the first attempt of any other event that the server has not taken.
 const OTHER_RETRIES: u32 = 5;
-/// The longest wait between two attempts that we choose ourselves.
-const MAX_WAIT: Duration = Duration::from_secs(30);
-/// How long one request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much of an answer is read, in bytes: the server's is a few.
-const MAX_ANSWER: usize = 64 * 1024;
-/// How long the body of an answer may take after its head.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many events one batch has at most, and how many bytes: as much as one event may have.
+const MAX_BATCH: usize = 500;
+const MAX_BATCH_BYTES: usize = 1 << 20;
+
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
 
 /// Where events go, and how.
 #[derive(Clone, Debug)]
 pub struct CallbackConfig {
     pub task_id: TaskId,
     pub url: Url,
-    /// Sent as `Authorization: Bearer`.
-    pub token: Option<Secret>,
-    /// Sent as `X-Request-ID`.
-    pub request_id: Option<String>,
-    /// The first wait of the retry rule; each next one is twice as long.
-    pub retry_base: Duration,
+    /// Whether the server takes many events in one request.
+    pub batches: bool,
+    pub api: ApiConfig,
 }
-
-/// Why a callback client could not be made.
-#[derive(Debug, thiserror::Error)]
-#[error("the HTTP client for the callback cannot be made: {0}")]
-pub struct CallbackError(String);
 
 /// What became of the events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,239 +43,174 @@ pub struct DeliveryReport {
 /// Sends events to the callback URL.
 pub struct Callback {
     config: CallbackConfig,
-    client: Client,
+    client: ApiClient,
     id: String,
 }
 
-/// An event as it goes over the wire.
-#[derive(Serialize)]
-struct Wire<'a> {
-    #[serde(flatten)]
-    event: &'a Event,
-    task_id: &'a TaskId,
-    seq: u64,
-    timestamp: String,
-}
-
-/// What one attempt came to.
-enum Attempt {
-    /// With the body of the answer.
-    Delivered(Vec<u8>),
-    /// Not worth another try: the server refuses this event.
-    Refused(String),
-    /// Worth another try, after the given time when the server named one.
-    Failed(String, Option<Duration>),
+/// How a request ended, after all its attempts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Delivered,
+    Refused,
+    GivenUp,
 }
 
 impl Callback {
-    /// Prepares the client: no redirects, no proxy, nothing but the one URL.
+    /// Prepares the client: nothing but the one URL.
     ///
     /// # Errors
     /// When the token or the request id cannot be a header, or TLS cannot be set up.
-    pub fn new(config: CallbackConfig) -> Result<Self, CallbackError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(token) = &config.token {
-            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
-                .map_err(|_| CallbackError("CALLBACK_TOKEN has characters that no header may have".into()))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        if let Some(id) = &config.request_id {
-            let value = HeaderValue::try_from(id)
-                .map_err(|_| CallbackError("REQUEST_ID has characters that no header may have".into()))?;
-            headers.insert("X-Request-ID", value);
-        }
-        let client = crate::http::client_builder(&config.url)
-            .default_headers(headers)
-            .timeout(REQUEST_TIMEOUT)
-            .build()
-            .map_err(|error| CallbackError(error.to_string()))?;
+    pub fn new(config: CallbackConfig) -> Result<Self, ApiError> {
+        let client = ApiClient::new(&config.url, &config.api)?;
         let id = config.task_id.to_string();
         Ok(Self { config, client, id })
     }
 
     /// Delivers what the queue gives until the ending was dealt with. Calls `cancel` when the server asks, in an answer,
-    /// for the task to be cancelled.
-    pub async fn deliver(&self, queue: &EventQueue, cancel: &(dyn Fn() + Sync)) -> DeliveryReport {
-        let mut report = DeliveryReport::default();
-        while let Some(mut numbered) = queue.take().await {
-            if let Event::Done { summary } | Event::Error { summary, .. } = &mut numbered.event {
-                summary.lost_events = (report.lost > 0).then_some(report.lost);
+    /// for the task to be cancelled. What becomes of each event is in the report as soon as it is known.
+    pub async fn deliver(&self, queue: &EventQueue, cancel: &(dyn Fn() + Sync), report: &mut DeliveryReport) {
+        while let Some(first) = queue.take().await {
+            let mut events = vec![first];
+            if self.config.batches {
+                fill(&mut events, queue);
             }
-            let delivered = self.send(&numbered, cancel).await;
-            if !delivered {
-                report.lost += 1;
-            }
-            if numbered.event.is_terminal() {
-                report.ending_delivered = delivered;
+            // Until the server has them: whatever happens to this delivery, they count.
+            let count = events.len() as u64;
+            let lost_before = report.lost + queue.lost();
+            report.lost += count;
+            let sent = self.send(&events, lost_before, cancel).await;
+            if sent == Sent::Delivered {
+                report.lost -= count;
+                report.ending_delivered = is_over(&events);
+            } else if sent == Sent::Refused && events.len() > 1 {
+                tracing::warn!("the callback refused a batch: its events are sent one by one");
+                for event in events.chunks(1) {
+                    let lost_before = report.lost - count + queue.lost();
+                    if self.send(event, lost_before, cancel).await == Sent::Delivered {
+                        report.lost -= 1;
+                        report.ending_delivered = is_over(event);
+                    }
+                }
             }
         }
-        report
+        report.lost += queue.lost();
     }
 
-    /// Sends one event, with retries. The bytes are made once: a retry repeats them under the same key.
-    async fn send(&self, numbered: &Numbered, cancel: &(dyn Fn() + Sync)) -> bool {
-        let wire = Wire {
-            event: &numbered.event,
-            task_id: &self.config.task_id,
-            seq: numbered.seq,
-            timestamp: crate::telemetry::rfc3339(numbered.timestamp),
+    /// Sends events in one request, with retries. The bytes are made once: a retry repeats them under the same key.
+    async fn send(&self, events: &[Numbered], lost: u64, cancel: &(dyn Fn() + Sync)) -> Sent {
+        let [first, .., last] = events else {
+            return match events {
+                [event] => {
+                    let body = event.record.body(&self.config.task_id, event.seq, lost);
+                    let key = format!("{}-{}", self.id, event.seq);
+                    self.send_bytes(
+                        event.seq,
+                        event.record.kind.is_critical(),
+                        body.into(),
+                        JSON,
+                        &key,
+                        cancel,
+                    )
+                    .await
+                }
+                _ => Sent::Delivered,
+            };
         };
-        let body = match serde_json::to_vec(&wire) {
-            Ok(body) => Bytes::from(without_nul(body)),
-            Err(error) => {
-                tracing::error!(seq = numbered.seq, error = %error, "an event could not be serialized");
-                return false;
-            }
-        };
-        let key = format!("{}-{}", self.id, numbered.seq);
-        let retries = if numbered.event.is_critical() {
-            CRITICAL_RETRIES
-        } else {
-            OTHER_RETRIES
-        };
-        for attempt in 0..=retries {
-            let (reason, retry_after) = match self.attempt(body.clone(), &key).await {
-                Attempt::Delivered(answer) => {
-                    if asks_for_cancel(&answer) {
+        let mut body = Vec::new();
+        for event in events {
+            body.extend_from_slice(&event.record.body(&self.config.task_id, event.seq, lost));
+            body.push(b'\n');
+        }
+        let key = format!("{}-{}-{}", self.id, first.seq, last.seq);
+        let critical = events.iter().any(|event| event.record.kind.is_critical());
+        self.send_bytes(first.seq, critical, body.into(), NDJSON, &key, cancel)
+            .await
+    }
+
+    async fn send_bytes(
+        &self,
+        seq: u64,
+        critical: bool,
+        body: Bytes,
+        content_type: &'static str,
+        key: &str,
+        cancel: &(dyn Fn() + Sync),
+    ) -> Sent {
+        // Attempts that reached the server, and others.
+        let (mut answered, mut unanswered) = (0, 0);
+        loop {
+            let answer = self
+                .client
+                .post(&self.config.url, content_type, Some(key), body.clone(), SHORT_ANSWER)
+                .await;
+            let (reason, retry_after) = match answer {
+                Answer::Taken { body, .. } => {
+                    if asks_for_cancel(&body) {
                         cancel();
                     }
-                    return true;
+                    return Sent::Delivered;
                 }
-                Attempt::Refused(reason) => {
-                    tracing::error!(
-                        seq = numbered.seq,
-                        reason,
-                        "the callback refused an event; it is not sent again"
-                    );
-                    return false;
+                Answer::Refused(status) => {
+                    let reason = format!("status {status}");
+                    tracing::error!(seq, reason, "the callback refused an event; it is not sent again");
+                    return Sent::Refused;
                 }
-                Attempt::Failed(reason, retry_after) => (reason, retry_after),
-            };
-            if attempt == retries {
-                tracing::error!(
-                    seq = numbered.seq,
-                    attempts = attempt + 1,
+                Answer::Failed {
                     reason,
-                    "an event could not be delivered"
-                );
-                return false;
+                    retry_after,
+                    unreachable,
+                } => {
+                    *(if unreachable { &mut unanswered } else { &mut answered }) += 1;
+                    (reason, retry_after)
+                }
+            };
+            let attempts = answered + unanswered;
+            if attempts > CRITICAL_RETRIES || (answered > OTHER_RETRIES && !critical) {
+                tracing::error!(seq, attempts, reason, "an event could not be delivered");
+                return Sent::GivenUp;
             }
-            let wait = retry_after.unwrap_or_else(|| self.backoff(attempt));
+            let wait = retry_after.unwrap_or_else(|| self.client.backoff(attempts - 1));
             tracing::warn!(
-                seq = numbered.seq,
-                attempt = attempt + 1,
+                seq,
+                attempt = attempts,
                 wait_ms = wait.as_millis() as u64,
                 reason,
                 "the callback did not take an event; trying again"
             );
             tokio::time::sleep(wait).await;
         }
-        false
-    }
-
-    async fn attempt(&self, body: Bytes, key: &str) -> Attempt {
-        let request = self
-            .client
-            .post(self.config.url.clone())
-            .header("Idempotency-Key", key)
-            .body(body);
-        let response = match request.send().await {
-            Ok(response) => response,
-            // `without_url`: the URL may carry credentials.
-            Err(error) => return Attempt::Failed(crate::http::describe(&error.without_url()), None),
-        };
-        let status = response.status();
-        let retry_after = crate::http::retry_after(response.headers(), jiff::Timestamp::now());
-        let answer = read_answer(response).await;
-        if status.is_success() {
-            Attempt::Delivered(answer)
-        } else if is_retryable(status) {
-            Attempt::Failed(format!("status {status}"), retry_after)
-        } else {
-            Attempt::Refused(format!("status {status}"))
-        }
-    }
-
-    /// `min(base · 2^n, 30 s)` and up to a quarter more, so that many runners do not come back at the same moment.
-    fn backoff(&self, attempt: u32) -> Duration {
-        let wait = self
-            .config
-            .retry_base
-            .saturating_mul(1 << attempt.min(16))
-            .min(MAX_WAIT);
-        wait.mul_f64(1.0 + 0.25 * crate::http::random_fraction())
     }
 }
 
-/// Reads the body of an answer: an unread one would cost the connection. The status has decided already, so a body that
-/// is too long or too slow is left, and its connection with it.
-async fn read_answer(mut response: reqwest::Response) -> Vec<u8> {
-    let mut answer = Vec::new();
-    let read = async {
-        while let Ok(Some(chunk)) = response.chunk().await {
-            if answer.len() + chunk.len() > MAX_ANSWER {
-                break;
-            }
-            answer.extend_from_slice(&chunk);
-        }
-    };
-    let _ = tokio::time::timeout(ANSWER_TIMEOUT, read).await;
-    answer
-}
-
-/// Whether an answer holds `"cancel": true`.
-fn asks_for_cancel(answer: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Answer {
-        #[serde(default)]
-        cancel: bool,
+/// Takes what waits already into the same request.
+fn fill(events: &mut Vec<Numbered>, queue: &EventQueue) {
+    let mut bytes: usize = events.iter().map(|event| event.record.size()).sum();
+    while events.len() < MAX_BATCH
+        && !is_over(events)
+        && let Some(next) = queue.take_more(MAX_BATCH_BYTES.saturating_sub(bytes))
+    {
+        bytes += next.record.size();
+        events.push(next);
     }
-    serde_json::from_slice::<Answer>(answer).is_ok_and(|answer| answer.cancel)
 }
 
-/// A NUL, in whatever text of the event, becomes U+FFFD: the API server's database cannot store one. In JSON it can only
-/// stand as `\u0000`, whose backslash is no part of an escaped backslash.
-fn without_nul(mut body: Vec<u8>) -> Vec<u8> {
-    let mut from = 0;
-    while let Some(found) = body[from..].windows(NUL.len()).position(|window| window == NUL) {
-        let at = from + found;
-        let backslashes = body[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
-        if backslashes % 2 == 0 {
-            body[at..at + NUL.len()].copy_from_slice(REPLACEMENT);
-        }
-        from = at + NUL.len();
-    }
-    body
+fn is_over(events: &[Numbered]) -> bool {
+    events.last().is_some_and(|event| event.record.kind.is_terminal())
 }
 
-const NUL: &[u8; 6] = b"\\u0000";
-const REPLACEMENT: &[u8; 6] = b"\\ufffd";
-
-fn is_retryable(status: StatusCode) -> bool {
-    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
-}
-
+/// The retries of a critical event, with all their jitter, fit into the default `FLUSH_TIMEOUT`.
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn a_nul_becomes_the_replacement_character_wherever_it_stands() {
-        let cases = [
-            ("\0", "\u{fffd}"),
-            ("a\0\0b", "a\u{fffd}\u{fffd}b"),
-            ("a\\u0000", "a\\u0000"),
-            ("\\\0", "\\\u{fffd}"),
-            ("\\\\u0000\0", "\\\\u0000\u{fffd}"),
-            ("u0000", "u0000"),
-            ("", ""),
-        ];
-        for (text, expected) in cases {
-            let body = serde_json::to_vec(text).unwrap_or_default();
-            let sent: Option<String> = serde_json::from_slice(&without_nul(body)).ok();
-            assert_eq!(sent.as_deref(), Some(expected), "{text:?}");
-        }
+    fn the_retries_of_a_critical_event_fit_into_the_flush_timeout() {
+        let base = Duration::from_millis(500);
+        let waits = (0..CRITICAL_RETRIES).map(|n| base.saturating_mul(1 << n).min(Duration::from_secs(30)));
+        let request = Duration::from_secs(30);
+        let longest = waits.sum::<Duration>().mul_f64(1.25) + request * (CRITICAL_RETRIES + 1);
+        assert!(longest <= Duration::from_secs(600), "{longest:?}");
     }
 }

@@ -16,6 +16,16 @@ pub enum TaskId {
     Text(String),
 }
 
+impl TaskId {
+    /// As JSON.
+    pub fn to_value(&self) -> serde_json::Value {
+        match self {
+            TaskId::Number(number) => (*number).into(),
+            TaskId::Text(text) => text.as_str().into(),
+        }
+    }
+}
+
 impl std::fmt::Display for TaskId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -61,6 +71,18 @@ pub enum LogLevel {
     Stderr,
     Info,
     Error,
+}
+
+impl LogLevel {
+    /// The name in events.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Info => "info",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// Why a task failed. The names are fixed; the README lists them.
@@ -141,7 +163,7 @@ impl TaskErrorCode {
         (
             Self::WorkerLost,
             "worker_lost",
-            "reserved: the worker process died (standby)",
+            "the process that ran the task died or hung (standby)",
         ),
         (
             Self::Internal,
@@ -183,9 +205,6 @@ pub struct Summary {
     pub duration_ms: u64,
     /// How far commands were confined.
     pub sandbox: &'static str,
-    /// Events that could not be delivered; absent when there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lost_events: Option<u64>,
 }
 
 /// One event, without what every event carries (`task_id`, `seq`, `timestamp`).
@@ -217,6 +236,7 @@ pub enum Event {
     ToolEnd {
         tool_id: String,
         tool_state: ToolState,
+        #[serde(skip_serializing_if = "String::is_empty")]
         output: String,
         duration_ms: u64,
         truncated: bool,
@@ -256,6 +276,7 @@ pub enum Event {
         summary: Summary,
     },
     Error {
+        #[serde(skip_serializing_if = "String::is_empty")]
         message: String,
         code: TaskErrorCode,
         #[serde(flatten)]
@@ -263,40 +284,7 @@ pub enum Event {
     },
 }
 
-/// What becomes of an event that was offered to its predecessor in the queue.
-pub enum Merge {
-    Merged,
-    Separate(Event),
-}
-
 impl Event {
-    /// Whether losing it would leave the server with a wrong picture; such an event is retried longer.
-    pub fn is_critical(&self) -> bool {
-        self.is_terminal() || matches!(self, Event::ToolEnd { .. })
-    }
-
-    /// Whether it ends the task.
-    pub fn is_terminal(&self) -> bool {
-        matches!(self, Event::Done { .. } | Event::Error { .. })
-    }
-
-    /// About how many bytes it takes in memory and on the wire.
-    pub fn size(&self) -> usize {
-        const ENVELOPE: usize = 200;
-        ENVELOPE + self.text_size()
-    }
-
-    /// How many bytes of text it carries.
-    pub fn text_size(&self) -> usize {
-        match self {
-            Event::Token { text, .. } | Event::Thinking { text, .. } | Event::ToolOutput { text, .. } => text.len(),
-            Event::ToolStart { args, .. } => args.as_ref().map_or(0, |args| args.get().len()),
-            Event::ToolEnd { output, .. } => output.len(),
-            Event::Log { message, .. } | Event::Error { message, .. } => message.len(),
-            _ => 0,
-        }
-    }
-
     /// Takes secrets out of everything that anybody but the runner may have written.
     pub fn redact(&mut self, redactor: &Redactor) {
         let text = |text: &mut String| *text = redactor.redact(std::mem::take(text)).0;
@@ -329,60 +317,6 @@ impl Event {
             }
             Event::Usage { .. } | Event::Done { .. } => {}
         }
-    }
-
-    /// Takes the text of the event that follows it, when the two may be sent as one: tokens of one message, live output
-    /// of one call, whole lines of one level and step. Nothing is dropped.
-    pub fn merge(&mut self, next: Event) -> Merge {
-        match (self, next) {
-            (
-                Event::Token { message_id, text, .. },
-                Event::Token {
-                    message_id: id,
-                    text: more,
-                    ..
-                },
-            ) if *message_id == id => {
-                text.push_str(&more);
-            }
-            (
-                Event::Thinking { message_id, text },
-                Event::Thinking {
-                    message_id: id,
-                    text: more,
-                },
-            ) if *message_id == id => {
-                text.push_str(&more);
-            }
-            (
-                Event::ToolOutput { tool_id, text },
-                Event::ToolOutput {
-                    tool_id: id,
-                    text: more,
-                },
-            ) if *tool_id == id => {
-                text.push_str(&more);
-            }
-            (
-                Event::Log {
-                    level,
-                    message,
-                    step_index,
-                    partial: false,
-                },
-                Event::Log {
-                    level: other_level,
-                    message: more,
-                    step_index: other_step,
-                    partial: false,
-                },
-            ) if *level == other_level && *step_index == other_step => {
-                message.push('\n');
-                message.push_str(&more);
-            }
-            (_, next) => return Merge::Separate(next),
-        }
-        Merge::Merged
     }
 }
 
@@ -429,42 +363,6 @@ mod tests {
                 unreachable!()
             };
             assert_eq!(args.get(), expected);
-        }
-    }
-
-    #[test]
-    fn tokens_of_one_message_merge_and_keep_the_first_index() {
-        let token = |id: &str, text: &str, token_index| Event::Token {
-            message_id: id.into(),
-            text: text.into(),
-            token_index,
-        };
-        let mut first = token("msg_a", "Hel", 4);
-        assert!(matches!(first.merge(token("msg_a", "lo", 5)), Merge::Merged));
-        assert_eq!(
-            serde_json::to_value(&first).unwrap(),
-            serde_json::json!({"type": "token", "message_id": "msg_a", "text": "Hello", "token_index": 4})
-        );
-        assert!(matches!(first.merge(token("msg_b", "!", 0)), Merge::Separate(_)));
-    }
-
-    #[test]
-    fn lines_of_another_step_or_level_and_partial_lines_stay_apart() {
-        let log = |level, step, partial| Event::Log {
-            level,
-            message: "x".into(),
-            step_index: Some(step),
-            partial,
-        };
-        let cases = [
-            (log(LogLevel::Stdout, 0, false), log(LogLevel::Stdout, 0, false), true),
-            (log(LogLevel::Stdout, 0, false), log(LogLevel::Stderr, 0, false), false),
-            (log(LogLevel::Stdout, 0, false), log(LogLevel::Stdout, 1, false), false),
-            (log(LogLevel::Stdout, 0, true), log(LogLevel::Stdout, 0, false), false),
-            (log(LogLevel::Stdout, 0, false), log(LogLevel::Stdout, 0, true), false),
-        ];
-        for (mut first, second, merges) in cases {
-            assert_eq!(matches!(first.merge(second), Merge::Merged), merges, "{first:?}");
         }
     }
 }

@@ -1,15 +1,21 @@
-//! What happens in a task, and how the API server hears of it: the shapes ([`event`]), the queue that keeps a slow
-//! server from holding up the task ([`queue`]), and the delivery ([`callback`]).
+//! What happens in a task, and how the API server hears of it.
 //!
-//! Everything that leaves the runner as an event passes [`queue::EventQueue::push`]: there secrets are taken out, and behind
-//! it the spool on disk will stand.
+//! An [`Event`] says what happened. The [`EventSink`] takes it, without its secrets, as a [`record`] that nobody parses any
+//! more; the [`queue`] keeps a slow server from holding up the task, in memory and behind that on disk ([`spool`]); and
+//! [`callback`] delivers.
 
 pub mod callback;
 pub mod event;
+mod open;
 pub mod queue;
+pub mod record;
+pub mod sink;
+pub mod spool;
 
 pub use event::{Event, LogLevel, StepState, Summary, TaskErrorCode, TaskId, ToolState, UsageReport};
 pub use queue::EventQueue;
+pub use sink::EventSink;
+pub use spool::SpoolConfig;
 
 /// A duration as events tell it.
 pub fn millis(duration: std::time::Duration) -> u64 {

@@ -1,243 +1,509 @@
 //! The queue between what happens and what was delivered.
 //!
-//! The task pushes, one sender takes. Neighbours that may be sent as one merge while they wait, so a slow callback costs
-//! fewer requests instead of more memory. Every event passes the redaction on its way in. The queue is bounded in bytes: when it is full, pushing waits, and nothing is
-//! dropped.
+//! The task pushes, one sender takes, and pushing never waits. Neighbours that may be sent as one merge while the sender is
+//! busy with an earlier one, so that a slow server costs fewer requests and not a longer queue. What does not fit in memory
+//! goes to the spool:
+//!
+//! ```text
+//! take ◄── front (memory) ◄── spool (disk) ◄── back (memory) ◄── push
+//! ```
+//!
+//! The spool and the back are only in use while the front is full. When the disk takes no more, everything but log lines
+//! stays in memory; log lines are cut beyond a bound, and a log line in their place says how much is missing.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::event::{Event, Merge};
-use crate::redaction;
+use super::open::Open;
+use super::record::Record;
+use super::spool::{Spool, SpoolConfig};
 
-/// How many bytes of events may wait in memory before pushing waits.
-pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
+/// How many bytes of events wait in memory before the spool begins.
+pub const MAX_FRONT: usize = 8 << 20;
+/// How many bytes wait in memory behind a spool that takes no more, before log lines are cut.
+pub const MAX_BACK: usize = 8 << 20;
 
-/// How large one merged event may become: larger ones would make one lost request cost too much.
-const MAX_MERGED_BYTES: usize = 64 * 1024;
+/// How large one merged event may become: a larger one would make one lost request cost too much.
+const MAX_MERGED: usize = 64 << 10;
+/// The same while the spool is in use: the server is far behind, and fewer requests are all that helps. As large as the
+/// largest result of a tool.
+const MAX_MERGED_BEHIND: usize = 1 << 20;
 
 /// An event that was taken from the queue; its number is its place in the order of sending.
 #[derive(Debug)]
 pub struct Numbered {
     pub seq: u64,
-    /// When it (or the first of what was merged into it) happened.
-    pub timestamp: Timestamp,
-    pub event: Event,
+    pub record: Record,
 }
 
-struct Waiting {
-    timestamp: Timestamp,
-    size: usize,
-    event: Event,
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub events: u64,
+    /// About.
+    pub bytes: u64,
 }
 
-#[derive(Default)]
 struct State {
-    waiting: VecDeque<Waiting>,
-    bytes: usize,
+    front: VecDeque<Record>,
+    front_bytes: usize,
+    spool: Spool,
+    back: VecDeque<Record>,
+    back_bytes: usize,
+    /// The spool took no more the last time, and nothing was taken from it since.
+    spool_is_full: bool,
+    /// Whether what was taken last is still on its way.
+    in_flight: bool,
     last_seq: u64,
+    /// Events that were lost in the spool.
+    lost: u64,
     closed: bool,
+    open: Open,
 }
 
 /// A handle on the queue; clones share it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct EventQueue {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     pushed: Notify,
-    taken: Notify,
 }
 
 impl EventQueue {
     /// An empty queue.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds an event at the end; waits while the queue is full. A terminal event never waits, and closes the queue:
-    /// what comes after it is dropped, because a task has one ending.
-    pub async fn push(&self, mut event: Event) {
-        event.redact(redaction::current());
-        loop {
-            let taken = self.shared.taken.notified();
-            {
-                let state = self.lock();
-                if state.closed {
-                    tracing::debug!(event = ?event, "an event after the ending was dropped");
-                    return;
-                }
-                if event.is_terminal() || state.bytes < MAX_QUEUED_BYTES {
-                    Self::append(state, event);
-                    break;
-                }
-            }
-            taken.await;
-        }
-        self.shared.pushed.notify_one();
-    }
-
-    /// Adds an event without waiting; answers false, and drops it, when the queue is full or closed. Only for what may
-    /// be lost: live output that the call's result repeats.
-    pub fn try_push(&self, mut event: Event) -> bool {
-        event.redact(redaction::current());
-        {
-            let state = self.lock();
-            if state.closed || state.bytes >= MAX_QUEUED_BYTES {
-                return false;
-            }
-            Self::append(state, event);
-        }
-        self.shared.pushed.notify_one();
-        true
-    }
-
-    fn append(mut state: MutexGuard<'_, State>, event: Event) {
-        state.closed = event.is_terminal();
-        let event = match state.waiting.back_mut() {
-            Some(last) if last.size < MAX_MERGED_BYTES => {
-                // The text and a separator: the envelope is there already.
-                let added = event.text_size() + 1;
-                match last.event.merge(event) {
-                    Merge::Merged => {
-                        last.size += added;
-                        state.bytes += added;
-                        return;
-                    }
-                    Merge::Separate(event) => event,
-                }
-            }
-            _ => event,
+    pub fn new(spool: SpoolConfig) -> Self {
+        let state = State {
+            front: VecDeque::new(),
+            front_bytes: 0,
+            spool: Spool::new(spool),
+            back: VecDeque::new(),
+            back_bytes: 0,
+            spool_is_full: false,
+            in_flight: false,
+            last_seq: 0,
+            lost: 0,
+            closed: false,
+            open: Open::default(),
         };
-        let size = event.size();
-        state.bytes += size;
-        state.waiting.push_back(Waiting {
-            timestamp: Timestamp::now(),
-            size,
-            event,
-        });
+        let shared = Shared {
+            state: Mutex::new(state),
+            pushed: Notify::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
-    /// Takes the next event and gives it its number; waits for one. `None` when the ending was taken already.
+    /// Adds records at the end. A terminal one ends what is open before it, and closes the queue: what comes after it is
+    /// dropped, because a task has one ending.
+    pub fn push(&self, records: impl IntoIterator<Item = Record>) {
+        let mut refused = None;
+        {
+            let mut state = self.lock();
+            for record in records {
+                if state.closed {
+                    tracing::debug!(kind = ?record.kind, "an event after the ending was dropped");
+                    continue;
+                }
+                state.open.note(&record);
+                if record.kind.is_terminal() {
+                    for end in state.open.close() {
+                        refused = state.append(end).err().or(refused);
+                    }
+                    state.closed = true;
+                }
+                refused = state.append(record).err().or(refused);
+            }
+        }
+        self.shared.pushed.notify_one();
+        if let Some(error) = refused {
+            tracing::error!(
+                error = %error,
+                "events wait in memory, since the spool takes no more (SPOOL_DIR, SPOOL_SIZE); log lines may be cut"
+            );
+        }
+    }
+
+    /// Takes the next event and gives it its number; waits for one. What was taken before counts as arrived, or as given up.
+    /// `None` when the ending was taken already.
     pub async fn take(&self) -> Option<Numbered> {
         loop {
             let pushed = self.shared.pushed.notified();
-            {
+            let (next, unreadable, closed) = {
                 let mut state = self.lock();
-                if let Some(Waiting { timestamp, size, event }) = state.waiting.pop_front() {
-                    state.bytes -= size;
-                    state.last_seq += 1;
-                    let seq = state.last_seq;
-                    drop(state);
-                    self.shared.taken.notify_waiters();
-                    return Some(Numbered { seq, timestamp, event });
-                }
-                if state.closed {
-                    return None;
-                }
+                state.in_flight = false;
+                let (next, unreadable) = state.next();
+                (next, unreadable, state.closed)
+            };
+            if let Some(error) = unreadable {
+                tracing::error!(error, "events were lost");
+            }
+            if next.is_some() || closed {
+                return next;
             }
             pushed.await;
         }
     }
 
-    /// How many events wait.
-    pub fn len(&self) -> usize {
-        self.lock().waiting.len()
+    /// Takes another event at once, when there is one that is not larger than `most`: for whoever sends several in one
+    /// request.
+    pub(super) fn take_more(&self, most: usize) -> Option<Numbered> {
+        let mut state = self.lock();
+        if state.front.front()?.size() > most {
+            return None;
+        }
+        state.next().0
     }
 
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// How much waits, without what was taken.
+    pub fn waiting(&self) -> Waiting {
+        let state = self.lock();
+        Waiting {
+            events: (state.front.len() + state.back.len()) as u64 + state.spool.records(),
+            bytes: (state.front_bytes + state.back_bytes) as u64 + state.spool.bytes(),
+        }
+    }
+
+    /// How many events were lost in the spool.
+    pub(super) fn lost(&self) -> u64 {
+        self.lock().lost
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while the lock is held leaves the queue whole: every change is a single push or pop.
+        // A panic while the lock is held leaves the queue whole: what is changed together is changed without a call
+        // that panics in between.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether new records go behind the spool.
+    fn is_behind(&self) -> bool {
+        !self.spool.is_empty() || !self.back.is_empty()
+    }
+
+    /// Adds a record at the end. The error is that of a spool that takes no more, once.
+    fn append(&mut self, record: Record) -> std::io::Result<()> {
+        if !self.is_behind() && self.front_bytes < MAX_FRONT {
+            let before = self.front.back().map_or(0, Record::size);
+            match self.front.back_mut().filter(|_| self.in_flight && before < MAX_MERGED) {
+                None => {
+                    self.front_bytes += record.size();
+                    self.front.push_back(record);
+                }
+                Some(last) => match last.merge(record) {
+                    None => self.front_bytes += last.size() - before,
+                    Some(record) => {
+                        self.front_bytes += record.size();
+                        self.front.push_back(record);
+                    }
+                },
+            }
+            return Ok(());
+        }
+        let record = if self.spool_is_full && self.back_bytes >= MAX_BACK && record.kind.may_be_cut() {
+            record.cut()
+        } else {
+            record
+        };
+        let before = self.back.back().map_or(0, Record::size);
+        let record = match self.back.back_mut().filter(|_| before < MAX_MERGED_BEHIND) {
+            None => Some(record),
+            Some(last) => last.merge(record),
+        };
+        match record {
+            None => self.back_bytes += self.back.back().map_or(0, Record::size) - before,
+            Some(record) => {
+                self.back_bytes += record.size();
+                self.back.push_back(record);
+            }
+        }
+        if self.back_bytes >= MAX_MERGED_BEHIND && !self.spool_is_full {
+            return self.write_back();
+        }
+        Ok(())
+    }
+
+    /// Writes the back to the spool, but for its last record when that may still grow.
+    fn write_back(&mut self) -> std::io::Result<()> {
+        let grows = self.back.back().is_some_and(|last| last.size() < MAX_MERGED_BEHIND);
+        let count = self.back.len() - usize::from(grows);
+        let mut frames = Vec::with_capacity(self.back_bytes);
+        self.back
+            .iter()
+            .take(count)
+            .for_each(|record| record.encode(&mut frames));
+        if let Err(error) = self.spool.append(&frames, count as u64) {
+            self.spool_is_full = true;
+            return Err(error);
+        }
+        self.back.drain(..count);
+        self.back_bytes = self.back.iter().map(Record::size).sum();
+        Ok(())
+    }
+
+    /// The next record; and what was lost on the way to it.
+    fn next(&mut self) -> (Option<Numbered>, Option<String>) {
+        let mut unreadable = None;
+        while self.front.is_empty() && !self.spool.is_empty() {
+            match self.spool.read() {
+                Ok(records) => self.front.extend(records),
+                Err(error) => {
+                    // Their numbers are missing at the server, as those of all lost events are.
+                    self.lost += error.records;
+                    self.last_seq += error.records;
+                    unreadable = Some(error.to_string());
+                }
+            }
+            self.spool_is_full = false;
+            self.front_bytes = self.front.iter().map(Record::size).sum();
+        }
+        if self.front.is_empty() {
+            std::mem::swap(&mut self.front, &mut self.back);
+            self.front_bytes = std::mem::take(&mut self.back_bytes);
+            self.spool_is_full = false;
+        }
+        let next = self.front.pop_front().map(|record| {
+            self.front_bytes -= record.size();
+            self.last_seq += 1;
+            self.in_flight = true;
+            Numbered {
+                seq: self.last_seq,
+                record,
+            }
+        });
+        (next, unreadable)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use super::*;
-    use crate::events::event::{LogLevel, Summary, TaskErrorCode};
+    #![allow(clippy::unwrap_used)]
+    use serde_json::Value;
 
-    fn line(step_index: usize, message: &str) -> Event {
-        Event::Log {
+    use super::*;
+    use crate::events::event::{Event, LogLevel, Summary, TaskErrorCode, TaskId};
+
+    fn line(step_index: usize, message: &str) -> Record {
+        Record::from(Event::Log {
             level: LogLevel::Stdout,
             message: message.into(),
             step_index: Some(step_index),
             partial: false,
-        }
+        })
     }
 
-    fn ending() -> Event {
+    fn token(text: &str, token_index: u64) -> Record {
+        Record::from(Event::Token {
+            message_id: "msg_a".into(),
+            text: text.into(),
+            token_index,
+        })
+    }
+
+    fn ending() -> Record {
         let summary = Summary {
             usage: None,
             cost_usd: None,
             turns: None,
             duration_ms: 1,
             sandbox: "weak",
-            lost_events: None,
         };
-        Event::Error {
+        Record::from(Event::Error {
             message: "over".into(),
             code: TaskErrorCode::Internal,
             summary,
+        })
+    }
+
+    fn queue(limit: u64) -> (tempfile::TempDir, EventQueue) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = SpoolConfig {
+            folder: folder.path().into(),
+            limit,
+        };
+        (folder, EventQueue::new(config))
+    }
+
+    fn body(numbered: &Numbered) -> Value {
+        serde_json::from_slice(&numbered.record.body(&TaskId::Number(7), numbered.seq, 0)).unwrap()
+    }
+
+    /// Everything that waits, up to the ending.
+    async fn all(queue: &EventQueue) -> Vec<Value> {
+        let mut bodies = Vec::new();
+        while let Some(next) = queue.take().await {
+            assert_eq!(next.seq, bodies.len() as u64 + 1);
+            bodies.push(body(&next));
         }
+        bodies
+    }
+
+    /// The text of all events of one type.
+    fn text(bodies: &[Value], kind: &str, member: &str, joint: &str) -> String {
+        let texts = bodies
+            .iter()
+            .filter(|body| body["type"] == kind && body["level"] != "error");
+        texts
+            .map(|body| body[member].as_str().unwrap())
+            .collect::<Vec<_>>()
+            .join(joint)
     }
 
     #[tokio::test]
-    async fn waiting_neighbours_merge_and_sequence_numbers_have_no_gap() {
-        let queue = EventQueue::new();
-        for (step, text) in [(0, "a"), (0, "b"), (1, "c")] {
-            queue.push(line(step, text)).await;
-        }
-        let first = queue.take().await.unwrap();
-        let second = queue.take().await.unwrap();
-        assert_eq!((first.seq, second.seq), (1, 2));
-        assert!(matches!(first.event, Event::Log { message, .. } if message == "a\nb"));
+    async fn neighbours_merge_while_something_is_in_flight_and_only_then() {
+        let (_folder, queue) = queue(0);
+        queue.push([line(0, "a"), line(0, "b"), line(0, "c")]);
+        assert_eq!(queue.waiting().events, 3);
+        assert_eq!(body(&queue.take().await.unwrap())["message"], "a");
+        queue.push([line(0, "d"), line(1, "e"), line(1, "f")]);
+        let messages: Vec<Value> = (0..3)
+            .map(|_| body(&queue.take_more(usize::MAX).unwrap())["message"].clone())
+            .collect();
+        assert_eq!(messages, ["b", "c\nd", "e\nf"]);
     }
 
     #[tokio::test]
     async fn short_lines_merge_up_to_the_size_of_an_event_not_of_their_envelopes() {
-        let queue = EventQueue::new();
-        for _ in 0..10_000 {
-            queue.push(line(0, "12345")).await;
+        let (_folder, queue) = queue(0);
+        queue.push([line(1, "first")]);
+        queue.take().await.unwrap();
+        queue.push((0..10_000).map(|_| line(0, "12345")));
+        assert_eq!(queue.waiting().events, 1, "60 KB of lines are one event");
+    }
+
+    #[tokio::test]
+    async fn nothing_comes_after_the_ending_and_what_is_open_ends_before_it() {
+        let (_folder, queue) = queue(0);
+        let start = |args: Option<&str>| {
+            Record::from(Event::ToolStart {
+                message_id: "msg_a".into(),
+                tool_id: "t1".into(),
+                tool_name: "grep".into(),
+                args: args.map(|args| serde_json::value::RawValue::from_string(args.into()).unwrap()),
+            })
+        };
+        let step = Record::from(Event::StepStart {
+            step_name: "Build".into(),
+            step_index: 4,
+        });
+        queue.push([
+            start(None),
+            start(Some("{}")),
+            step,
+            ending(),
+            ending(),
+            line(0, "late"),
+        ]);
+        let bodies = all(&queue).await;
+        let kinds: Vec<_> = bodies.iter().map(|body| body["type"].as_str().unwrap()).collect();
+        assert_eq!(
+            kinds,
+            [
+                "tool_start",
+                "tool_start",
+                "step_start",
+                "tool_end",
+                "step_end",
+                "error"
+            ]
+        );
+        assert_eq!(
+            (&bodies[3]["tool_id"], &bodies[3]["tool_state"]),
+            (&"t1".into(), &"error".into())
+        );
+        assert_eq!(
+            (&bodies[4]["step_name"], &bodies[4]["step_index"]),
+            (&"Build".into(), &4.into())
+        );
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_in_memory_goes_to_disk_and_comes_back_in_order() {
+        let (folder, queue) = queue(1 << 30);
+        queue.push([line(1, "first")]);
+        queue.take().await.unwrap();
+        let lines: Vec<String> = (0..400)
+            .map(|number| format!("{number} {}", "x".repeat(100_000)))
+            .collect();
+        for line_text in &lines {
+            queue.push([line(0, line_text), token("t", 0)]);
         }
-        assert_eq!(queue.len(), 1, "60 KB of lines are one event");
+        let waiting = queue.waiting();
+        assert!(waiting.bytes > 40_000_000, "{waiting:?}");
+        {
+            let state = queue.lock();
+            assert!(state.front_bytes < MAX_FRONT + (1 << 20) && state.back_bytes < 2 << 20);
+            assert!(state.spool.bytes() > 25 << 20);
+        }
+        queue.push([ending()]);
+        let mut bodies = Vec::new();
+        while let Some(next) = queue.take().await {
+            bodies.push(body(&next));
+        }
+        assert_eq!(text(&bodies, "log", "message", "\n"), lines.join("\n"));
+        assert_eq!(text(&bodies, "token", "text", ""), "t".repeat(400));
+        assert_eq!(bodies.last().unwrap()["type"], "error");
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
     }
 
     #[tokio::test]
-    async fn nothing_comes_after_the_ending() {
-        let queue = EventQueue::new();
-        queue.push(ending()).await;
-        queue.push(ending()).await;
-        queue.push(line(0, "late")).await;
-        assert!(queue.take().await.unwrap().event.is_terminal());
-        assert!(queue.take().await.is_none());
+    async fn without_room_on_disk_log_lines_are_cut_with_a_note_and_nothing_else_is() {
+        let (_folder, queue) = queue(4 << 20);
+        let line_text = "x".repeat(99_999);
+        for number in 0..600 {
+            queue.push([line(0, &line_text), token("t", number)]);
+        }
+        let waiting = queue.waiting();
+        assert!(waiting.bytes < (MAX_FRONT + MAX_BACK + (8 << 20)) as u64, "{waiting:?}");
+        queue.push([ending()]);
+        let bodies = all(&queue).await;
+        assert_eq!(text(&bodies, "token", "text", ""), "t".repeat(600));
+        let missing: u64 = bodies
+            .iter()
+            .filter(|body| body["level"] == "error")
+            .map(|body| {
+                body["message"]
+                    .as_str()
+                    .unwrap()
+                    .split(' ')
+                    .next()
+                    .unwrap()
+                    .parse::<u64>()
+                    .unwrap()
+            })
+            .sum();
+        let kept = text(&bodies, "log", "message", "\n").len() as u64 + 1;
+        assert!(missing > 0);
+        assert_eq!(kept + missing, 600 * 100_000);
     }
 
     #[tokio::test]
-    async fn a_full_queue_makes_the_producer_wait_and_loses_nothing() {
-        let queue = EventQueue::new();
-        let big = "x".repeat(MAX_QUEUED_BYTES);
-        queue.push(line(0, &big)).await;
-        let pushing = tokio::spawn({
+    async fn when_there_is_room_again_lines_are_kept_again() {
+        let (_folder, queue) = queue(4 << 20);
+        let line_text = "x".repeat(99_999);
+        queue.push((0..400).map(|_| line(0, &line_text)));
+        while queue.waiting().events > 0 {
+            queue.take().await.unwrap();
+        }
+        queue.push([line(0, "again"), ending()]);
+        assert_eq!(body(&queue.take().await.unwrap())["message"], "again");
+    }
+
+    #[tokio::test]
+    async fn a_taker_that_waits_is_woken() {
+        let (_folder, queue) = queue(0);
+        let taking = tokio::spawn({
             let queue = queue.clone();
-            async move { queue.push(line(1, "second")).await }
+            async move { queue.take().await.unwrap().seq }
         });
         tokio::task::yield_now().await;
-        assert_eq!(queue.len(), 1, "the second event waits outside of the full queue");
-        assert!(!queue.try_push(line(2, "live")));
-        queue.take().await.unwrap();
-        pushing.await.unwrap();
-        assert!(matches!(queue.take().await.unwrap().event, Event::Log { message, .. } if message == "second"));
+        queue.push([line(0, "x")]);
+        assert_eq!(taking.await.unwrap(), 1);
     }
 }

@@ -1,39 +1,43 @@
 //! One task from its document to its one ending: read, prepare, run, tell, deliver.
 
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Spent};
-use crate::config::{Config, Identity};
-use crate::events::callback::{Callback, CallbackConfig, DeliveryReport};
-use crate::events::{Event, EventQueue, Summary, TaskErrorCode, millis};
+use crate::config::{Config, Identity, TaskSource};
+use crate::events::{Event, EventQueue, EventSink, SpoolConfig, Summary, TaskErrorCode, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::sandbox::Level;
-use crate::task::{AgentTask, Task};
+use crate::task::{AgentTask, Document, Task};
 use crate::workflow;
 
+mod delivery;
 mod exit;
 mod prepare;
 mod settings;
 mod stop;
 
+pub use delivery::{Delivery, Patience};
 pub use exit::Exit;
-pub use prepare::plugin_dir;
+pub use prepare::{Ready, Refused, plugin_dir};
 pub use settings::check_settings;
+pub use stop::{Signals, Stop, StopReason};
 
-use prepare::{Prepared, Refused};
-pub use stop::Stop;
+use prepare::Prepared;
 
 /// The longest that a cancelled task may take to put its things away before it is left behind; with a short
 /// `SHUTDOWN_GRACE` it is a third of that, so that time is left for the ending to arrive.
 const CANCEL_GRACE: Duration = Duration::from_secs(8);
-/// How long the delivery may still take when there is no time left.
-const LAST_ATTEMPT: Duration = Duration::from_millis(500);
+
+/// How long a cancelled task may take, when its process has this long to end.
+pub fn cancel_grace(shutdown_grace: Duration) -> Duration {
+    CANCEL_GRACE.min(shutdown_grace / 3)
+}
 
 /// How the task ended, before anybody was told.
 enum Ending {
@@ -44,17 +48,62 @@ enum Ending {
 }
 
 /// Runs the one task of an active runner, and answers how the process is to exit.
-pub async fn active(config: Config, stop: Stop) -> Exit {
-    let started = Instant::now();
-    let config = Arc::new(config);
-    let events = EventQueue::new();
-    let callback = match callback(&config.identity) {
-        Ok(callback) => callback,
+pub async fn active(config: Arc<Config>, identity: &Identity, task: &TaskSource, stop: Stop) -> Exit {
+    let events = EventQueue::new(config.spool.clone());
+    let delivery = match start_delivery(identity, config.batches, &events, &stop) {
+        Ok(delivery) => delivery,
         Err(exit) => return exit,
     };
-    let delivery = start_delivery(callback, &events, &stop);
+    let sink = EventSink::queue(&events);
+    let document = prepare::read_document(task.clone());
+    let (ending, exit) = perform(&config, document, Ready::default(), &sink, &stop).await;
+    sink.push(ending);
+    finish(delivery, &stop, Patience::of(&config), exit).await
+}
+
+/// Tells the callback that nothing could be run, and answers how the process is to exit.
+pub async fn report_refusal(identity: &Identity, failure: Failure, sandbox: Level, stop: Stop) -> Exit {
+    let events = EventQueue::new(SpoolConfig::default());
+    let delivery = match start_delivery(identity, false, &events, &stop) {
+        Ok(delivery) => delivery,
+        Err(exit) => return exit,
+    };
+    let (ending, exit) = terminal(Ending::Refused(failure), &stop, None, Instant::now(), sandbox);
+    EventSink::queue(&events).push(ending);
+    finish(delivery, &stop, Patience::WITHOUT_CONFIGURATION, exit).await
+}
+
+fn start_delivery(identity: &Identity, batches: bool, events: &EventQueue, stop: &Stop) -> Result<Delivery, Exit> {
+    Delivery::start(identity, batches, events, stop).map_err(|error| {
+        tracing::error!(critical = true, error = %error, "events cannot be sent");
+        Exit::Invalid
+    })
+}
+
+/// Waits for the delivery; an ending that did not arrive outweighs how the task went.
+async fn finish(delivery: Delivery, stop: &Stop, patience: Patience, exit: Exit) -> Exit {
+    if delivery.finish(stop, patience).await {
+        return exit;
+    }
+    // After a signal its own code says more: whoever sent it knows that it did not wait.
+    if stop.is_hurried() {
+        stop.reason().map_or(Exit::Undelivered, StopReason::exit)
+    } else {
+        Exit::Undelivered
+    }
+}
+
+/// Runs a task, whatever happens in it, to the event that ends it; and says how a process exits that ran nothing else.
+pub async fn perform(
+    config: &Config,
+    document: impl Future<Output = Result<Document, Refused>>,
+    ready: Ready,
+    events: &EventSink,
+    stop: &Stop,
+) -> (Event, Exit) {
+    let started = Instant::now();
     let mut spent = None;
-    let ending = AssertUnwindSafe(execute(&config, &events, &stop, &mut spent))
+    let ending = AssertUnwindSafe(execute(config, document, ready, events, stop, &mut spent))
         .catch_unwind()
         .await;
     let ending = ending.unwrap_or_else(|_| {
@@ -65,115 +114,19 @@ pub async fn active(config: Config, stop: Stop) -> Exit {
             message,
         })
     });
-    let (event, exit) = terminal(ending, &stop, spent, started, config.sandbox);
-    events.push(event).await;
-    finish(delivery, &events, &stop, Patience::of(&config), exit).await
+    terminal(ending, stop, spent, started, config.sandbox)
 }
 
-/// Tells the callback that nothing could be run, and answers how the process is to exit.
-pub async fn report_refusal(identity: &Identity, failure: Failure, sandbox: Level, stop: Stop) -> Exit {
-    let callback = match callback(identity) {
-        Ok(callback) => callback,
-        Err(exit) => return exit,
-    };
-    let events = EventQueue::new();
-    let (event, exit) = terminal(Ending::Refused(failure), &stop, None, Instant::now(), sandbox);
-    events.push(event).await;
-    let delivery = start_delivery(callback, &events, &stop);
-    finish(delivery, &events, &stop, Patience::WITHOUT_CONFIGURATION, exit).await
+/// The ending of a task of which nothing is known but why it failed.
+pub fn failed(failure: Failure, started: Instant, sandbox: Level) -> Event {
+    let Failure { code, message } = failure;
+    tracing::error!(code = code.as_str(), error = message, "the task failed");
+    let summary = summary(None, started, sandbox);
+    Event::Error { message, code, summary }
 }
 
-fn callback(identity: &Identity) -> Result<Callback, Exit> {
-    let config = CallbackConfig {
-        task_id: identity.task_id.clone(),
-        url: identity.callback_url.clone(),
-        token: identity.callback_token.clone(),
-        request_id: identity.request_id.clone(),
-        retry_base: identity.callback_retry_base,
-    };
-    Callback::new(config).map_err(|error| {
-        tracing::error!(critical = true, error = %error, "events cannot be sent");
-        Exit::Invalid
-    })
-}
-
-fn start_delivery(callback: Callback, events: &EventQueue, stop: &Stop) -> JoinHandle<DeliveryReport> {
-    let (events, cancel) = (events.clone(), stop.by_server());
-    tokio::spawn(async move { callback.deliver(&events, &cancel).await })
-}
-
-/// How long the ending of a task may take to arrive.
-#[derive(Clone, Copy)]
-struct Patience {
-    /// Without a signal.
-    flush: Duration,
-    /// After one.
-    grace: Duration,
-}
-
-impl Patience {
-    /// Nobody has said how long a refusal is worth waiting for.
-    const WITHOUT_CONFIGURATION: Patience = Patience {
-        flush: Duration::from_secs(60),
-        grace: Duration::from_secs(5),
-    };
-
-    fn of(config: &Config) -> Self {
-        Self {
-            flush: config.flush_timeout,
-            grace: config.shutdown_grace,
-        }
-    }
-}
-
-/// Waits for the delivery; an ending that did not arrive outweighs how the task went.
-async fn finish(
-    mut delivery: JoinHandle<DeliveryReport>,
-    events: &EventQueue,
-    stop: &Stop,
-    patience: Patience,
-    exit: Exit,
-) -> Exit {
-    let report = tokio::select! {
-        report = &mut delivery => report.ok(),
-        () = tokio::time::sleep(patience.flush) => None,
-        () = stop.patience_is_over(patience.grace) => {
-            // Whoever is in a hurry still gets the one attempt that is on its way.
-            tokio::time::timeout(LAST_ATTEMPT, &mut delivery).await.ok().and_then(Result::ok)
-        }
-    };
-    match report {
-        Some(report) if report.ending_delivered => {
-            if report.lost > 0 {
-                tracing::error!(lost_events = report.lost, "events were lost on the way to the callback");
-            }
-            exit
-        }
-        report => {
-            let undelivered = events.len() + 1;
-            let reason = match report {
-                Some(_) => "the callback did not take it",
-                None => "there was no time left",
-            };
-            tracing::error!(
-                critical = true,
-                undelivered,
-                reason,
-                "the task's ending could not be delivered"
-            );
-            // After a signal its own code says more: whoever sent it knows that it did not wait.
-            if stop.is_hurried() {
-                stop.reason().map_or(Exit::Undelivered, |reason| reason.exit())
-            } else {
-                Exit::Undelivered
-            }
-        }
-    }
-}
-
-/// The one terminal event, and the exit code that goes with it.
-fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant, sandbox: Level) -> (Event, Exit) {
-    let summary = Summary {
+fn summary(spent: Option<Spent>, started: Instant, sandbox: Level) -> Summary {
+    Summary {
         usage: spent.map(|spent| spent.usage_report()),
         cost_usd: spent
             .and_then(|spent| spent.cost_usd)
@@ -181,8 +134,12 @@ fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant,
         turns: spent.map(|spent| spent.turns),
         duration_ms: millis(started.elapsed()),
         sandbox: sandbox.as_str(),
-        lost_events: None,
-    };
+    }
+}
+
+/// The one terminal event, and the exit code that goes with it.
+fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant, sandbox: Level) -> (Event, Exit) {
+    let summary = summary(spent, started, sandbox);
     let (failure, exit) = match ending {
         Ending::Success => {
             tracing::info!(duration_ms = summary.duration_ms, "the task succeeded");
@@ -200,9 +157,16 @@ fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant,
     (Event::Error { message, code, summary }, exit)
 }
 
-async fn execute(config: &Arc<Config>, events: &EventQueue, stop: &Stop, spent: &mut Option<Spent>) -> Ending {
+async fn execute(
+    config: &Config,
+    document: impl Future<Output = Result<Document, Refused>>,
+    ready: Ready,
+    events: &EventSink,
+    stop: &Stop,
+    spent: &mut Option<Spent>,
+) -> Ending {
     let prepared = tokio::select! {
-        prepared = prepare::prepare(config) => prepared,
+        prepared = async { prepare::prepare(config, document.await?, ready).await } => prepared,
         // A task that never comes over standard input must not keep the runner from ending.
         () = stop.token().cancelled() => return Ending::Failed(Cancelled.into()),
     };
@@ -223,8 +187,8 @@ async fn execute(config: &Arc<Config>, events: &EventQueue, stop: &Stop, spent: 
             Task::Workflow(task) => workflow::run(task, prepared.sandbox.as_ref(), events, stop.token()).await,
         }
     };
-    let grace = CANCEL_GRACE.min(config.shutdown_grace / 3);
     let end_commands = prepared.sandbox.shut_down();
+    let grace = cancel_grace(config.shutdown_grace);
     let result = stop.supervise(running, timeout, grace, end_commands).await;
     // Whoever hears of the task's end finds nothing of it left.
     prepared.sandbox.shut_down().await;
@@ -238,7 +202,7 @@ async fn run_agent(
     config: &Config,
     task: &AgentTask,
     prepared: &Prepared,
-    events: &EventQueue,
+    events: &EventSink,
     cancel: &CancellationToken,
     spent: &mut Spent,
 ) -> Result<(), Failure> {
@@ -258,4 +222,39 @@ async fn run_agent(
         cancel,
     };
     agent.run(spent).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_ending_like_any_other() {
+        let variables = [
+            ("TASK_ID", "7"),
+            ("CALLBACK_URL", "http://127.0.0.1:1/x"),
+            ("ANTHROPIC_API_KEY", "k"),
+        ];
+        let lookup = |name: &str| {
+            variables
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
+        let config = Config::read(&lookup).unwrap();
+        let queue = EventQueue::new(SpoolConfig::default());
+        let sink = EventSink::queue(&queue);
+        let stop = Signals::listen().unwrap().stop();
+        let document = async { panic!("as a fault of ours would") };
+        let (ending, exit) = perform(&config, document, Ready::default(), &sink, &stop).await;
+        assert!(matches!(
+            ending,
+            Event::Error {
+                code: TaskErrorCode::Internal,
+                ..
+            }
+        ));
+        assert_eq!(exit, Exit::Failed);
+    }
 }

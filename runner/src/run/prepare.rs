@@ -14,13 +14,15 @@ use crate::model::models;
 use crate::sandbox::strict::StrictSandbox;
 use crate::sandbox::weak::WeakSandbox;
 use crate::sandbox::{Level, Sandbox};
+use crate::secret::Secret;
 use crate::task::{self, AgentTask, Document, DocumentError, Format, InvalidTask, Task};
 use crate::tools::{Host, HostConfig, Toolbox};
 
 use super::settings::check_settings;
 
 /// Nothing was run, and this is why.
-pub(super) struct Refused(pub(super) Failure);
+#[derive(Debug)]
+pub struct Refused(pub Failure);
 
 /// A task with all that it needs.
 pub(super) struct Prepared {
@@ -44,11 +46,43 @@ fn refused(code: TaskErrorCode, message: impl Into<String>) -> Refused {
     })
 }
 
-/// Reads the task, checks it, and builds what it needs.
-pub(super) async fn prepare(config: &Arc<Config>) -> Result<Prepared, Refused> {
-    let source = config.task.clone();
-    // Standard input may keep us waiting, and a thread that waits for it cannot be called back: not one of ours.
-    let document = blocking(move || read_document(&source)).await??;
+/// What a task needs and no task decides: it can be there before the task comes. What is missing is made when it is needed.
+#[derive(Default)]
+pub struct Ready {
+    sandbox: Option<Arc<dyn Sandbox>>,
+    host: Option<Host>,
+    model: Option<MessagesClient>,
+}
+
+impl Ready {
+    /// Makes all of it, as far as the configuration goes.
+    ///
+    /// # Errors
+    /// What no task could do without.
+    pub async fn make(config: &Config) -> Result<Self, Refused> {
+        let tools = async {
+            let sandbox = sandbox(config).await?;
+            let host = host(config, Arc::clone(&sandbox)).await?;
+            Ok::<_, Refused>((sandbox, host))
+        };
+        let model = async {
+            match &config.model.api_key {
+                Some(key) => model(config, key).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (tools, model) = tokio::join!(tools, model);
+        let (sandbox, host) = tools?;
+        Ok(Self {
+            sandbox: Some(sandbox),
+            host: Some(host),
+            model: model?,
+        })
+    }
+}
+
+/// Checks a task, and builds what it needs.
+pub(super) async fn prepare(config: &Config, document: Document, ready: Ready) -> Result<Prepared, Refused> {
     let valid = task::validate(&document, &config.rules);
     let unknown_keys = match &valid {
         Ok(valid) => &valid.unknown_keys,
@@ -62,10 +96,13 @@ pub(super) async fn prepare(config: &Arc<Config>) -> Result<Prepared, Refused> {
         .task;
     let (sandbox, agent) = match &task {
         Task::Agent(task) => {
-            let (sandbox, agent) = prepare_agent(config, task).await?;
+            let (sandbox, agent) = prepare_agent(config, task, ready).await?;
             (sandbox, Some(agent))
         }
-        Task::Workflow(_) => (sandbox(config).await?, None),
+        Task::Workflow(_) => match ready.sandbox {
+            Some(sandbox) => (sandbox, None),
+            None => (sandbox(config).await?, None),
+        },
     };
     Ok(Prepared { task, sandbox, agent })
 }
@@ -95,8 +132,12 @@ async fn sandbox(config: &Config) -> Result<Arc<dyn Sandbox>, Refused> {
     })?))
 }
 
-async fn prepare_agent(config: &Arc<Config>, task: &AgentTask) -> Result<(Arc<dyn Sandbox>, AgentParts), Refused> {
-    let Some(api_key) = config.model.api_key.clone() else {
+async fn prepare_agent(
+    config: &Config,
+    task: &AgentTask,
+    ready: Ready,
+) -> Result<(Arc<dyn Sandbox>, AgentParts), Refused> {
+    let Some(api_key) = &config.model.api_key else {
         return Err(refused(
             TaskErrorCode::ModelAuth,
             wrong_value("ANTHROPIC_API_KEY", "it is required for an agent task and is not set"),
@@ -120,31 +161,55 @@ async fn prepare_agent(config: &Arc<Config>, task: &AgentTask) -> Result<(Arc<dy
     }
     // The sandbox is made and the plugins are loaded while the HTTP client reads the system's certificates.
     let tools = async {
-        let sandbox = sandbox(config).await?;
-        let tools = tools(config, task, Arc::clone(&sandbox)).await?;
+        let sandbox = match ready.sandbox {
+            Some(sandbox) => sandbox,
+            None => sandbox(config).await?,
+        };
+        let tools = toolbox(config, task, ready.host, Arc::clone(&sandbox)).await?;
         Ok::<_, Refused>((sandbox, tools))
     };
-    let client = ClientConfig {
-        auth_style: config.model.auth_style,
-        request_id: config.identity.request_id.clone(),
-        ..ClientConfig::new(config.model.base_url.clone(), api_key.expose().to_owned())
+    let model = async {
+        match ready.model {
+            Some(model) => Ok(model),
+            None => model(config, api_key).await,
+        }
     };
-    let model = blocking(move || MessagesClient::new(client));
     let (tools, model) = tokio::join!(tools, model);
     let (sandbox, tools) = tools?;
-    let model = model?.map_err(|error| refused(TaskErrorCode::Internal, error.to_string()))?;
     let parts = AgentParts {
         model_name,
-        model,
+        model: model?,
         tools,
     };
     Ok((sandbox, parts))
 }
 
-async fn tools(config: &Arc<Config>, task: &AgentTask, sandbox: Arc<dyn Sandbox>) -> Result<Box<dyn Toolbox>, Refused> {
+async fn model(config: &Config, api_key: &Secret) -> Result<MessagesClient, Refused> {
+    let client = ClientConfig {
+        auth_style: config.model.auth_style,
+        request_id: config.api.request_id.clone(),
+        ..ClientConfig::new(config.model.base_url.clone(), api_key.expose().to_owned())
+    };
+    blocking(move || MessagesClient::new(client)).await?.map_err(internal)
+}
+
+async fn toolbox(
+    config: &Config,
+    task: &AgentTask,
+    ready: Option<Host>,
+    sandbox: Arc<dyn Sandbox>,
+) -> Result<Box<dyn Toolbox>, Refused> {
     if task.tools.is_empty() {
         return Ok(Box::new(NoTools));
     }
+    let host = match ready {
+        Some(host) => host,
+        None => host(config, sandbox).await?,
+    };
+    Ok(Box::new(host.toolbox(&task.tools).map_err(internal)?))
+}
+
+async fn host(config: &Config, sandbox: Arc<dyn Sandbox>) -> Result<Host, Refused> {
     let host_config = HostConfig {
         plugin_dir: plugin_dir(config.plugin_dir.as_deref()),
         workspace: config.rules.workspace.clone(),
@@ -152,12 +217,11 @@ async fn tools(config: &Arc<Config>, task: &AgentTask, sandbox: Arc<dyn Sandbox>
         // What the operator allows was checked with the task.
         allowed_tools: None,
     };
-    let internal = |error: String| refused(TaskErrorCode::Internal, error);
-    let host = blocking(move || Host::load(host_config))
-        .await?
-        .map_err(|error| internal(error.to_string()))?;
-    let toolbox = host.toolbox(&task.tools).map_err(|error| internal(error.to_string()))?;
-    Ok(Box::new(toolbox))
+    blocking(move || Host::load(host_config)).await?.map_err(internal)
+}
+
+fn internal(error: impl std::fmt::Display) -> Refused {
+    refused(TaskErrorCode::Internal, error.to_string())
 }
 
 /// The folder of the plugins: what the operator says, or `plugins/` beside the binary. Absolute, since the sandbox's
@@ -172,7 +236,13 @@ pub fn plugin_dir(configured: Option<&Path>) -> PathBuf {
     }
 }
 
-fn read_document(source: &TaskSource) -> Result<Document, Refused> {
+/// Reads the task of an active runner.
+pub(super) async fn read_document(source: TaskSource) -> Result<Document, Refused> {
+    // Standard input may keep us waiting, and a thread that waits for it cannot be called back: not one of ours.
+    blocking(move || read_blocking(&source)).await?
+}
+
+fn read_blocking(source: &TaskSource) -> Result<Document, Refused> {
     let read = match source {
         TaskSource::Inline(text) => Document::parse(text, Format::Json),
         TaskSource::Stdin => Document::read(std::io::stdin().lock(), ""),

@@ -18,7 +18,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Who told the task to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StopReason {
+pub enum StopReason {
     Terminate,
     Interrupt,
     /// The API server asked for it in an answer.
@@ -28,7 +28,8 @@ pub(super) enum StopReason {
 }
 
 impl StopReason {
-    pub(super) fn failure(self) -> Failure {
+    /// As the task's `error` event says it.
+    pub fn failure(self) -> Failure {
         let cancelled = |who: &str| Failure {
             code: TaskErrorCode::Cancelled,
             message: format!("{who} and the task was cancelled"),
@@ -47,7 +48,8 @@ impl StopReason {
         }
     }
 
-    pub(super) fn exit(self) -> Exit {
+    /// How a process exits that was told so.
+    pub fn exit(self) -> Exit {
         match self {
             StopReason::Terminate => Exit::Terminated,
             StopReason::Interrupt => Exit::Interrupted,
@@ -56,88 +58,126 @@ impl StopReason {
     }
 }
 
-/// The task's cancellation with its reason, and the runner's own end.
-///
-/// The two are apart: a task may be over, by its time limit or by itself, and a signal still has to hurry the delivery.
-pub struct Stop {
-    shared: Arc<Shared>,
-    /// Ends the task that listens for signals.
-    _listener: Option<DropGuard>,
+/// SIGTERM and SIGINT of this process: the first one asks it to end within its grace, the second at once.
+#[derive(Clone)]
+pub struct Signals {
+    received: Arc<Received>,
+    /// Ends the task that listens.
+    _listener: Arc<DropGuard>,
 }
 
 #[derive(Default)]
-struct Shared {
-    /// Fires when the task is to stop.
-    task: CancellationToken,
-    /// Fires at the first signal: the process has to end within its grace.
-    runner: CancellationToken,
-    /// Fires at the second: it has to end now.
-    hurry: CancellationToken,
-    /// The first reason stays.
-    reason: OnceLock<StopReason>,
-    signalled: OnceLock<Instant>,
+struct Received {
+    /// Fires at the first signal.
+    first: CancellationToken,
+    /// Fires at the second.
+    second: CancellationToken,
+    which: OnceLock<(StopReason, Instant)>,
 }
 
-impl Shared {
-    fn stop_task(&self, reason: StopReason) {
-        let _ = self.reason.set(reason);
-        self.task.cancel();
-    }
-}
-
-impl Stop {
-    /// SIGTERM and SIGINT stop the task and bound the ending; a second one ends the process at once.
+impl Signals {
+    /// Listens from now on.
     ///
     /// # Errors
     /// When signals cannot be received.
-    pub fn on_signals() -> io::Result<Self> {
+    pub fn listen() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
         let over = CancellationToken::new();
-        let shared = Arc::<Shared>::default();
-        tokio::spawn(listen(terminate, interrupt, Arc::clone(&shared), over.clone()));
+        let received = Arc::<Received>::default();
+        tokio::spawn(listen(terminate, interrupt, Arc::clone(&received), over.clone()));
         Ok(Self {
-            shared,
-            _listener: Some(over.drop_guard()),
+            received,
+            _listener: Arc::new(over.drop_guard()),
         })
     }
 
-    /// The task's cancellation.
-    pub(super) fn token(&self) -> &CancellationToken {
-        &self.shared.task
+    /// As if this process had received a signal: whoever watches over it passes on its own.
+    pub fn receive(&self, reason: StopReason) {
+        receive(&self.received, reason);
     }
 
-    pub(super) fn reason(&self) -> Option<StopReason> {
-        self.shared.reason.get().copied()
+    /// What stops a task, this one alone; a signal stops it too.
+    pub fn stop(&self) -> Stop {
+        Stop {
+            signals: self.clone(),
+            task: self.received.first.child_token(),
+            reason: Arc::default(),
+        }
+    }
+
+    /// Waits for the first signal.
+    pub async fn first(&self) -> StopReason {
+        self.received.first.cancelled().await;
+        self.which().unwrap_or(StopReason::Terminate)
+    }
+
+    /// The first signal, when there was one.
+    pub fn which(&self) -> Option<StopReason> {
+        self.received.which.get().map(|(reason, _)| *reason)
+    }
+}
+
+/// A task's cancellation with its reason, and the process's own end.
+///
+/// The two are apart: a task may be over, by its time limit or by itself, and a signal still has to hurry the delivery.
+pub struct Stop {
+    signals: Signals,
+    /// Fires when the task is to stop.
+    task: CancellationToken,
+    /// The first reason stays.
+    reason: Arc<OnceLock<StopReason>>,
+}
+
+impl Stop {
+    /// The task's cancellation.
+    pub fn token(&self) -> &CancellationToken {
+        &self.task
+    }
+
+    /// Why the task is to stop, when it is.
+    pub fn reason(&self) -> Option<StopReason> {
+        self.reason.get().copied().or_else(|| self.signals.which())
+    }
+
+    /// Stops the task; a reason that came before stays.
+    pub fn because(&self, reason: StopReason) {
+        stop(&self.task, &self.reason, reason);
     }
 
     /// What the API server calls to have the task cancelled.
-    pub(super) fn by_server(&self) -> impl Fn() + Send + Sync + use<> {
-        let shared = Arc::clone(&self.shared);
+    pub fn by_server(&self) -> impl Fn() + Send + Sync + use<> {
+        let (task, reason) = (self.task.clone(), Arc::clone(&self.reason));
         move || {
-            if !shared.task.is_cancelled() {
+            if !task.is_cancelled() {
                 tracing::warn!("the API server asked for the task to be cancelled");
             }
-            shared.stop_task(StopReason::Server);
+            stop(&task, &reason, StopReason::Server);
         }
     }
 
     /// Waits until the process has to end: its grace after the first signal, or at once at the second.
-    pub(super) async fn patience_is_over(&self, grace: Duration) {
+    pub async fn patience_is_over(&self, grace: Duration) {
+        let received = &self.signals.received;
         let grace_is_over = async {
-            self.shared.runner.cancelled().await;
-            let since = self.shared.signalled.get().copied().unwrap_or_else(Instant::now);
+            received.first.cancelled().await;
+            let since = received.which.get().map_or_else(Instant::now, |(_, since)| *since);
             tokio::time::sleep_until(since + grace).await;
         };
         tokio::select! {
             () = grace_is_over => {}
-            () = self.shared.hurry.cancelled() => {}
+            () = received.second.cancelled() => {}
         }
     }
 
+    /// Waits for a second signal.
+    pub async fn hurried(&self) {
+        self.signals.received.second.cancelled().await;
+    }
+
     /// Whether a second signal came.
-    pub(super) fn is_hurried(&self) -> bool {
-        self.shared.hurry.is_cancelled()
+    pub fn is_hurried(&self) -> bool {
+        self.signals.received.second.is_cancelled()
     }
 
     /// Runs the task until it ends, stops it when its time is over, and does not wait for ever for one that was stopped.
@@ -160,13 +200,13 @@ impl Stop {
         };
         tokio::select! {
             result = &mut running => return result,
-            reason = time_is_over => self.shared.stop_task(reason),
-            () = self.shared.task.cancelled() => {}
+            reason = time_is_over => self.because(reason),
+            () = self.task.cancelled() => {}
         }
         tokio::select! {
             result = &mut running => return result,
             () = tokio::time::sleep(grace) => tracing::error!("the cancelled task did not end in time"),
-            () = self.shared.hurry.cancelled() => {}
+            () = self.hurried() => {}
         }
         // Without its commands the task has nothing to wait for, and can still say how its step or call ended.
         end_commands.await;
@@ -177,20 +217,31 @@ impl Stop {
     }
 }
 
-async fn listen(mut terminate: Signal, mut interrupt: Signal, shared: Arc<Shared>, over: CancellationToken) {
+fn stop(task: &CancellationToken, reason: &OnceLock<StopReason>, why: StopReason) {
+    // A task that a signal has stopped already was not stopped by this.
+    if !task.is_cancelled() {
+        let _ = reason.set(why);
+    }
+    task.cancel();
+}
+
+async fn listen(mut terminate: Signal, mut interrupt: Signal, received: Arc<Received>, over: CancellationToken) {
     loop {
-        let received = tokio::select! {
+        let reason = tokio::select! {
             () = over.cancelled() => return,
             _ = terminate.recv() => StopReason::Terminate,
             _ = interrupt.recv() => StopReason::Interrupt,
         };
-        if shared.signalled.set(Instant::now()).is_err() {
-            tracing::error!(signal = ?received, "a second signal: the runner ends without waiting");
-            shared.hurry.cancel();
-            continue;
-        }
-        tracing::warn!(signal = ?received, "the runner was told to stop");
-        shared.stop_task(received);
-        shared.runner.cancel();
+        receive(&received, reason);
     }
+}
+
+fn receive(received: &Received, reason: StopReason) {
+    if received.which.set((reason, Instant::now())).is_err() {
+        tracing::error!(signal = ?reason, "a second signal: the runner ends without waiting");
+        received.second.cancel();
+        return;
+    }
+    tracing::warn!(signal = ?reason, "the runner was told to stop");
+    received.first.cancel();
 }

@@ -65,6 +65,13 @@ impl Document {
         Self::read(File::open(path)?, &path.to_string_lossy())
     }
 
+    /// What the document is taken for when it does not say itself: whoever hands it over may know.
+    pub fn assume_type(&mut self, kind: &str) {
+        if let Value::Object(object) = &mut self.value {
+            object.entry("type").or_insert_with(|| kind.into());
+        }
+    }
+
     /// Reads a text. A key that stands twice in one object is an error: one of the two would be lost without a word.
     ///
     /// # Errors

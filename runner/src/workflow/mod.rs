@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, EventQueue, LogLevel, StepState, TaskErrorCode, millis};
+use crate::events::{Event, EventSink, LogLevel, StepState, TaskErrorCode, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::redaction;
 use crate::sandbox::{CommandEvent, CommandSpec, Ending, Sandbox, Stream};
@@ -49,7 +49,7 @@ impl Outcome {
 pub async fn run(
     task: &WorkflowTask,
     sandbox: &dyn Sandbox,
-    events: &EventQueue,
+    events: &EventSink,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
     let mut env = BTreeMap::new();
@@ -57,12 +57,10 @@ pub async fn run(
         if cancel.is_cancelled() {
             return Err(Cancelled.into());
         }
-        events
-            .push(Event::StepStart {
-                step_name: step.name.clone(),
-                step_index: index,
-            })
-            .await;
+        events.push(Event::StepStart {
+            step_name: step.name.clone(),
+            step_index: index,
+        });
         let started = Instant::now();
         let outcome = run_step(index, step, &mut env, sandbox, events, cancel).await;
         let failed = outcome.state != StepState::Success;
@@ -70,16 +68,14 @@ pub async fn run(
             .reason
             .clone()
             .map(|reason| format!("step {index} ({}): {reason}", step.name));
-        events
-            .push(Event::StepEnd {
-                step_name: step.name.clone(),
-                step_index: index,
-                step_state: outcome.state,
-                output: outcome.reason,
-                exit_code: outcome.exit_code,
-                duration_ms: millis(started.elapsed()),
-            })
-            .await;
+        events.push(Event::StepEnd {
+            step_name: step.name.clone(),
+            step_index: index,
+            step_state: outcome.state,
+            output: outcome.reason,
+            exit_code: outcome.exit_code,
+            duration_ms: millis(started.elapsed()),
+        });
         if failed {
             let message = message.unwrap_or_default();
             tracing::warn!(step_index = index, message, "a step failed");
@@ -97,7 +93,7 @@ async fn run_step(
     step: &Step,
     env: &mut BTreeMap<String, String>,
     sandbox: &dyn Sandbox,
-    events: &EventQueue,
+    events: &EventSink,
     cancel: &CancellationToken,
 ) -> Outcome {
     match &step.kind {
@@ -107,14 +103,12 @@ async fn run_step(
         }
         StepKind::Checkout => {
             let message = "The workspace holds the repository already; nothing is checked out.".into();
-            events
-                .push(Event::Log {
-                    level: LogLevel::Info,
-                    message,
-                    step_index: Some(index),
-                    partial: false,
-                })
-                .await;
+            events.push(Event::Log {
+                level: LogLevel::Info,
+                message,
+                step_index: Some(index),
+                partial: false,
+            });
             Outcome::SUCCESS
         }
         StepKind::Run {
@@ -140,7 +134,7 @@ async fn run_command(
     index: usize,
     spec: CommandSpec,
     sandbox: &dyn Sandbox,
-    events: &EventQueue,
+    events: &EventSink,
     cancel: &CancellationToken,
 ) -> Outcome {
     let limit = spec.timeout;
@@ -164,18 +158,18 @@ async fn run_command(
             event = command.events.recv() => event,
             // A line that is not finished is shown after a while: it may be a prompt or a progress bar.
             () = tokio::time::sleep_until(flush_deadline), if !stdout.is_empty() || !stderr.is_empty() => {
-                send(index, LogLevel::Stdout, stdout.flush(), events).await;
-                send(index, LogLevel::Stderr, stderr.flush(), events).await;
+                send(index, LogLevel::Stdout, stdout.flush(), events);
+                send(index, LogLevel::Stderr, stderr.flush(), events);
                 flush_at = None;
                 continue;
             }
         };
         match event {
             Some(CommandEvent::Output(Stream::Stdout, bytes)) => {
-                send(index, LogLevel::Stdout, stdout.push(&plain_stdout.push(&bytes)), events).await;
+                send(index, LogLevel::Stdout, stdout.push(&plain_stdout.push(&bytes)), events);
             }
             Some(CommandEvent::Output(Stream::Stderr, bytes)) => {
-                send(index, LogLevel::Stderr, stderr.push(&plain_stderr.push(&bytes)), events).await;
+                send(index, LogLevel::Stderr, stderr.push(&plain_stderr.push(&bytes)), events);
             }
             Some(CommandEvent::Exited(status)) => break status,
             None => {
@@ -184,10 +178,10 @@ async fn run_command(
             }
         }
     };
-    send(index, LogLevel::Stdout, stdout.push(&plain_stdout.finish()), events).await;
-    send(index, LogLevel::Stderr, stderr.push(&plain_stderr.finish()), events).await;
-    send(index, LogLevel::Stdout, stdout.finish(), events).await;
-    send(index, LogLevel::Stderr, stderr.finish(), events).await;
+    send(index, LogLevel::Stdout, stdout.push(&plain_stdout.finish()), events);
+    send(index, LogLevel::Stderr, stderr.push(&plain_stderr.finish()), events);
+    send(index, LogLevel::Stdout, stdout.finish(), events);
+    send(index, LogLevel::Stderr, stderr.finish(), events);
     let code = status.code;
     let ended = |state, reason: String, task_code| Outcome::ended(state, reason, Some(code), task_code);
     match status.ending {
@@ -222,15 +216,11 @@ async fn run_command(
     }
 }
 
-async fn send(index: usize, level: LogLevel, lines: impl IntoIterator<Item = Line>, events: &EventQueue) {
-    for Line { text, partial } in lines {
-        events
-            .push(Event::Log {
-                level,
-                message: text,
-                step_index: Some(index),
-                partial,
-            })
-            .await;
-    }
+fn send(index: usize, level: LogLevel, lines: impl IntoIterator<Item = Line>, events: &EventSink) {
+    events.push_all(lines.into_iter().map(|Line { text, partial }| Event::Log {
+        level,
+        message: text,
+        step_index: Some(index),
+        partial,
+    }));
 }

@@ -1,4 +1,4 @@
-//! The processes of the sandbox, by who started whom.
+//! The processes of the sandbox, or below a supervisor, by who started whom.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,7 @@ struct Process {
 
 /// All processes of the PID namespace at one moment.
 #[derive(Debug, Default)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     processes: BTreeMap<i32, Process>,
 }
 
@@ -52,7 +52,7 @@ impl Tree {
     ///
     /// # Errors
     /// When it cannot be looked at, or does not even show ourselves.
-    pub(super) fn read() -> io::Result<Self> {
+    pub(crate) fn read() -> io::Result<Self> {
         let mut processes = BTreeMap::new();
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name();
@@ -76,6 +76,11 @@ impl Tree {
         self.processes.len()
     }
 
+    /// Whether a process has ended, and only waits for its parent to notice.
+    pub(crate) fn is_dead(&self, pid: i32) -> bool {
+        self.processes.get(&pid).is_none_or(|process| process.dead)
+    }
+
     /// The parent of a process.
     pub(super) fn parent(&self, pid: i32) -> Option<i32> {
         self.processes.get(&pid).map(|process| process.parent)
@@ -91,7 +96,7 @@ impl Tree {
     }
 
     /// All processes below this one, those too that have ended.
-    fn all_below(&self, root: i32) -> BTreeSet<i32> {
+    pub(crate) fn all_below(&self, root: i32) -> BTreeSet<i32> {
         let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
         for (pid, process) in &self.processes {
             children.entry(process.parent).or_default().push(*pid);

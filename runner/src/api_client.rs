@@ -1,0 +1,173 @@
+//! The client of the API server: what events, the registration and the heartbeat have in common. One attempt at a time; who
+//! asks decides what is tried again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Client, StatusCode};
+use url::Url;
+
+use crate::secret::Secret;
+
+/// The longest wait between two attempts that we choose ourselves.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How much of an answer is read to see what it asks for, in bytes: the server's is a few.
+pub const SHORT_ANSWER: usize = 64 << 10;
+/// How long the body of an answer may take after its head.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the API server is spoken to, wherever it is.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<Secret>,
+    /// Sent as `X-Request-ID`.
+    pub request_id: Option<String>,
+    /// How long one request may take.
+    pub timeout: Duration,
+    /// The first wait of the retry rule; each next one is twice as long.
+    pub retry_base: Duration,
+}
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client for the API server cannot be made: {0}")]
+pub struct ApiError(String);
+
+/// What one attempt came to.
+#[derive(Debug)]
+pub enum Answer {
+    /// A 2xx. With the body, and whether all of it came.
+    Taken { body: Vec<u8>, whole: bool },
+    /// Not worth another try: the server refuses it.
+    Refused(StatusCode),
+    /// Worth another try.
+    Failed {
+        reason: String,
+        /// After this time, when the server named one.
+        retry_after: Option<Duration>,
+        /// Nobody could be reached: the request was not even sent.
+        unreachable: bool,
+    },
+}
+
+/// A client for one origin.
+#[derive(Clone)]
+pub struct ApiClient {
+    client: Client,
+    retry_base: Duration,
+}
+
+impl ApiClient {
+    /// Prepares the client: no redirects, no proxy.
+    ///
+    /// # Errors
+    /// When the token or the request id cannot be a header, or TLS cannot be set up.
+    pub fn new(url: &Url, config: &ApiConfig) -> Result<Self, ApiError> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &config.token {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                .map_err(|_| ApiError("CALLBACK_TOKEN has characters that no header may have".into()))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        if let Some(id) = &config.request_id {
+            let value = HeaderValue::try_from(id)
+                .map_err(|_| ApiError("REQUEST_ID has characters that no header may have".into()))?;
+            headers.insert("X-Request-ID", value);
+        }
+        let client = crate::http::client_builder(url)
+            .default_headers(headers)
+            .timeout(config.timeout)
+            .build()
+            .map_err(|error| ApiError(error.to_string()))?;
+        Ok(Self {
+            client,
+            retry_base: config.retry_base,
+        })
+    }
+
+    /// Makes one attempt. `most` is how much of the answer is read.
+    pub async fn post(
+        &self,
+        url: &Url,
+        content_type: &'static str,
+        key: Option<&str>,
+        body: Bytes,
+        most: usize,
+    ) -> Answer {
+        let mut request = self
+            .client
+            .post(url.clone())
+            .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
+            .body(body);
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                let unreachable = error.is_connect();
+                // `without_url`: the URL may carry credentials.
+                let reason = crate::http::describe(&error.without_url());
+                return Answer::Failed {
+                    reason,
+                    retry_after: None,
+                    unreachable,
+                };
+            }
+        };
+        let status = response.status();
+        let retry_after = crate::http::retry_after(response.headers(), jiff::Timestamp::now());
+        let (body, whole) = read(response, most).await;
+        if status.is_success() {
+            Answer::Taken { body, whole }
+        } else if is_retryable(status) {
+            Answer::Failed {
+                reason: format!("status {status}"),
+                retry_after,
+                unreachable: false,
+            }
+        } else {
+            Answer::Refused(status)
+        }
+    }
+
+    /// `min(base · 2^n, 30 s)` and up to a quarter more, so that many runners do not come back at the same moment.
+    pub fn backoff(&self, attempt: u32) -> Duration {
+        let wait = self.retry_base.saturating_mul(1 << attempt.min(16)).min(MAX_WAIT);
+        wait.mul_f64(1.0 + 0.25 * crate::http::random_fraction())
+    }
+}
+
+/// Reads the body of an answer: an unread one would cost the connection. The status has decided already, so a body that
+/// is too long or too slow is left, and its connection with it.
+async fn read(mut response: reqwest::Response, most: usize) -> (Vec<u8>, bool) {
+    let mut answer = Vec::new();
+    let read = async {
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if answer.len() + chunk.len() <= most => answer.extend_from_slice(&chunk),
+                Ok(None) => return true,
+                Ok(Some(_)) | Err(_) => return false,
+            }
+        }
+    };
+    let whole = tokio::time::timeout(ANSWER_TIMEOUT, read).await.unwrap_or(false);
+    (answer, whole)
+}
+
+/// Whether an answer holds `"cancel": true`.
+pub fn asks_for_cancel(answer: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        cancel: bool,
+    }
+    serde_json::from_slice::<Answer>(answer).is_ok_and(|answer| answer.cancel)
+}
+
+fn is_retryable(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+}

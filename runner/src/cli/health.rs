@@ -1,0 +1,98 @@
+//! `plue-runner health`: a probe without a port.
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::output::print;
+use crate::events::SpoolConfig;
+use crate::health::{Report, STALE, State};
+use crate::run::Exit;
+
+#[derive(Debug, Args)]
+pub(super) struct HealthOptions {
+    /// Says whether it is ready, too: whether the API server knows it.
+    #[arg(long)]
+    ready: bool,
+}
+
+/// Reads what the runner wrote last, and judges it.
+pub(super) fn run(options: &HealthOptions, lookup: &dyn Fn(&str) -> Option<String>) -> Exit {
+    let folder = lookup("SPOOL_DIR").filter(|folder| !folder.is_empty());
+    let folder = PathBuf::from(folder.unwrap_or_else(|| SpoolConfig::DEFAULT_FOLDER.into()));
+    let (well, said) = judge(Report::read(&folder), options.ready);
+    let said = said.replace("{folder}", &folder.to_string_lossy());
+    print(&format!("{said}\n"), if well { Exit::Success } else { Exit::Failed })
+}
+
+fn judge(report: io::Result<Report>, ready: bool) -> (bool, String) {
+    let report = match report {
+        Ok(report) => report,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return (false, "no runner has {folder} as its SPOOL_DIR".into());
+        }
+        Err(error) => {
+            return (
+                false,
+                format!("what the runner wrote into {{folder}} cannot be read: {error}"),
+            );
+        }
+    };
+    let age = report.age();
+    let pid = report.pid;
+    if age > STALE {
+        let said = format!(
+            "the runner (process {pid}) has said nothing for {} s: it hangs, or was killed",
+            age.as_secs()
+        );
+        return (false, said);
+    }
+    let task = report
+        .task_id
+        .map(|task| format!(" on task {task}"))
+        .unwrap_or_default();
+    match report.state {
+        State::Starting => (!ready, format!("the runner (process {pid}) is starting")),
+        State::Unregistered => (
+            !ready,
+            format!("the runner (process {pid}) lives, and is not registered at the API server"),
+        ),
+        State::Idle => (
+            true,
+            format!("the runner (process {pid}) is registered, and waits for a task"),
+        ),
+        State::Working => (true, format!("the runner (process {pid}) works{task}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_runner_is_well_while_it_writes_and_ready_when_it_is_registered() {
+        let report = |state, seconds_ago: i64| {
+            Ok(Report {
+                state,
+                task_id: None,
+                pid: 7,
+                updated_ms: Timestamp::now().as_millisecond() - seconds_ago * 1000,
+            })
+        };
+        for (state, age, well, ready) in [
+            (State::Starting, 1, true, false),
+            (State::Unregistered, 1, true, false),
+            (State::Idle, 1, true, true),
+            (State::Working, 1, true, true),
+            (State::Idle, 60, false, false),
+        ] {
+            assert_eq!(judge(report(state, age), false).0, well, "{state:?} {age}");
+            assert_eq!(judge(report(state, age), true).0, ready, "{state:?} {age}");
+        }
+        let (well, said) = judge(Err(io::ErrorKind::NotFound.into()), false);
+        assert!(!well && said.contains("SPOOL_DIR"), "{said}");
+    }
+}

@@ -1,0 +1,269 @@
+//! Standby: a supervisor that registers at the API server, and a process for each task it gets.
+//!
+//! The supervisor owns what must survive a task: the queue of events, their numbers, the one ending, the heartbeat and the
+//! workspace. A worker ([`worker`]) runs one task and ends; it is started before its task comes, and has everything ready
+//! that no task decides. Whatever happens to it, the supervisor has heard all that it said and ends the task.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, StandbyConfig};
+use crate::health::{Health, State};
+use crate::run::{Exit, Signals, plugin_dir};
+use crate::telemetry;
+
+mod assignment;
+mod channel;
+mod condition;
+mod emptying;
+pub mod leftovers;
+mod mounts;
+mod process;
+mod registration;
+mod task;
+mod worker;
+pub mod workspace;
+
+pub use process::WORKER;
+pub use worker::work;
+
+use assignment::Assignment;
+use channel::Word;
+use process::{WorkerProcess, describe};
+use registration::{Pace, Registration, Unregistered};
+use workspace::Workspace;
+
+/// The longest wait before a worker is started again when one after the other dies.
+const MAX_RESTART_WAIT: Duration = Duration::from_secs(30);
+
+/// What the API server calls to have the task cancelled that runs now.
+type Cancel = Mutex<Option<Box<dyn Fn() + Send + Sync>>>;
+
+/// A standby runner.
+struct Supervisor<'a> {
+    config: Arc<Config>,
+    standby: &'a StandbyConfig,
+    registration: Registration,
+    workspace: Arc<Workspace>,
+    health: &'a Health,
+    signals: Signals,
+    cancel: Cancel,
+}
+
+/// Runs one task after the other, until a signal or as many as the operator wants. `home` is a folder that is never
+/// emptied.
+pub async fn run(
+    config: Arc<Config>,
+    standby: &StandbyConfig,
+    home: Option<PathBuf>,
+    health: &Health,
+    signals: Signals,
+) -> Exit {
+    let own = [
+        Some(plugin_dir(config.plugin_dir.as_deref())),
+        std::env::current_exe().ok(),
+        Some(config.spool.folder.clone()),
+        home,
+    ];
+    let forbidden: Vec<PathBuf> = own.into_iter().flatten().collect();
+    let workspace = match Workspace::claim(&config.rules.workspace, &forbidden) {
+        Ok(workspace) => Arc::new(workspace),
+        Err(error) => {
+            let problem = crate::config::wrong_value("WORKSPACE", &error.to_string());
+            tracing::error!(error = problem, "the configuration is invalid");
+            return Exit::Invalid;
+        }
+    };
+    let registration = match Registration::new(standby, &config.api) {
+        Ok(registration) => registration,
+        Err(error) => {
+            tracing::error!(critical = true, error = %error, "nobody can be asked for tasks");
+            return Exit::Invalid;
+        }
+    };
+    if let Err(error) = leftovers::become_subreaper() {
+        tracing::error!(critical = true, error = %error, "what a task leaves running cannot be found");
+        return Exit::Invalid;
+    }
+    let supervisor = Supervisor {
+        config,
+        standby,
+        registration,
+        workspace,
+        health,
+        signals,
+        cancel: Mutex::default(),
+    };
+    let beating = supervisor.registration.beat(|| supervisor.cancel_now());
+    tokio::select! {
+        exit = supervisor.serve() => exit,
+        () = beating => Exit::Failed,
+    }
+}
+
+/// What ends a standby runner, other than a task.
+enum Over {
+    Exit(Exit),
+}
+
+impl Supervisor<'_> {
+    /// Task after task.
+    async fn serve(&self) -> Exit {
+        let mut done = 0;
+        loop {
+            if let Err(exit) = self.clean_up().await {
+                return exit;
+            }
+            let (worker, assignment) = tokio::select! {
+                next = self.next_task() => match next {
+                    Ok(next) => next,
+                    Err(Over::Exit(exit)) => return exit,
+                },
+                // Nothing runs: there is nothing to wait for. The worker ends with its handle.
+                reason = self.signals.first() => return reason.exit(),
+            };
+            self.run(worker, assignment).await;
+            done += 1;
+            if let Some(reason) = self.signals.which() {
+                let _ = self.clean_up().await;
+                return reason.exit();
+            }
+            if self.standby.max_tasks.is_some_and(|most| done >= most) {
+                tracing::info!(
+                    tasks = done,
+                    "the runner has done all that it is to do (STANDBY_MAX_TASKS)"
+                );
+                return self.clean_up().await.err().unwrap_or(Exit::Success);
+            }
+        }
+    }
+
+    /// Runs a task with everything that the outside sees of it.
+    async fn run(&self, worker: WorkerProcess, assignment: Assignment) {
+        let id = crate::events::TaskId::Number(assignment.id);
+        self.health.working(&id);
+        telemetry::set_identity(Some(id.to_value()), self.config.api.request_id.clone());
+        tracing::info!(session_id = assignment.session_id, "a task was assigned");
+        let stop = self.signals.stop();
+        *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(stop.by_server()));
+        task::run(&self.config, self.standby.heartbeat, worker, assignment, &stop).await;
+        *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        telemetry::set_identity(None, self.config.api.request_id.clone());
+    }
+
+    fn cancel_now(&self) {
+        if let Some(cancel) = &*self.cancel.lock().unwrap_or_else(PoisonError::into_inner) {
+            cancel();
+        }
+    }
+
+    /// Nothing of one task is visible to the next: no process, no file. A runner that cannot see to that takes no task.
+    async fn clean_up(&self) -> Result<(), Exit> {
+        let workspace = Arc::clone(&self.workspace);
+        let cleaned = tokio::task::spawn_blocking(move || {
+            let ended = leftovers::end_processes(&[]).map_err(|error| error.to_string())?;
+            let emptied = workspace.empty().map_err(|error| error.to_string())?;
+            Ok::<_, String>((ended, emptied))
+        });
+        let problem = match cleaned.await {
+            Ok(Ok((ended, _))) => {
+                if !ended.is_empty() {
+                    tracing::warn!(?ended, "processes that a task has left were ended");
+                }
+                return Ok(());
+            }
+            Ok(Err(problem)) => problem,
+            Err(panic) => panic.to_string(),
+        };
+        tracing::error!(
+            critical = true,
+            error = problem,
+            "what a task has left cannot be removed: this runner takes no other"
+        );
+        Err(Exit::Failed)
+    }
+
+    /// A worker that is ready, and a task for it.
+    async fn next_task(&self) -> Result<(WorkerProcess, Assignment), Over> {
+        let mut worker = self.new_worker().await?;
+        let mut pace = Pace::new();
+        let mut failures = 0;
+        loop {
+            let registering = self.registration.register();
+            let wait = match registering.await {
+                Ok(registered) => {
+                    failures = 0;
+                    self.health.is(State::Idle);
+                    match registered.assignment {
+                        Ok(Some(assignment)) => return Ok((worker, assignment)),
+                        Ok(None) => {}
+                        Err(problem) => {
+                            tracing::error!(problem, "the API server sent a task that nobody can be told of");
+                        }
+                    }
+                    pace.next()
+                }
+                Err(Unregistered::Unauthorized) => {
+                    let problem = "the API server does not take this token (status 401): set CALLBACK_TOKEN to its own";
+                    tracing::error!(critical = true, error = problem, "the runner cannot register");
+                    return Err(Over::Exit(Exit::Invalid));
+                }
+                Err(Unregistered::Failed { reason, retry_after }) => {
+                    self.health.is(State::Unregistered);
+                    let wait = retry_after.unwrap_or_else(|| self.registration.backoff(failures));
+                    tracing::warn!(
+                        reason,
+                        wait_ms = wait.as_millis() as u64,
+                        "the runner could not register; trying again"
+                    );
+                    failures += 1;
+                    wait
+                }
+            };
+            let waiting = tokio::time::sleep(wait);
+            tokio::pin!(waiting);
+            loop {
+                tokio::select! {
+                    () = &mut waiting => break,
+                    word = worker.hear() => if word.is_none() {
+                        let status = worker.end().await;
+                        tracing::warn!(how = describe(&status), "a worker died while it waited for a task; another takes its place");
+                        worker = self.new_worker().await?;
+                    },
+                }
+            }
+        }
+    }
+
+    /// Starts a worker, and waits until it is ready.
+    async fn new_worker(&self) -> Result<WorkerProcess, Over> {
+        let mut failures = 0;
+        loop {
+            let started = Instant::now();
+            let problem = match WorkerProcess::start() {
+                Ok(mut worker) => match worker.hear().await {
+                    Some(Word::Ready) => {
+                        tracing::debug!(
+                            took_ms = started.elapsed().as_millis() as u64,
+                            pid = worker.id(),
+                            "a worker is ready"
+                        );
+                        return Ok(worker);
+                    }
+                    Some(Word::Unusable(problem)) => {
+                        // As for an active runner: no task can run here.
+                        tracing::error!(critical = true, error = problem, "no task can run here");
+                        return Err(Over::Exit(Exit::Invalid));
+                    }
+                    _ => describe(&worker.end().await),
+                },
+                Err(error) => error.to_string(),
+            };
+            let wait = self.registration.backoff(failures).min(MAX_RESTART_WAIT);
+            failures += 1;
+            tracing::error!(problem, "a worker could not be started; trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+}

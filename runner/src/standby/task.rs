@@ -1,0 +1,145 @@
+//! One task of a standby runner: from the worker's words to events that arrive, and to one ending, whatever becomes of the
+//! worker.
+
+use std::time::{Duration, Instant};
+
+use super::assignment::Assignment;
+use super::channel::{Order, TaskOrder, Word};
+use super::leftovers;
+use super::process::{WorkerProcess, describe};
+use crate::config::{Config, Identity};
+use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
+use crate::failure::Failure;
+use crate::run::{self, Delivery, Patience, Stop, StopReason};
+
+/// How many heartbeats a worker may be silent before it counts as hung.
+const SILENT_BEATS: u32 = 4;
+/// How long a worker that was told of a second signal may take.
+const HURRY: Duration = Duration::from_secs(2);
+/// How long a worker may take to end after it has said everything.
+const LAST_STEPS: Duration = Duration::from_secs(3);
+
+/// Runs a task, and sees to it that its ending arrives.
+pub(super) async fn run(
+    config: &Config,
+    heartbeat: Duration,
+    worker: WorkerProcess,
+    assignment: Assignment,
+    stop: &Stop,
+) {
+    let started = Instant::now();
+    let identity = Identity {
+        task_id: TaskId::Number(assignment.id),
+        callback_url: assignment.callback_url,
+        api: config.api.clone(),
+    };
+    let events = EventQueue::new(config.spool.clone());
+    let delivery = match Delivery::start(&identity, config.batches, &events, stop) {
+        Ok(delivery) => delivery,
+        Err(error) => {
+            tracing::error!(critical = true, error = %error, "events cannot be sent");
+            return;
+        }
+    };
+    let failure = match assignment.document {
+        Ok(document) => {
+            let order = TaskOrder {
+                id: assignment.id,
+                kind: assignment.kind,
+                document,
+            };
+            supervise(config, heartbeat * SILENT_BEATS, worker, order, &events, stop).await
+        }
+        Err(message) => {
+            // Nothing has run in it; it is not worth keeping.
+            let _ = worker.end().await;
+            let code = TaskErrorCode::InvalidTask;
+            Some(Failure { code, message })
+        }
+    };
+    if let Some(failure) = failure {
+        EventSink::queue(&events).push(run::failed(failure, started, config.sandbox));
+    }
+    delivery.finish(stop, Patience::of(config)).await;
+}
+
+/// Passes on what the worker says until it has ended. Why the task failed, when the worker did not say how it ended.
+async fn supervise(
+    config: &Config,
+    silence: Duration,
+    mut worker: WorkerProcess,
+    order: TaskOrder,
+    events: &EventQueue,
+    stop: &Stop,
+) -> Option<Failure> {
+    // A worker that hangs takes no order either.
+    let told = tokio::time::timeout(silence, worker.tell(&Order::Task(order))).await;
+    let mut lost = told.is_err().then(|| "it took no task".to_owned());
+    let mut ended = false;
+    let (mut was_told, mut was_hurried) = (false, false);
+    let far = tokio::time::Instant::now() + Duration::from_secs(86_400 * 365);
+    let mut silent_at = tokio::time::Instant::now() + silence;
+    let mut kill_at = far;
+    while lost.is_none() {
+        tokio::select! {
+            word = worker.hear() => match word {
+                Some(word) => {
+                    silent_at = tokio::time::Instant::now() + silence;
+                    if let Word::Events(records) = word {
+                        ended |= records.iter().any(|record| record.kind.is_terminal());
+                        events.push(records);
+                    }
+                    if ended {
+                        break;
+                    }
+                }
+                None => break,
+            },
+            () = stop.token().cancelled(), if !was_told => {
+                was_told = true;
+                kill_at = tokio::time::Instant::now() + config.shutdown_grace * 2 / 3;
+                worker.tell(&Order::Stop(stop.reason().unwrap_or(StopReason::Terminate))).await;
+            }
+            () = stop.hurried(), if was_told && !was_hurried => {
+                was_hurried = true;
+                kill_at = tokio::time::Instant::now() + HURRY;
+                worker.tell(&Order::Stop(StopReason::Terminate)).await;
+            }
+            () = tokio::time::sleep_until(silent_at) => {
+                lost = Some(format!("it hung: it has said nothing for {} s, and was ended", silence.as_secs()));
+            }
+            () = tokio::time::sleep_until(kill_at) => {
+                lost = Some("it did not end in time after it was told to stop".into());
+            }
+        }
+    }
+    if lost.is_some() {
+        worker.kill();
+        // What it had said before.
+        while let Ok(Some(word)) = tokio::time::timeout(LAST_STEPS, worker.hear()).await {
+            if let Word::Events(records) = word {
+                ended |= records.iter().any(|record| record.kind.is_terminal());
+                events.push(records);
+            }
+        }
+    }
+    let status = if ended {
+        worker.gone(LAST_STEPS).await
+    } else {
+        worker.end().await
+    };
+    if ended {
+        return None;
+    }
+    // Whoever hears of the task's end finds nothing of it left.
+    let _ = tokio::task::spawn_blocking(|| leftovers::end_processes(&[])).await;
+    let how = lost.unwrap_or_else(|| describe(&status));
+    tracing::error!(how, "the worker was lost");
+    Some(match stop.reason() {
+        Some(reason) => reason.failure(),
+        None => Failure {
+            code: TaskErrorCode::WorkerLost,
+            message: format!("the process that ran the task was lost: {how}"),
+        },
+    })
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use criterion::Criterion;
 
 mod commands;
+mod delivery;
 mod process;
 mod redaction;
 mod report;
@@ -17,12 +18,18 @@ mod tools;
 
 /// In place of a filter of criterion: what a command costs and nothing else, wherever the program stands.
 const COMMANDS_ONLY: &str = "command";
+/// Likewise, the way of a token.
+const DELIVERY_ONLY: &str = "delivery";
 
 fn main() {
     // Before anything large is in our memory: what forks copies it.
     let costs = commands::measure();
     if std::env::args().any(|argument| argument == COMMANDS_ONLY) {
         report::print(report::commands(&costs));
+        return;
+    }
+    if std::env::args().any(|argument| argument == DELIVERY_ONLY) {
+        report::print(report::delivery(&delivery::measure()));
         return;
     }
     let folder = folder();
@@ -36,7 +43,8 @@ fn main() {
     redaction::benchmarks(&mut criterion);
     criterion.final_summary();
     let idle = process::idle_memory();
-    let rows = report::commands(&costs);
+    let mut rows = report::commands(&costs);
+    rows.extend(report::delivery(&delivery::measure()));
     report::print(rows.into_iter().chain(report::others(&folder, idle)));
 }
 

@@ -85,7 +85,7 @@ fn first_event(task: &str, model_url: &str) -> Duration {
     at - started
 }
 
-fn start(task: &str, model_url: &str, callback_url: &str, workspace: &Path) -> Child {
+pub(super) fn start(task: &str, model_url: &str, callback_url: &str, workspace: &Path) -> Child {
     Command::new(crate::runner())
         .env_clear()
         .envs([

@@ -4,6 +4,8 @@
 use plue_runner::redaction::{MASK, Redactor};
 use proptest::prelude::*;
 
+mod pieces;
+
 /// Few letters, so that texts hold secrets, their beginnings and their ends by chance.
 fn words(length: std::ops::Range<usize>) -> impl Strategy<Value = String> {
     proptest::collection::vec(prop_oneof!["[abc]", Just("é".to_owned())], length).prop_map(|letters| letters.concat())
@@ -59,6 +61,11 @@ proptest! {
     ) {
         let redactor = Redactor::new(["a secret that is not in there"]);
         prop_assert_eq!(in_pieces(&redactor, &bytes, &cuts), bytes);
+    }
+
+    #[test]
+    fn the_cases_of_the_fuzzer_hold_on_random_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert_eq!(pieces::check(&bytes), Ok(()));
     }
 
     #[test]

@@ -11,20 +11,31 @@ use crate::dist;
 use crate::layout::Layout;
 use crate::process::{self, Run};
 
-/// The one target there is.
-const TARGET: &str = "paths";
+/// What is fuzzed.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Target {
+    /// The file tools, against a model and a chroot.
+    Paths,
+    /// Secrets in all their forms, in texts that are cut anywhere.
+    Redaction,
+}
+
 /// As many bytes as the largest case takes.
 const CASE_BYTES: u32 = 1024;
 
 /// Fuzzes for so many seconds. What was found before is in fuzz/corpus, what fails in fuzz/artifacts.
-pub fn run(layout: &Layout, seconds: u32) -> Result<ExitCode> {
+pub fn run(layout: &Layout, target: Target, seconds: u32) -> Result<ExitCode> {
+    let target = match target {
+        Target::Paths => "paths",
+        Target::Redaction => "redaction",
+    };
     dist::build(layout)?;
     let program = cargo_tools::install(layout, &FUZZ)?;
     process::announce(&format!(
-        "fuzzing {TARGET} for {seconds} s (the first build takes minutes)"
+        "fuzzing {target} for {seconds} s (the first build takes minutes)"
     ));
     let status = Run::new("fuzzing", program)
-        .args(["fuzz", "run", "--sanitizer", "none", TARGET, "--"])
+        .args(["fuzz", "run", "--sanitizer", "none", target, "--"])
         .arg(format!("-max_len={CASE_BYTES}"))
         // From the start: a case of a few bytes is an empty tree.
         .arg("-len_control=0")

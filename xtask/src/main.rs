@@ -79,8 +79,11 @@ enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         argv: Vec<String>,
     },
-    /// Builds everything and fuzzes the paths of the file tools, against a model and a chroot
+    /// Builds everything and fuzzes: the paths of the file tools, or the redaction
     Fuzz {
+        /// What
+        #[arg(value_enum, default_value = "paths")]
+        target: fuzz::Target,
         /// For how long, in seconds
         #[arg(long, default_value_t = 60)]
         seconds: u32,
@@ -90,7 +93,7 @@ enum Command {
         /// Leave out what is measured in gVisor
         #[arg(long)]
         without_gvisor: bool,
-        /// Arguments for criterion: a filter, --save-baseline NAME, …; `command` for what a command costs alone
+        /// Arguments for criterion: a filter, --save-baseline NAME, …; `command` or `delivery` for these alone
         #[arg(last = true, value_name = "CRITERION ARGUMENTS")]
         arguments: Vec<String>,
     },
@@ -114,7 +117,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Gvisor { argv } => gvisor::command(&layout, &argv),
         Command::Build => dist::run(&layout),
         Command::Plugins { toolchain, out } => plugins::run(&layout, toolchain, out),
-        Command::Fuzz { seconds } => fuzz::run(&layout, seconds),
+        Command::Fuzz { target, seconds } => fuzz::run(&layout, target, seconds),
         Command::Bench {
             arguments,
             without_gvisor,

@@ -8,7 +8,7 @@ use crate::redaction::{self, Stream};
 #[derive(Debug)]
 pub(super) struct Spoken {
     stream: Stream<'static>,
-    /// The first delta of which nothing was passed on.
+    /// The first delta of what was not passed on.
     first: Option<u64>,
     /// The next delta's index.
     next: u64,
@@ -35,6 +35,11 @@ impl Spoken {
     /// Gives what was kept back.
     pub(super) fn finish(&mut self) -> Option<(String, u64)> {
         let text = self.stream.finish_text();
+        if !text.is_empty() && self.first.is_none() {
+            // A part of the last delta was shown: the rest is as a delta of its own.
+            self.first = Some(self.next);
+            self.next += 1;
+        }
         self.shown(text)
     }
 
@@ -42,8 +47,7 @@ impl Spoken {
         if text.is_empty() {
             return None;
         }
-        let last = self.next.saturating_sub(1);
-        Some((text, self.first.take().unwrap_or(last)))
+        self.first.take().map(|first| (text, first))
     }
 }
 

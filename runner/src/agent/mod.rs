@@ -18,6 +18,7 @@ use crate::model::{
 };
 use crate::redaction;
 use crate::task::AgentTask;
+use crate::telemetry;
 use crate::tools::{LiveOutput, ToolErrorCode, ToolOutcome, Toolbox};
 
 mod no_tools;
@@ -98,7 +99,13 @@ impl Agent<'_> {
             open_calls: Vec::new(),
             call_ids: HashSet::new(),
         };
-        let result = self.turns(&mut conversation, &mut progress, spent).await;
+        let span = telemetry::agent_span(self.model_name);
+        let turns = self.turns(&mut conversation, &mut progress, spent);
+        let result = span.within(turns).await;
+        span.used(&spent.usage);
+        if let Err(failure) = &result {
+            span.fail(failure.code.as_str());
+        }
         self.end_open_calls(&mut progress, NOT_MADE).await;
         result
     }
@@ -113,7 +120,11 @@ impl Agent<'_> {
         while spent.turns < self.task.max_turns {
             self.check_budget(spent)?;
             spent.turns += 1;
-            let (turn, message_id) = self.model_turn(conversation, progress).await?;
+            let span = telemetry::chat_span(self.model_name, progress.limit.tokens());
+            let result = span.span().within(self.model_turn(conversation, progress)).await;
+            let outcome = result.as_ref().map(|(turn, _)| turn);
+            span.end(self.model_name, outcome.map_err(|failure| failure.code.as_str()));
+            let (turn, message_id) = result?;
             spent.add(&turn, self.model_name);
             if self.extra_events {
                 let message_id = message_id.clone();
@@ -349,15 +360,7 @@ impl Agent<'_> {
                     args,
                 })
                 .await;
-            let mut outcome = self
-                .tools
-                .call(
-                    &call.name,
-                    &call.input,
-                    self.live_output(&call.id),
-                    self.cancel.child_token(),
-                )
-                .await;
+            let mut outcome = self.call_tool(call).await;
             progress.open_calls.retain(|id| *id != call.id);
             mask(&mut outcome.text);
             self.tool_end(&call.id, &outcome).await;
@@ -377,6 +380,18 @@ impl Agent<'_> {
             .collect();
         conversation.push_tool_results(&results);
         Ok(())
+    }
+
+    async fn call_tool(&self, call: &ToolCall) -> ToolOutcome {
+        let span = telemetry::tool_span(&call.name, &call.id);
+        let (output, cancel) = (self.live_output(&call.id), self.cancel.child_token());
+        let outcome = span
+            .within(self.tools.call(&call.name, &call.input, output, cancel))
+            .await;
+        if let Some(code) = outcome.error {
+            span.fail(code.as_str());
+        }
+        outcome
     }
 
     async fn tool_end(&self, tool_id: &str, outcome: &ToolOutcome) {

@@ -83,13 +83,16 @@ fn secrets() -> Vec<String> {
     let variables: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| (text(name), text(value)))
         .collect();
-    redaction::secrets(variables.iter().map(|(name, value)| (&**name, &**value)))
+    let mut secrets = redaction::secrets(variables.iter().map(|(name, value)| (&**name, &**value)));
+    secrets.extend(config::header_secrets(&environment));
+    secrets
 }
 
 fn run_task() -> Exit {
     // Before anything can be said.
     redaction::install(Redactor::new(secrets()));
-    telemetry::init(config::log_level(&environment));
+    telemetry::init(config::log_filter(&environment));
+    telemetry::set_parent(config::traceparent(&environment));
     // Tokio panics where it cannot have what it starts with (a file descriptor, for one). The panic hook has logged it
     // as the critical line that it is; what runs a task catches its panics itself.
     panic::catch_unwind(start).unwrap_or(Exit::Invalid)
@@ -117,13 +120,22 @@ fn start() -> Exit {
                 return Exit::Invalid;
             }
         };
-        match Config::read(&environment) {
+        let hurry = stop.hurry();
+        let exit = match Config::read(&environment) {
             Ok(config) => {
                 set_identity(&config.identity);
+                if let Some(otlp) = &config.telemetry {
+                    telemetry::export(otlp, config.identity.request_id.as_deref());
+                }
                 run::active(config, stop).await
             }
             Err(error) => refuse(error, stop).await,
+        };
+        // The task's ending has arrived: what is told now is told to nobody who waits.
+        if !hurry.is_cancelled() {
+            telemetry::shutdown().await;
         }
+        exit
     });
     // A thread that was given up (a tool that hangs in the kernel, a read of standard input) must not hold the exit.
     runtime.shutdown_background();

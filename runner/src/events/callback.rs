@@ -189,11 +189,14 @@ impl Callback {
     }
 
     async fn attempt(&self, body: Bytes, key: &str) -> Attempt {
-        let request = self
+        let mut request = self
             .client
             .post(self.config.url.clone())
             .header("Idempotency-Key", key)
             .body(body);
+        if let Some(context) = crate::telemetry::trace_context() {
+            request = request.header(crate::telemetry::TRACEPARENT, context);
+        }
         let response = match request.send().await {
             Ok(response) => response,
             // `without_url`: the URL may carry credentials.

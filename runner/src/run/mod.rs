@@ -15,6 +15,7 @@ use crate::events::{Event, EventQueue, Summary, TaskErrorCode, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::sandbox::Level;
 use crate::task::{AgentTask, Task};
+use crate::telemetry;
 use crate::workflow;
 
 mod exit;
@@ -54,7 +55,11 @@ pub async fn active(config: Config, stop: Stop) -> Exit {
     };
     let delivery = start_delivery(callback, &events, &stop);
     let mut spent = None;
-    let ending = AssertUnwindSafe(execute(&config, &events, &stop, &mut spent))
+    let span = telemetry::task_span(
+        &config.identity.task_id.to_string(),
+        config.identity.request_id.as_deref(),
+    );
+    let ending = AssertUnwindSafe(span.within(execute(&config, &events, &stop, &mut spent)))
         .catch_unwind()
         .await;
     let ending = ending.unwrap_or_else(|_| {
@@ -66,6 +71,10 @@ pub async fn active(config: Config, stop: Stop) -> Exit {
         })
     });
     let (event, exit) = terminal(ending, &stop, spent, started, config.sandbox);
+    span.end(match &event {
+        Event::Error { code, .. } => Some(code.as_str()),
+        _ => None,
+    });
     events.push(event).await;
     finish(delivery, &events, &stop, Patience::of(&config), exit).await
 }

@@ -107,6 +107,11 @@ impl Stop {
         &self.shared.task
     }
 
+    /// Fires at the second signal: whoever still has something to do leaves it.
+    pub fn hurry(&self) -> CancellationToken {
+        self.shared.hurry.clone()
+    }
+
     pub(super) fn reason(&self) -> Option<StopReason> {
         self.shared.reason.get().copied()
     }

@@ -191,6 +191,6 @@ mod tests {
         assert_eq!(span.within(async { 7 }).await, 7);
         span.fail("step_failed");
         task_span("7", None).end(None);
-        assert!(super::super::trace_context().is_none());
+        assert!(trace_context().is_none());
     }
 }

@@ -25,6 +25,7 @@ mod no_tools;
 mod output_limit;
 mod spent;
 mod spoken;
+mod told;
 
 pub use no_tools::NoTools;
 pub use output_limit::OutputLimit;
@@ -102,7 +103,7 @@ impl Agent<'_> {
         let span = telemetry::agent_span(self.model_name);
         let turns = self.turns(&mut conversation, &mut progress, spent);
         let result = span.within(turns).await;
-        span.used(&spent.usage);
+        span.used(told::tokens(&spent.usage));
         if let Err(failure) = &result {
             span.fail(failure.code.as_str());
         }
@@ -122,7 +123,7 @@ impl Agent<'_> {
             spent.turns += 1;
             let span = telemetry::chat_span(self.model_name, progress.limit.tokens());
             let result = span.span().within(self.model_turn(conversation, progress)).await;
-            let outcome = result.as_ref().map(|(turn, _)| turn);
+            let outcome = result.as_ref().map(|(turn, _)| told::answer(turn));
             span.end(self.model_name, outcome.map_err(|failure| failure.code.as_str()));
             let (turn, message_id) = result?;
             spent.add(&turn, self.model_name);
@@ -380,18 +381,6 @@ impl Agent<'_> {
             .collect();
         conversation.push_tool_results(&results);
         Ok(())
-    }
-
-    async fn call_tool(&self, call: &ToolCall) -> ToolOutcome {
-        let span = telemetry::tool_span(&call.name, &call.id);
-        let (output, cancel) = (self.live_output(&call.id), self.cancel.child_token());
-        let outcome = span
-            .within(self.tools.call(&call.name, &call.input, output, cancel))
-            .await;
-        if let Some(code) = outcome.error {
-            span.fail(code.as_str());
-        }
-        outcome
     }
 
     async fn tool_end(&self, tool_id: &str, outcome: &ToolOutcome) {

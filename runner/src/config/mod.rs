@@ -11,13 +11,13 @@ use crate::model::client::AuthStyle;
 use crate::sandbox::Level;
 use crate::sandbox::strict::CommandRules;
 use crate::secret::Secret;
-use crate::telemetry::LogFilter;
+use crate::telemetry::{LogFilter, OtlpConfig};
 
 mod otlp;
 mod reader;
 mod variables;
 
-pub use otlp::{OtlpConfig, header_secrets};
+pub use otlp::header_secrets;
 use reader::Reader;
 pub use variables::{VARIABLES, Variable};
 

@@ -7,22 +7,13 @@ use url::Url;
 
 use super::reader::Reader;
 use crate::secret::Secret;
+use crate::telemetry::OtlpConfig;
 
 /// What the service is called when nobody says otherwise.
 const SERVICE_NAME: &str = "plue-runner";
 
 /// Names of headers whose values are secrets, by what is in them.
 const SECRET_NAMES: [&str; 5] = ["auth", "key", "token", "secret", "password"];
-
-/// Where traces and metrics go, and what they say of the service.
-#[derive(Clone, Debug)]
-pub struct OtlpConfig {
-    /// `/v1/traces` and `/v1/metrics` are added to its path.
-    pub endpoint: Url,
-    pub headers: Vec<(HeaderName, Secret)>,
-    pub service_name: String,
-    pub resource: Vec<(String, String)>,
-}
 
 /// The values in `OTEL_EXPORTER_OTLP_HEADERS` that must not be told: those of headers that carry a key or a token.
 pub fn header_secrets(lookup: &dyn Fn(&str) -> Option<String>) -> Vec<String> {

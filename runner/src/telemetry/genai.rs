@@ -10,7 +10,6 @@ use opentelemetry::{Array, KeyValue, StringValue, Value};
 use super::metrics::seconds;
 use super::otlp;
 use super::span::{ERROR_TYPE, Span, name, text};
-use crate::model::{Turn, Usage};
 
 const OPERATION: &str = "gen_ai.operation.name";
 const PROVIDER: &str = "gen_ai.provider.name";
@@ -18,6 +17,46 @@ const REQUEST_MODEL: &str = "gen_ai.request.model";
 const RESPONSE_MODEL: &str = "gen_ai.response.model";
 const TOKEN_TYPE: &str = "gen_ai.token.type";
 const ANTHROPIC: &str = "anthropic";
+
+/// Tokens as the API counts them: those of the cache apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tokens {
+    pub input: u64,
+    pub output: u64,
+    pub cache_read: u64,
+    pub cache_written: u64,
+}
+
+impl Tokens {
+    /// All that went in: the conventions want those of the cache in the sum.
+    fn all_input(self) -> u64 {
+        self.input
+            .saturating_add(self.cache_read)
+            .saturating_add(self.cache_written)
+    }
+
+    fn attributes(self) -> [KeyValue; 4] {
+        let count = |name: &'static str, tokens: u64| KeyValue::new(name, i64::try_from(tokens).unwrap_or(i64::MAX));
+        [
+            count("gen_ai.usage.input_tokens", self.all_input()),
+            count("gen_ai.usage.output_tokens", self.output),
+            count("gen_ai.usage.cache_read.input_tokens", self.cache_read),
+            count("gen_ai.usage.cache_creation.input_tokens", self.cache_written),
+        ]
+    }
+}
+
+/// What a model answered, without its words.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The model that served.
+    pub model: &'a str,
+    /// The answer's id.
+    pub id: Option<&'a str>,
+    /// Why it stopped, as the API names it.
+    pub finish_reason: &'a str,
+    pub tokens: Tokens,
+}
 
 /// Begins the span of an agent task.
 pub fn agent_span(model: &str) -> Span {
@@ -65,18 +104,16 @@ impl ChatSpan {
         &self.span
     }
 
-    /// Ends it, with what came of it: the turn, or the code of the failure.
-    pub fn end(self, model: &str, outcome: Result<&Turn, &str>) {
+    /// Ends it, with what came of it: the answer, or the code of the failure.
+    pub fn end(self, model: &str, outcome: Result<Answer<'_>, &str>) {
         let Some(exports) = otlp::exports() else { return };
         let mut dimensions = asked("chat", model);
         match outcome {
-            Ok(turn) => {
-                self.span.say(|| answered(turn));
-                dimensions.push(KeyValue::new(RESPONSE_MODEL, text(&turn.model)));
-                for (kind, tokens) in [
-                    ("input", input_tokens(&turn.usage)),
-                    ("output", turn.usage.output_tokens),
-                ] {
+            Ok(answer) => {
+                self.span.say(|| answered(&answer));
+                dimensions.push(KeyValue::new(RESPONSE_MODEL, text(answer.model)));
+                let tokens = [("input", answer.tokens.all_input()), ("output", answer.tokens.output)];
+                for (kind, tokens) in tokens {
                     let mut dimensions = dimensions.clone();
                     dimensions.push(KeyValue::new(TOKEN_TYPE, kind));
                     exports.metrics.token_usage.record(tokens, &dimensions);
@@ -87,17 +124,15 @@ impl ChatSpan {
                 dimensions.push(KeyValue::new(ERROR_TYPE, text(code)));
             }
         }
-        exports
-            .metrics
-            .operation_duration
-            .record(seconds(self.started), &dimensions);
+        let duration = &exports.metrics.operation_duration;
+        duration.record(seconds(self.started), &dimensions);
     }
 }
 
 impl Span {
     /// What all model turns of the operation used together.
-    pub fn used(&self, usage: &Usage) {
-        self.say(|| tokens(usage).into());
+    pub fn used(&self, tokens: Tokens) {
+        self.say(|| tokens.attributes().into());
     }
 }
 
@@ -109,35 +144,13 @@ fn asked(operation: &'static str, model: &str) -> Vec<KeyValue> {
     ]
 }
 
-fn answered(turn: &Turn) -> Vec<KeyValue> {
-    let reasons = vec![StringValue::from(text(turn.stop.as_str()).to_string())];
+fn answered(answer: &Answer<'_>) -> Vec<KeyValue> {
+    let reasons = vec![StringValue::from(text(answer.finish_reason).to_string())];
     let mut attributes = vec![
-        KeyValue::new(RESPONSE_MODEL, text(&turn.model)),
+        KeyValue::new(RESPONSE_MODEL, text(answer.model)),
         KeyValue::new("gen_ai.response.finish_reasons", Value::Array(Array::String(reasons))),
     ];
-    attributes.extend(
-        turn.id
-            .as_deref()
-            .map(|id| KeyValue::new("gen_ai.response.id", text(id))),
-    );
-    attributes.extend(tokens(&turn.usage));
+    attributes.extend(answer.id.map(|id| KeyValue::new("gen_ai.response.id", text(id))));
+    attributes.extend(answer.tokens.attributes());
     attributes
-}
-
-fn tokens(usage: &Usage) -> [KeyValue; 4] {
-    let count = |name: &'static str, tokens: u64| KeyValue::new(name, i64::try_from(tokens).unwrap_or(i64::MAX));
-    [
-        count("gen_ai.usage.input_tokens", input_tokens(usage)),
-        count("gen_ai.usage.output_tokens", usage.output_tokens),
-        count("gen_ai.usage.cache_read.input_tokens", usage.cache_read_tokens),
-        count("gen_ai.usage.cache_creation.input_tokens", usage.cache_write_tokens),
-    ]
-}
-
-/// All tokens that went in. The API counts those of the cache apart; the conventions want them in the sum.
-fn input_tokens(usage: &Usage) -> u64 {
-    usage
-        .input_tokens
-        .saturating_add(usage.cache_read_tokens)
-        .saturating_add(usage.cache_write_tokens)
 }

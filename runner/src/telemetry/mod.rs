@@ -12,8 +12,8 @@ mod span;
 mod trace_context;
 
 pub use filter::{LogFilter, LogLevel};
-pub use genai::{ChatSpan, agent_span, chat_span, tool_span};
+pub use genai::{Answer, ChatSpan, Tokens, agent_span, chat_span, tool_span};
 pub use log::{init, rfc3339, set_identity};
-pub use otlp::{export, shutdown};
+pub use otlp::{OtlpConfig, export, shutdown};
 pub use span::{Span, TaskSpan, step_span, task_span};
 pub use trace_context::{TRACEPARENT, set_parent, trace_context};

@@ -19,14 +19,14 @@ use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanLimits,
 };
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::runtime::Handle;
 use url::Url;
 
 use super::metrics::Metrics;
 use super::span::text;
-use crate::config::OtlpConfig;
 use crate::http;
+use crate::secret::Secret;
 
 /// How long the end of the process may wait for the last of them.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
@@ -39,6 +39,16 @@ const METRIC_INTERVAL: Duration = Duration::from_secs(30);
 const SPAN_QUEUE: usize = 2048;
 /// How much of the collector's answer is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
+
+/// Where traces and metrics go, and what they say of the service.
+#[derive(Clone, Debug)]
+pub struct OtlpConfig {
+    /// `/v1/traces` and `/v1/metrics` are added to its path.
+    pub endpoint: Url,
+    pub headers: Vec<(HeaderName, Secret)>,
+    pub service_name: String,
+    pub resource: Vec<(String, String)>,
+}
 
 /// What is exported, from [`export`] on.
 static EXPORTS: OnceLock<Exports> = OnceLock::new();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::Turn;
 use support::claude::KEY;
@@ -143,4 +144,25 @@ async fn a_collector_that_is_down_slow_or_wrong_changes_nothing_of_a_task_but_on
     for (name, kinds) in results {
         assert_eq!(kinds, expected, "{name}");
     }
+}
+
+#[tokio::test]
+async fn after_a_second_signal_nobody_waits_for_the_collector() {
+    let collector = Collector::in_mood(Mood::Silent).await.unwrap();
+    let scene = Scene::new().await.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url());
+    let scene = scene.workflow(&json!([{ "run": "trap '' TERM; echo ready; while :; do sleep 1; done" }]));
+    let running = scene.start();
+    scene.api.wait_for(|event| event["type"] == "log").await;
+    running.signal(Signal::TERM).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    running.signal(Signal::TERM).unwrap();
+    let outcome = scene.finish(running).await;
+    assert_eq!(outcome.finished.code, 143, "{}", outcome.finished.stdout);
+    let told = outcome.scene.api.attempts().last().unwrap().at;
+    let late = outcome.finished.ended - told;
+    // One that waited would have waited for the export to time out, which takes 2.5 s.
+    assert!(
+        late < Duration::from_secs(2),
+        "the process ended {late:?} after its task"
+    );
 }

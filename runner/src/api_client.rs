@@ -9,6 +9,7 @@ use reqwest::{Client, StatusCode};
 use url::Url;
 
 use crate::secret::Secret;
+use crate::telemetry;
 
 /// The longest wait between two attempts that we choose ourselves.
 const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -104,6 +105,9 @@ impl ApiClient {
             .body(body);
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
+        }
+        if let Some(context) = telemetry::trace_context() {
+            request = request.header(telemetry::TRACEPARENT, context);
         }
         let response = match request.send().await {
             Ok(response) => response,

@@ -1,4 +1,4 @@
-//! What the runner's two HTTP clients (the Messages API, the callback) have in common.
+//! What the runner's HTTP clients (the Messages API, the callback, the collector of traces) have in common.
 
 use std::error::Error;
 use std::sync::Once;

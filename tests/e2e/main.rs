@@ -19,4 +19,5 @@ mod plugins;
 mod redaction;
 mod sandbox;
 mod task_sources;
+mod telemetry;
 mod workflow;

@@ -7,6 +7,7 @@
 
 pub mod api_server;
 pub mod claude;
+pub mod collector;
 pub mod event_rules;
 pub mod guest;
 pub mod loopback;
@@ -15,4 +16,5 @@ pub mod schema;
 
 pub use api_server::{Answer, ApiServer, Attempt};
 pub use claude::{Block, Claude, Ending, Reply, Request, Turn};
+pub use collector::Collector;
 pub use runner_process::{Finished, RunnerProcess};

@@ -44,6 +44,7 @@ pub struct Finished {
     pub stdout: String,
     pub stderr: String,
     pub elapsed: Duration,
+    pub ended: Instant,
 }
 
 impl RunnerProcess {
@@ -230,7 +231,8 @@ impl Running {
                 )));
             }
         };
-        let elapsed = self.started.elapsed();
+        let ended = Instant::now();
+        let elapsed = ended - self.started;
         let (stdout, stderr) = (text(self.stdout).await, text(self.stderr).await);
         let mut log = Vec::new();
         let mut log_errors = Vec::new();
@@ -257,6 +259,7 @@ impl Running {
             stdout,
             stderr,
             elapsed,
+            ended,
         })
     }
 }

@@ -18,12 +18,14 @@ use crate::model::{
 };
 use crate::redaction;
 use crate::task::AgentTask;
+use crate::telemetry;
 use crate::tools::{LiveOutput, ToolErrorCode, ToolOutcome, Toolbox};
 
 mod no_tools;
 mod output_limit;
 mod spent;
 mod spoken;
+mod told;
 
 pub use no_tools::NoTools;
 pub use output_limit::OutputLimit;
@@ -98,7 +100,13 @@ impl Agent<'_> {
             open_calls: Vec::new(),
             call_ids: HashSet::new(),
         };
-        let result = self.turns(&mut conversation, &mut progress, spent).await;
+        let span = telemetry::agent_span(self.model_name);
+        let turns = self.turns(&mut conversation, &mut progress, spent);
+        let result = span.within(turns).await;
+        span.used(told::tokens(&spent.usage));
+        if let Err(failure) = &result {
+            span.fail(failure.code.as_str());
+        }
         self.end_open_calls(&mut progress, NOT_MADE);
         result
     }
@@ -113,7 +121,11 @@ impl Agent<'_> {
         while spent.turns < self.task.max_turns {
             self.check_budget(spent)?;
             spent.turns += 1;
-            let (turn, message_id) = self.model_turn(conversation, progress).await?;
+            let span = telemetry::chat_span(self.model_name, progress.limit.tokens());
+            let result = span.span().within(self.model_turn(conversation, progress)).await;
+            let outcome = result.as_ref().map(|(turn, _)| told::answer(turn));
+            span.end(self.model_name, outcome.map_err(|failure| failure.code.as_str()));
+            let (turn, message_id) = result?;
             spent.add(&turn, self.model_name);
             if self.extra_events {
                 let message_id = message_id.clone();
@@ -343,15 +355,7 @@ impl Agent<'_> {
                 tool_name,
                 args,
             });
-            let mut outcome = self
-                .tools
-                .call(
-                    &call.name,
-                    &call.input,
-                    self.live_output(&call.id),
-                    self.cancel.child_token(),
-                )
-                .await;
+            let mut outcome = self.call_tool(call).await;
             progress.open_calls.retain(|id| *id != call.id);
             mask(&mut outcome.text);
             self.tool_end(&call.id, &outcome);

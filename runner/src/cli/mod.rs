@@ -96,14 +96,17 @@ fn secrets() -> Vec<String> {
     let variables: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| (text(name), text(value)))
         .collect();
-    redaction::secrets(variables.iter().map(|(name, value)| (&**name, &**value)))
+    let mut secrets = redaction::secrets(variables.iter().map(|(name, value)| (&**name, &**value)));
+    secrets.extend(config::header_secrets(&environment));
+    secrets
 }
 
 /// Runs what talks to the API server, or for it: with a log, and whatever happens.
 fn in_runtime<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
     // Before anything can be said.
     redaction::install(Redactor::new(secrets()));
-    telemetry::init(config::log_level(&environment));
+    telemetry::init(config::log_filter(&environment));
+    telemetry::set_parent(config::traceparent(&environment));
     // Tokio panics where it cannot have what it starts with (a file descriptor, for one). The panic hook has logged it
     // as the critical line that it is; what runs a task catches its panics itself.
     panic::catch_unwind(|| block_on(work)).unwrap_or(Exit::Invalid)
@@ -124,13 +127,19 @@ fn block_on<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
     };
     let exit = runtime.block_on(async {
         // First of all: as PID 1 of a pod, a process that does not listen for a signal does not get it.
-        match Signals::listen() {
-            Ok(signals) => work(signals).await,
+        let signals = match Signals::listen() {
+            Ok(signals) => signals,
             Err(error) => {
                 tracing::error!(critical = true, error = %error, "signals cannot be received");
-                Exit::Invalid
+                return Exit::Invalid;
             }
+        };
+        let exit = work(signals.clone()).await;
+        // The task's ending has arrived: what is told now is told to nobody who waits.
+        if !signals.is_hurried() {
+            telemetry::shutdown().await;
         }
+        exit
     });
     // A thread that was given up (a tool that hangs in the kernel, a read of standard input) must not hold the exit.
     runtime.shutdown_background();
@@ -148,6 +157,7 @@ async fn start(signals: Signals) -> Exit {
         Mode::Active { identity, task } => {
             health.working(&identity.task_id);
             telemetry::set_identity(Some(identity.task_id.to_value()), identity.api.request_id.clone());
+            export(&config);
             run::active(Arc::clone(&config), identity, task, signals.stop()).await
         }
         Mode::Standby(standby) => {
@@ -158,9 +168,19 @@ async fn start(signals: Signals) -> Exit {
     }
 }
 
+/// Begins to export traces and metrics, in the process that has the task.
+fn export(config: &Config) {
+    if let Some(otlp) = &config.telemetry {
+        telemetry::export(otlp, config.api.request_id.as_deref());
+    }
+}
+
 async fn start_worker(signals: Signals) -> Exit {
     match Config::read(&environment) {
-        Ok(config) => standby::work(config, signals).await,
+        Ok(config) => {
+            export(&config);
+            standby::work(config, signals).await
+        }
         Err(error) => {
             // Its supervisor has read the same.
             tracing::error!(error = %error, "a worker is started by a standby runner, and by nobody else");

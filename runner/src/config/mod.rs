@@ -12,11 +12,13 @@ use crate::model::client::AuthStyle;
 use crate::sandbox::Level;
 use crate::sandbox::strict::CommandRules;
 use crate::secret::Secret;
-use crate::telemetry::LogLevel;
+use crate::telemetry::{LogFilter, OtlpConfig};
 
+mod otlp;
 mod reader;
 mod variables;
 
+pub use otlp::header_secrets;
 use reader::Reader;
 pub use variables::{VARIABLES, Variable};
 
@@ -138,6 +140,8 @@ pub struct Config {
     pub extra_events: bool,
     pub flush_timeout: Duration,
     pub shutdown_grace: Duration,
+    /// Where traces and metrics go. `None`: nowhere.
+    pub telemetry: Option<OtlpConfig>,
 }
 
 /// What is around the runner, as far as the environment says: all that `plue-runner doctor` needs, with no task.
@@ -197,11 +201,17 @@ pub fn wrong_value(name: &str, problem: &str) -> String {
     format!("{name}: {problem} (example: {name}={example})")
 }
 
-/// `LOG_LEVEL` alone, since logging starts before all else. A level that is none is reported by [`Config::read`].
-pub fn log_level(lookup: &dyn Fn(&str) -> Option<String>) -> LogLevel {
+/// `LOG_LEVEL` alone, since logging starts before all else. One that is malformed is reported by [`Config::read`].
+pub fn log_filter(lookup: &dyn Fn(&str) -> Option<String>) -> LogFilter {
     lookup("LOG_LEVEL")
-        .and_then(|name| LogLevel::parse(name.trim()))
+        .and_then(|text| LogFilter::parse(&text).ok())
         .unwrap_or_default()
+}
+
+/// `TRACEPARENT` alone, since it goes with whatever the runner says, also of a configuration that is wrong. Whether it
+/// is one is for [`crate::telemetry`] to say: the trace of somebody else must not keep a task from running.
+pub fn traceparent(lookup: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    Reader::new(lookup).get("TRACEPARENT")
 }
 
 impl Config {
@@ -222,12 +232,10 @@ impl Config {
         let api = reader.api();
         let identity = if standby { None } else { reader.identity(&api) };
         let registration = if standby { reader.standby() } else { None };
-        if let Some(level) = reader
-            .get("LOG_LEVEL")
-            .filter(|level| LogLevel::parse(level.trim()).is_none())
-        {
-            reader.wrong("LOG_LEVEL", &format!("{level:?} is none of {}", LogLevel::NAMES));
+        if let Some(Err(problem)) = reader.get("LOG_LEVEL").map(|text| LogFilter::parse(&text)) {
+            reader.wrong("LOG_LEVEL", &problem);
         }
+        let telemetry = reader.telemetry();
         let sandbox = reader.sandbox();
         let commands = reader.commands();
         let model = reader.model();
@@ -260,6 +268,7 @@ impl Config {
                 extra_events,
                 flush_timeout,
                 shutdown_grace,
+                telemetry,
             }),
             _ => Err(ConfigError {
                 problems: reader.problems,
@@ -316,6 +325,13 @@ mod tests {
         let cases = [
             ("MODE", "passive"),
             ("LOG_LEVEL", "loud"),
+            ("LOG_LEVEL", "INFO,events=loud"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://:secret@collector:4318"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer secret"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a b=secret"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret%0a"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "deployment"),
             ("SANDBOX", "none"),
             ("SANDBOX", "Weak"),
             ("COMMAND_NETWORK", "host"),

@@ -244,7 +244,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn url(&mut self, name: &str, text: &str) -> Option<Url> {
+    pub(super) fn url(&mut self, name: &str, text: &str) -> Option<Url> {
         // The value is not repeated in the message: a URL may carry credentials.
         match Url::parse(text) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
@@ -279,7 +279,7 @@ impl<'a> Reader<'a> {
         usable.then_some(value)
     }
 
-    fn list(&self, name: &str) -> Option<Vec<String>> {
+    pub(super) fn list(&self, name: &str) -> Option<Vec<String>> {
         let value = self.get(name)?;
         Some(
             value

@@ -209,14 +209,45 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "LOG_LEVEL",
         "INFO",
-        "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`, in any letter case",
-        "DEBUG",
+        "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`, in any letter case; `module=LEVEL` for one module of the \
+         runner or for another crate, separated by commas",
+        "INFO,events=DEBUG",
     ),
     variable(
         "REQUEST_ID",
         "",
         "in every log line, and on every request as `X-Request-ID`",
         "req-7f3a",
+    ),
+    variable(
+        "TRACEPARENT",
+        "",
+        "the trace that the task belongs to (W3C trace context); carried on to the Messages API and the callback",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    ),
+    variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "where traces and metrics go, by OTLP over HTTP (`http/protobuf`); without it there are none",
+        "http://collector.observability:4318",
+    ),
+    variable(
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "",
+        "headers for that endpoint: `name=value` pairs, separated by commas, values URL-encoded",
+        "authorization=Bearer%20s3cr3t",
+    ),
+    variable(
+        "OTEL_SERVICE_NAME",
+        "plue-runner",
+        "the service's name in traces and metrics",
+        "plue-runner",
+    ),
+    variable(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "",
+        "what else is said of the service: `name=value` pairs, separated by commas, values URL-encoded",
+        "deployment.environment.name=staging",
     ),
 ];
 

@@ -14,6 +14,7 @@ use super::decoder::{DecodeError, TurnDecoder};
 use super::{Conversation, Model, ModelError, TurnEvent};
 use crate::http;
 use crate::secret::Secret;
+use crate::telemetry;
 
 /// The version of the API that this client speaks.
 pub const API_VERSION: &str = "2026-10-21";
@@ -124,11 +125,14 @@ impl MessagesClient {
 
     /// Sends one request and reads the answer's head.
     async fn open(&self, body: Bytes, model: &str) -> Result<reqwest::Response, Failure> {
-        let request = self
+        let mut request = self
             .http
             .post(self.endpoint.clone())
             .headers(self.headers.clone())
             .body(body);
+        if let Some(context) = telemetry::trace_context() {
+            request = request.header(telemetry::TRACEPARENT, context);
+        }
         let mut response = request
             .send()
             .await

@@ -43,6 +43,7 @@ pub struct TurnDecoder {
     started: bool,
     finished: bool,
     model: String,
+    id: Option<String>,
     usage: Usage,
     stop: Option<StopReason>,
 }
@@ -70,6 +71,9 @@ struct MessageStart<'a> {
 struct Message<'a> {
     #[serde(borrow)]
     model: Option<Text<'a>>,
+    /// Nobody but a trace asks for it: it may be of any type.
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
 }
@@ -214,6 +218,7 @@ impl TurnDecoder {
         self.started = true;
         let event: MessageStart<'_> = parse(data)?;
         self.model = event.message.model.unwrap_or_default().0.into_owned();
+        self.id = event.message.id.and_then(|id| serde_json::from_str(id.get()).ok());
         self.merge_usage(event.message.usage);
         Ok(None)
     }
@@ -365,6 +370,7 @@ impl TurnDecoder {
             stop,
             usage: self.usage,
             model: std::mem::take(&mut self.model),
+            id: self.id.take(),
             request_id: None,
         };
         for (index, block) in std::mem::take(&mut self.blocks).into_iter().enumerate() {

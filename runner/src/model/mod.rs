@@ -44,6 +44,8 @@ pub struct Turn {
     pub usage: Usage,
     /// The model that served, as the API names it.
     pub model: String,
+    /// The message's id.
+    pub id: Option<String>,
     /// The `request-id` of the response.
     pub request_id: Option<String>,
 }
@@ -77,6 +79,22 @@ pub enum StopReason {
     ContextWindowExceeded,
     /// A value that we do not know.
     Other(String),
+}
+
+impl StopReason {
+    /// As the API names it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::EndTurn => "end_turn",
+            Self::ToolUse => "tool_use",
+            Self::PauseTurn => "pause_turn",
+            Self::MaxTokens => "max_tokens",
+            Self::StopSequence(_) => "stop_sequence",
+            Self::Refusal { .. } => "refusal",
+            Self::ContextWindowExceeded => "model_context_window_exceeded",
+            Self::Other(reason) => reason,
+        }
+    }
 }
 
 /// Tokens of one turn, or of several added up.

@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Spent};
 use crate::config::{Config, Identity, TaskSource};
-use crate::events::{Event, EventQueue, EventSink, SpoolConfig, Summary, TaskErrorCode, millis};
+use crate::events::{Event, EventQueue, EventSink, SpoolConfig, Summary, TaskErrorCode, TaskId, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::sandbox::Level;
 use crate::task::{AgentTask, Document, Task};
+use crate::telemetry;
 use crate::workflow;
 
 mod delivery;
@@ -56,7 +57,7 @@ pub async fn active(config: Arc<Config>, identity: &Identity, task: &TaskSource,
     };
     let sink = EventSink::queue(&events);
     let document = prepare::read_document(task.clone());
-    let (ending, exit) = perform(&config, document, Ready::default(), &sink, &stop).await;
+    let (ending, exit) = perform(&config, &identity.task_id, document, Ready::default(), &sink, &stop).await;
     sink.push(ending);
     finish(delivery, &stop, Patience::of(&config), exit).await
 }
@@ -96,6 +97,7 @@ async fn finish(delivery: Delivery, stop: &Stop, patience: Patience, exit: Exit)
 /// Runs a task, whatever happens in it, to the event that ends it; and says how a process exits that ran nothing else.
 pub async fn perform(
     config: &Config,
+    task_id: &TaskId,
     document: impl Future<Output = Result<Document, Refused>>,
     ready: Ready,
     events: &EventSink,
@@ -103,7 +105,8 @@ pub async fn perform(
 ) -> (Event, Exit) {
     let started = Instant::now();
     let mut spent = None;
-    let ending = AssertUnwindSafe(execute(config, document, ready, events, stop, &mut spent))
+    let span = telemetry::task_span(&task_id.to_string(), config.api.request_id.as_deref());
+    let ending = AssertUnwindSafe(span.within(execute(config, document, ready, events, stop, &mut spent)))
         .catch_unwind()
         .await;
     let ending = ending.unwrap_or_else(|_| {
@@ -114,7 +117,12 @@ pub async fn perform(
             message,
         })
     });
-    terminal(ending, stop, spent, started, config.sandbox)
+    let (event, exit) = terminal(ending, stop, spent, started, config.sandbox);
+    span.end(match &event {
+        Event::Error { code, .. } => Some(code.as_str()),
+        _ => None,
+    });
+    (event, exit)
 }
 
 /// The ending of a task of which nothing is known but why it failed.
@@ -247,7 +255,7 @@ mod tests {
         let sink = EventSink::queue(&queue);
         let stop = Signals::listen().unwrap().stop();
         let document = async { panic!("as a fault of ours would") };
-        let (ending, exit) = perform(&config, document, Ready::default(), &sink, &stop).await;
+        let (ending, exit) = perform(&config, &TaskId::Number(7), document, Ready::default(), &sink, &stop).await;
         assert!(matches!(
             ending,
             Event::Error {

@@ -112,6 +112,11 @@ impl Signals {
         self.which().unwrap_or(StopReason::Terminate)
     }
 
+    /// Whether a second one came.
+    pub fn is_hurried(&self) -> bool {
+        self.received.second.is_cancelled()
+    }
+
     /// The first signal, when there was one.
     pub fn which(&self) -> Option<StopReason> {
         self.received.which.get().map(|(reason, _)| *reason)

@@ -42,6 +42,8 @@ pub(super) enum Word {
     /// Nothing new.
     Alive,
     Events(Vec<Record>),
+    /// The trace that the task belongs to, for the requests that the supervisor makes for it.
+    Trace(String),
 }
 
 const TASK: u8 = 1;
@@ -50,6 +52,7 @@ const READY: u8 = 3;
 const UNUSABLE: u8 = 4;
 const ALIVE: u8 = 5;
 const EVENTS: u8 = 6;
+const TRACE: u8 = 7;
 
 const REASONS: [StopReason; 3] = [StopReason::Terminate, StopReason::Interrupt, StopReason::Server];
 
@@ -115,6 +118,7 @@ impl Word {
                 records.iter().for_each(|record| record.encode(&mut payload));
                 frame(EVENTS, &payload)
             }
+            Word::Trace(traceparent) => frame(TRACE, traceparent.as_bytes()),
         }
     }
 
@@ -135,6 +139,7 @@ impl Word {
             READY => Word::Ready,
             UNUSABLE => Word::Unusable(String::from_utf8_lossy(&payload).into_owned()),
             ALIVE => Word::Alive,
+            TRACE => Word::Trace(String::from_utf8_lossy(&payload).into_owned()),
             EVENTS => Word::Events(records(&payload).ok_or_else(malformed)?),
             _ => return Err(malformed()),
         };
@@ -240,6 +245,7 @@ mod tests {
             Word::Ready,
             Word::Unusable("no".into()),
             Word::Alive,
+            Word::Trace("00-1-2-01".into()),
             Word::Events(vec![record("a"), record("b")]),
         ];
         let bytes: Vec<u8> = words.iter().flat_map(Word::encode).collect();
@@ -250,7 +256,7 @@ mod tests {
             taken.extend(Word::take(&mut buffer).unwrap());
         }
         let again: Vec<u8> = taken.iter().flat_map(Word::encode).collect();
-        assert_eq!((taken.len(), again), (4, bytes));
+        assert_eq!((taken.len(), again), (5, bytes));
     }
 
     #[test]

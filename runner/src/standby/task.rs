@@ -11,6 +11,7 @@ use crate::config::{Config, Identity};
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
 use crate::run::{self, Delivery, Patience, Stop, StopReason};
+use crate::telemetry;
 
 /// How many heartbeats a worker may be silent before it counts as hung.
 const SILENT_BEATS: u32 = 4;
@@ -61,6 +62,7 @@ pub(super) async fn run(
         EventSink::queue(&events).push(run::failed(failure, started, config.sandbox));
     }
     delivery.finish(stop, Patience::of(config)).await;
+    telemetry::carry(None);
 }
 
 /// Passes on what the worker says until it has ended. Why the task failed, when the worker did not say how it ended.
@@ -85,9 +87,13 @@ async fn supervise(
             word = worker.hear() => match word {
                 Some(word) => {
                     silent_at = tokio::time::Instant::now() + silence;
-                    if let Word::Events(records) = word {
-                        ended |= records.iter().any(|record| record.kind.is_terminal());
-                        events.push(records);
+                    match word {
+                        Word::Events(records) => {
+                            ended |= records.iter().any(|record| record.kind.is_terminal());
+                            events.push(records);
+                        }
+                        Word::Trace(traceparent) => telemetry::carry(Some(traceparent)),
+                        _ => {}
                     }
                     if ended {
                         break;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::channel::{Order, TaskOrder, ToSupervisor, Word};
 use crate::config::{Config, Mode};
-use crate::events::{EventSink, TaskErrorCode};
+use crate::events::{EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
 use crate::run::{self, Exit, Ready, Refused, Signals, Stop, StopReason};
 use crate::task::{Document, Format};
@@ -68,7 +68,12 @@ async fn serve(
     telemetry::set_identity(Some(id.into()), config.api.request_id.clone());
     let stop = signals.stop();
     let watching = watch(orders, &signals, &stop);
+    let telling = Arc::clone(supervisor);
     let document = async move {
+        // The task's span has begun.
+        if let Some(traceparent) = telemetry::trace_context() {
+            telling.say(&Word::Trace(traceparent));
+        }
         let mut document = Document::parse(&document, Format::Json).map_err(|error| {
             Refused(Failure {
                 code: TaskErrorCode::InvalidTask,
@@ -82,7 +87,7 @@ async fn serve(
     };
     let events = EventSink::supervisor(Arc::clone(supervisor) as _);
     let performing = async {
-        let (ending, exit) = run::perform(config, document, ready, &events, &stop).await;
+        let (ending, exit) = run::perform(config, &TaskId::Number(id), document, ready, &events, &stop).await;
         events.push(ending);
         exit
     };

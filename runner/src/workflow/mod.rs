@@ -10,6 +10,7 @@ use crate::failure::{Cancelled, Failure};
 use crate::redaction;
 use crate::sandbox::{CommandEvent, CommandSpec, Ending, Sandbox, Stream};
 use crate::task::{Step, StepKind, WorkflowTask};
+use crate::telemetry;
 
 mod lines;
 
@@ -62,8 +63,16 @@ pub async fn run(
             step_index: index,
         });
         let started = Instant::now();
-        let outcome = run_step(index, step, &mut env, sandbox, events, cancel).await;
+        let span = telemetry::step_span(index, &step.name);
+        let outcome = span
+            .within(run_step(index, step, &mut env, sandbox, events, cancel))
+            .await;
         let failed = outcome.state != StepState::Success;
+        span.exit_code(outcome.exit_code);
+        if failed {
+            span.fail(outcome.code.as_str());
+        }
+        drop(span);
         let message = outcome
             .reason
             .clone()

@@ -2,48 +2,21 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Registry;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use super::filter::{LogFilter, LogLevel};
 use crate::redaction;
 
 /// The field that makes an ERROR a CRITICAL one: tracing has no such level.
 const CRITICAL_FIELD: &str = "critical";
-
-/// How much is logged; the names are those of the Python runner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogLevel {
-    Debug,
-    #[default]
-    Info,
-    Warning,
-    Error,
-    Critical,
-}
-
-impl LogLevel {
-    /// The names, as `LOG_LEVEL` takes them in any letter case.
-    pub const NAMES: &str = "DEBUG, INFO, WARNING, ERROR, CRITICAL";
-
-    /// Reads a name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Some(match name.to_ascii_uppercase().as_str() {
-            "DEBUG" => Self::Debug,
-            "INFO" => Self::Info,
-            "WARNING" => Self::Warning,
-            "ERROR" => Self::Error,
-            "CRITICAL" => Self::Critical,
-            _ => return None,
-        })
-    }
-}
 
 /// What every log line carries once it is known.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +29,6 @@ static IDENTITY: Mutex<Identity> = Mutex::new(Identity {
     task_id: None,
     request_id: None,
 });
-static ONLY_CRITICAL: OnceLock<bool> = OnceLock::new();
 
 /// Says whose log it is from now on.
 pub fn set_identity(task_id: Option<Value>, request_id: Option<String>) {
@@ -64,19 +36,13 @@ pub fn set_identity(task_id: Option<Value>, request_id: Option<String>) {
 }
 
 /// Starts logging, once per process; a panic becomes a log line too.
-pub fn init(level: LogLevel) {
-    let own = match level {
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warning => LevelFilter::WARN,
-        LogLevel::Error | LogLevel::Critical => LevelFilter::ERROR,
-    };
-    let _ = ONLY_CRITICAL.set(level == LogLevel::Critical);
-    // Other crates speak of their own insides: their warnings are enough.
-    let filter = Targets::new()
-        .with_default(own.min(LevelFilter::WARN))
-        .with_target("plue_runner", own);
-    let subscriber = Registry::default().with(JsonLines.with_filter(filter));
+pub fn init(filter: LogFilter) {
+    let most = filter.most();
+    let lines = JsonLines { filter: filter.clone() };
+    // Asked once for each place in the code that logs: its target and level never change.
+    let passes = FilterFn::new(move |metadata| *metadata.level() <= filter.level_of(metadata.target()).least())
+        .with_max_level_hint(most);
+    let subscriber = Registry::default().with(lines.with_filter(passes));
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         return;
     }
@@ -92,16 +58,18 @@ pub fn rfc3339(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-struct JsonLines;
+struct JsonLines {
+    filter: LogFilter,
+}
 
 impl<S: Subscriber> Layer<S> for JsonLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        if !fields.critical && ONLY_CRITICAL.get().copied().unwrap_or(false) {
+        let metadata = event.metadata();
+        if !fields.critical && self.filter.level_of(metadata.target()) == LogLevel::Critical {
             return;
         }
-        let metadata = event.metadata();
         let line = line(Timestamp::now(), *metadata.level(), metadata.target(), fields);
         let (line, _) = redaction::current().redact(line);
         // One write a line, so that lines of several threads do not mix. A closed stdout must not end the task.
@@ -217,12 +185,5 @@ mod tests {
                 "context": {"attempt": 2},
             })
         );
-    }
-
-    #[test]
-    fn level_names_are_read_in_any_letter_case() {
-        assert_eq!(LogLevel::parse("warning"), Some(LogLevel::Warning));
-        assert_eq!(LogLevel::parse("Critical"), Some(LogLevel::Critical));
-        assert_eq!(LogLevel::parse("trace"), None);
     }
 }

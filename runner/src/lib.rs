@@ -14,6 +14,7 @@ pub mod redaction;
 pub mod run;
 pub mod sandbox;
 pub mod secret;
+pub mod standby;
 pub mod task;
 pub mod telemetry;
 pub mod tools;

@@ -38,7 +38,7 @@ mod running;
 mod seccomp;
 mod supervisor;
 mod sys;
-mod tree;
+pub(crate) mod tree;
 mod user;
 mod wire;
 

@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use crate::sandbox::strict::tree::Tree;
+use crate::sandbox::strict::tree::{numbers, parent_of};
 
 /// How long processes may take to be gone. One that waits for a device hears no signal.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks at processes that were killed and are not gone yet.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How many rounds of stopping there are before those that were stopped are killed: nobody can start another one then,
-/// and what has got away until now is seen in the next round.
+/// How many rounds of stopping there are at most, before those that were stopped are killed.
 const STOPPING: u32 = 20;
+/// How many generations there may be between a process and us. Numbers come back, and must not lead in a circle.
+const DEEPEST: u32 = 40_000;
 
 /// Makes this process the parent of whatever loses its own below it.
 ///
@@ -35,64 +36,112 @@ pub fn become_subreaper() -> io::Result<()> {
 /// When processes cannot be seen, or some are not gone in time.
 pub fn end_processes(keep: &[Pid]) -> io::Result<Vec<String>> {
     let us = rustix::process::getpid().as_raw_nonzero().get();
-    let keep: BTreeSet<i32> = keep.iter().map(|pid| pid.as_raw_nonzero().get()).collect();
+    let keep = keep.iter().map(|pid| pid.as_raw_nonzero().get()).collect();
+    let family = Family { us, keep };
     let deadline = Instant::now() + LIMIT;
     let mut ended = BTreeMap::new();
     loop {
-        stop(us, &keep)?;
-        let tree = Tree::read()?;
-        let left = leftovers(&tree, us, &keep);
-        for &pid in &left {
-            if tree.is_dead(pid) {
-                reap(pid);
-            } else {
-                ended.entry(pid).or_insert_with(|| name_of(pid));
-                signal(pid, Signal::KILL);
+        // Who is killed makes room for another one, who is stopped does not: so first all of them are stopped.
+        for _ in 0..STOPPING {
+            let found = family.sweep(Signal::STOP)?;
+            let mut fresh = false;
+            for pid in found.live {
+                ended.entry(pid).or_insert_with(|| {
+                    fresh = true;
+                    name_of(pid)
+                });
+            }
+            if !fresh {
+                break;
             }
         }
-        if left.is_empty() {
+        let left = family.sweep(Signal::KILL)?;
+        if left.live.is_empty() && left.others == 0 {
             return Ok(ended.into_values().collect());
         }
         if Instant::now() > deadline {
-            let names: Vec<String> = left.into_iter().map(name_of).collect();
-            let names = names.join(", ");
+            let names: Vec<String> = left.live.into_iter().map(name_of).collect();
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("processes that were killed are not gone after {LIMIT:?}: {names}"),
+                format!(
+                    "processes that were killed are not gone after {LIMIT:?}: {} and {} that have ended",
+                    names.join(", "),
+                    left.others
+                ),
             ));
         }
         std::thread::sleep(PAUSE);
     }
 }
 
-/// Stops all of them, until none has appeared that runs: who is killed makes room for another, who is stopped does not.
-fn stop(us: i32, keep: &BTreeSet<i32>) -> io::Result<()> {
-    let mut stopped = BTreeSet::new();
-    for _ in 0..STOPPING {
-        let tree = Tree::read()?;
-        let running = leftovers(&tree, us, keep).into_iter().filter(|pid| !tree.is_dead(*pid));
-        let fresh: Vec<i32> = running.filter(|pid| stopped.insert(*pid)).collect();
-        if fresh.is_empty() {
-            break;
-        }
-        fresh.into_iter().for_each(|pid| signal(pid, Signal::STOP));
-    }
-    Ok(())
+/// Who is ours to end.
+struct Family {
+    us: i32,
+    keep: BTreeSet<i32>,
 }
 
-/// All below us, but for those to keep and what is below them.
-fn leftovers(tree: &Tree, us: i32, keep: &BTreeSet<i32>) -> BTreeSet<i32> {
-    let mut left = tree.all_below(us);
-    for pid in keep {
-        left.remove(pid);
-        for below in tree.all_below(*pid) {
-            left.remove(&below);
-        }
-    }
-    left
+/// What one look at all processes has found of them.
+#[derive(Default)]
+struct Found {
+    live: BTreeSet<i32>,
+    /// Those that have ended, and those that cannot be told yet. The next look knows more.
+    others: usize,
 }
 
-fn signal(pid: i32, signal: Signal) {
+impl Family {
+    /// Sends a signal to every one of them that runs, and reaps those that have ended.
+    ///
+    /// The youngest come first, and each hears of it as soon as it is seen: one that starts the next one and ends lives
+    /// for a millisecond, less than it takes to look at all.
+    fn sweep(&self, signal: Signal) -> io::Result<Found> {
+        let mut found = Found::default();
+        let mut numbers = numbers()?;
+        numbers.sort_unstable_by(|one, other| other.cmp(one));
+        for pid in numbers {
+            if pid == self.us || self.keep.contains(&pid) {
+                continue;
+            }
+            let Some((parent, dead)) = parent_of(pid)? else {
+                continue;
+            };
+            match self.has(parent)? {
+                Some(false) => {}
+                Some(true) if !dead => {
+                    send(pid, signal);
+                    found.live.insert(pid);
+                }
+                Some(true) => {
+                    if parent == self.us {
+                        reap(pid);
+                    }
+                    found.others += 1;
+                }
+                None => found.others += 1,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the children of a process are of the family. `None` when it is gone already, and they have another parent.
+    fn has(&self, parent: i32) -> io::Result<Option<bool>> {
+        let mut pid = parent;
+        for _ in 0..DEEPEST {
+            if pid == self.us {
+                return Ok(Some(true));
+            }
+            if pid <= 1 || self.keep.contains(&pid) {
+                return Ok(Some(false));
+            }
+            match parent_of(pid)? {
+                Some((parent, _)) => pid = parent,
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn send(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         // Gone already: just as well.
         let _ = kill_process(pid, signal);
@@ -140,14 +189,19 @@ mod tests {
         Command::new("/bin/sh")
             .args(["-c", script])
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap()
     }
 
-    fn below_us() -> BTreeSet<i32> {
-        Tree::read()
-            .unwrap()
-            .all_below(rustix::process::getpid().as_raw_nonzero().get())
+    fn below_us() -> usize {
+        let family = Family {
+            us: rustix::process::getpid().as_raw_nonzero().get(),
+            keep: BTreeSet::new(),
+        };
+        // SIGCONT does nothing to a process that runs.
+        let found = family.sweep(Signal::CONT).unwrap();
+        found.live.len() + found.others
     }
 
     fn wait_until(what: impl Fn() -> bool) {
@@ -174,16 +228,16 @@ mod tests {
         // The shell ends, and so does its child: what setsid starts has no parent but us.
         let mut gone = shell("(setsid sh -c 'trap \"\" TERM HUP; sleep 98 & wait' &) ; exit 0");
         gone.wait().unwrap();
-        wait_until(|| below_us().len() == 4);
+        wait_until(|| below_us() == 4);
         let keep = Pid::from_child(&kept);
         let ended = end_processes(&[keep]).unwrap();
         assert_eq!(ended.len(), 2, "{ended:?}");
         assert!(ended.iter().any(|name| name.starts_with("sleep (")), "{ended:?}");
-        assert_eq!(below_us().len(), 2);
+        assert_eq!(below_us(), 2);
         assert_eq!(end_processes(&[keep]).unwrap(), Vec::<String>::new());
         assert_eq!(kept.try_wait().unwrap(), None);
         end_processes(&[]).unwrap();
-        assert_eq!(below_us(), BTreeSet::new());
+        assert_eq!(below_us(), 0);
     }
 
     #[test]
@@ -213,7 +267,7 @@ mod tests {
         assert!(!ended.is_empty());
         // Whatever had got away would show up again.
         std::thread::sleep(Duration::from_millis(100));
-        assert_eq!(below_us(), BTreeSet::new());
+        assert_eq!(below_us(), 0);
         drop(chains);
     }
 }

@@ -47,6 +47,26 @@ impl Usage {
     }
 }
 
+/// The numbers of all processes of the PID namespace.
+pub(crate) fn numbers() -> io::Result<Vec<i32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(numbers)
+}
+
+/// The parent of a process, and whether it has ended and only waits for that one to notice. `None` when it is gone.
+pub(crate) fn parent_of(pid: i32) -> io::Result<Option<(i32, bool)>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => Ok(parse(&stat)
+            .map(|process| with_its_threads(pid, process))
+            .map(|process| (process.parent, process.dead))),
+        Err(error) if has_ended(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Tree {
     /// Looks at /proc. What ends meanwhile is left out.
     ///
@@ -54,11 +74,7 @@ impl Tree {
     /// When it cannot be looked at, or does not even show ourselves.
     pub(crate) fn read() -> io::Result<Self> {
         let mut processes = BTreeMap::new();
-        for entry in fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
+        for pid in numbers()? {
             match fs::read(format!("/proc/{pid}/stat")) {
                 Ok(stat) => processes.extend(parse(&stat).map(|process| (pid, with_its_threads(pid, process)))),
                 Err(error) if has_ended(&error) => {}

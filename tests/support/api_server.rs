@@ -1,70 +1,46 @@
-//! The double of the API server: it takes the runner's events as the real one does, refuses what would crash the real
-//! one, and writes down everything that breaks the protocol.
+//! The double of the API server: it takes the runner's events as the real one does, hands tasks to standby runners,
+//! refuses what would crash the real one, and writes down everything that breaks the protocol.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::post;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 
-use crate::event_rules::EventRules;
+use crate::answer;
 use crate::loopback::{Loopback, Wire};
-use crate::schema;
+use crate::runners::{BeatScript, RegisterScript, Runners};
+use crate::task_record::{Expected, Script, TaskRecord, text_of};
 
-/// How long [`ApiServer::wait_for`] waits. Far more than any test needs, so that a slow machine does not fail one.
-const WAIT: Duration = Duration::from_secs(30);
+pub use crate::answer::Answer;
+pub use crate::runners::{Assignment, Beat, Registration};
+pub use crate::task_record::{Attempt, BATCH, Seen};
+pub use crate::task_view::TaskView;
 
-/// One request that reached the callback.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    pub event: Value,
-    /// The body, byte for byte: a retry must repeat it.
-    pub body: Bytes,
-    /// The `Idempotency-Key`.
-    pub key: String,
-    pub headers: HeaderMap,
-    /// Which attempt at this event it is, from 1.
-    pub number: u32,
-    pub at: Instant,
-    /// What was answered; 0 when the connection was cut.
-    pub status: u16,
-}
-
-/// What the double answers to an event that is well formed.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// `200 {"ok":true}`: the event is delivered.
-    Ok,
-    /// `200` with this body.
-    Say(Value),
-    /// This status and an empty body. A 2xx delivers too.
-    Status(u16),
-    /// This status with `Retry-After` in seconds.
-    RetryAfter(u16, u64),
-    /// This status, and another place to send the event to.
-    Redirect(u16, String),
-    /// The connection ends without an answer.
-    Cut,
-    /// The answer comes so much later.
-    Late(Duration, Box<Answer>),
-}
-
-type Script = Box<dyn FnMut(&Attempt) -> Answer + Send>;
+/// How long the double waits for something. Far more than any test needs, so that a slow machine does not fail one.
+pub(crate) const WAIT: Duration = Duration::from_secs(30);
+/// The task of [`ApiServer::url`].
+const TASK: i64 = 7;
 
 /// What is set before the server starts.
 #[derive(Default)]
 pub struct Settings {
     token: Option<String>,
     request_id: Option<String>,
+    batches: bool,
+    light: bool,
+    reap_after: Option<Duration>,
     script: Option<Script>,
+    register_script: Option<RegisterScript>,
+    beat_script: Option<BeatScript>,
 }
 
 impl Settings {
@@ -74,55 +50,105 @@ impl Settings {
         self
     }
 
-    /// Requires `X-Request-ID` with this value.
+    /// Requires `X-Request-ID` with this value at the callback.
     pub fn request_id(mut self, id: &str) -> Self {
         self.request_id = Some(id.to_owned());
         self
     }
 
-    /// Decides the answer to each attempt. Without it every event is answered with [`Answer::Ok`].
+    /// Takes several events in one request, a line each.
+    pub fn batches(mut self) -> Self {
+        self.batches = true;
+        self
+    }
+
+    /// For more events than a test can keep: of each only its type, number and size are kept, and of its text only what
+    /// [`TaskView::tokens_total`] and [`TaskView::log_total`] give. Shapes are not checked, the order is.
+    pub fn light(mut self) -> Self {
+        self.light = true;
+        self
+    }
+
+    /// After how much silence a runner is given up; 60 s when it is not said, as in the real server.
+    pub fn reap_after(mut self, silence: Duration) -> Self {
+        self.reap_after = Some(silence);
+        self
+    }
+
+    /// Decides the answer to each attempt at an event. Without it every event is answered with [`Answer::Ok`].
     pub fn answering(mut self, script: impl FnMut(&Attempt) -> Answer + Send + 'static) -> Self {
         self.script = Some(Box::new(script));
         self
     }
 
-    pub async fn start(self) -> io::Result<ApiServer> {
+    /// Decides the answer to each registration. [`Answer::Say`] and [`Answer::Status`] hand out no task.
+    pub fn answering_registrations(mut self, script: impl FnMut(&Registration) -> Answer + Send + 'static) -> Self {
+        self.register_script = Some(Box::new(script));
+        self
+    }
+
+    /// Decides the answer to each heartbeat of a runner that is known.
+    pub fn answering_heartbeats(mut self, script: impl FnMut(&Beat) -> Answer + Send + 'static) -> Self {
+        self.beat_script = Some(Box::new(script));
+        self
+    }
+
+    pub async fn start(mut self) -> io::Result<ApiServer> {
+        let mut record = Record::default();
+        record.runners.reap_after = self.reap_after;
+        record.runners.register_script = self.register_script.take();
+        record.runners.beat_script = self.beat_script.take();
         let shared = Arc::new(Shared {
-            record: Mutex::default(),
+            record: Mutex::new(record),
             settings: Mutex::new(self),
             changed: Notify::new(),
+            base: OnceLock::new(),
         });
         let router = Router::new()
             .route("/internal/tasks/{id}/stream", post(receive))
+            .route("/internal/runners/register", post(register))
+            .route("/internal/runners/{id}/heartbeat", post(heartbeat))
             .layer(DefaultBodyLimit::max(256 << 20))
             .with_state(Arc::clone(&shared));
         let server = Loopback::serve(router).await?;
+        let _ = shared.base.set(server.url(""));
         Ok(ApiServer { shared, server })
     }
 }
 
 #[derive(Default)]
-struct Record {
-    attempts: Vec<Attempt>,
-    /// For each key: the bytes, how often it came, and whether it was delivered.
-    keys: HashMap<String, (Bytes, u32, bool)>,
-    delivered: Vec<Value>,
-    rules: EventRules,
-    violations: Vec<String>,
+pub(crate) struct Record {
+    pub(crate) tasks: BTreeMap<i64, TaskRecord>,
+    runners: Runners,
     looked_at: bool,
-    in_flight: u32,
-    subscribers: Vec<mpsc::UnboundedSender<Value>>,
 }
 
-struct Shared {
+impl Record {
+    fn violations(&self) -> Vec<String> {
+        let of_tasks = self.tasks.values().flat_map(|task| &task.violations);
+        of_tasks.chain(&self.runners.violations).cloned().collect()
+    }
+}
+
+pub(crate) struct Shared {
     record: Mutex<Record>,
     settings: Mutex<Settings>,
-    changed: Notify,
+    pub(crate) changed: Notify,
+    /// Our own address.
+    base: OnceLock<String>,
 }
 
 impl Shared {
-    fn record(&self) -> MutexGuard<'_, Record> {
+    pub(crate) fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().expect("no handler panics while it holds the record")
+    }
+
+    /// What is wrong with the `Authorization`: what to note, when that is not the server's own rule.
+    fn refuses(&self, headers: &HeaderMap) -> Option<Option<String>> {
+        let settings = self.settings.lock().expect("no script panics");
+        let expected = settings.token.as_ref().map(|token| format!("Bearer {token}"));
+        let unasked = || "an Authorization header came, and no token was given".to_owned();
+        (text_of(headers, "authorization") != expected).then(|| expected.is_none().then(unasked))
     }
 }
 
@@ -143,83 +169,149 @@ impl ApiServer {
         Settings::default()
     }
 
-    /// The `CALLBACK_URL`.
+    /// The `CALLBACK_URL` of the one task of an active runner.
     pub fn url(&self) -> String {
-        self.server.url("/internal/tasks/7/stream")
+        self.task_url(TASK)
     }
 
-    /// From now on, decides the answer to each attempt.
+    /// The callback of a task.
+    pub fn task_url(&self, id: i64) -> String {
+        self.server.url(&format!("/internal/tasks/{id}/stream"))
+    }
+
+    /// The `REGISTER_URL`.
+    pub fn register_url(&self) -> String {
+        self.server.url("/internal/runners/register")
+    }
+
+    /// Where the runner with this id beats.
+    pub fn heartbeat_url(&self, runner: i64) -> String {
+        self.server.url(&format!("/internal/runners/{runner}/heartbeat"))
+    }
+
+    /// From now on, decides the answer to each attempt at an event.
     pub fn answer(&self, script: impl FnMut(&Attempt) -> Answer + Send + 'static) {
         self.shared.settings.lock().expect("no script panics").script = Some(Box::new(script));
     }
 
+    /// From now on, decides the answer to each registration.
+    pub fn answer_registrations(&self, script: impl FnMut(&Registration) -> Answer + Send + 'static) {
+        self.shared.record().runners.register_script = Some(Box::new(script));
+    }
+
+    /// From now on, decides the answer to each heartbeat.
+    pub fn answer_heartbeats(&self, script: impl FnMut(&Beat) -> Answer + Send + 'static) {
+        self.shared.record().runners.beat_script = Some(Box::new(script));
+    }
+
+    /// Queues a task for the next runner that registers.
+    pub fn assign(&self, assignment: Assignment) {
+        let mut record = self.shared.record();
+        let id = assignment.id();
+        record.tasks.entry(id).or_default().number = Some(id);
+        record.runners.assign(assignment);
+    }
+
+    /// How many tasks no runner has got yet.
+    pub fn waiting(&self) -> usize {
+        self.shared.record().runners.waiting()
+    }
+
+    pub fn registrations(&self) -> Vec<Registration> {
+        self.shared.record().runners.registrations.clone()
+    }
+
+    pub fn heartbeats(&self) -> Vec<Beat> {
+        self.shared.record().runners.beats.clone()
+    }
+
+    /// The runners that were silent for too long, in that order.
+    pub fn reaped(&self) -> Vec<i64> {
+        self.shared.record().runners.reaped()
+    }
+
+    /// What is known of one task.
+    pub fn task(&self, id: i64) -> TaskView {
+        TaskView::new(Arc::clone(&self.shared), id)
+    }
+
     /// The events that were delivered, in order.
     pub fn events(&self) -> Vec<Value> {
-        self.shared.record().delivered.clone()
+        self.task(TASK).events()
     }
 
     /// The delivered events of one type.
     pub fn events_of(&self, kind: &str) -> Vec<Value> {
-        self.events()
-            .into_iter()
-            .filter(|event| event["type"] == kind)
-            .collect()
+        self.task(TASK).events_of(kind)
     }
 
     /// Every request that came, delivered or not.
     pub fn attempts(&self) -> Vec<Attempt> {
-        self.shared.record().attempts.clone()
+        self.task(TASK).attempts()
     }
 
     /// The terminal event, when it was delivered.
     pub fn terminal(&self) -> Option<Value> {
-        self.events()
-            .into_iter()
-            .find(|event| event["type"] == "done" || event["type"] == "error")
+        self.task(TASK).terminal()
     }
 
     /// The events from now on, as they are delivered. Not bounded: a viewer must not slow the runner down.
     pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Value> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        self.shared.record().subscribers.push(sender);
-        receiver
+        self.task(TASK).subscribe()
     }
 
     /// Waits until an event that `wanted` accepts was delivered.
     pub async fn wait_for(&self, wanted: impl Fn(&Value) -> bool) -> Value {
-        let search = async {
-            loop {
-                let changed = self.shared.changed.notified();
-                tokio::pin!(changed);
-                changed.as_mut().enable();
-                if let Some(event) = self.shared.record().delivered.iter().find(|event| wanted(event)) {
-                    return event.clone();
-                }
-                changed.await;
-            }
-        };
-        match tokio::time::timeout(WAIT, search).await {
-            Ok(event) => event,
-            Err(_) => panic!(
-                "the event did not come within {WAIT:?}; these did: {:#?}",
-                self.events()
-            ),
+        self.task(TASK).wait_for(wanted).await
+    }
+
+    /// Waits until something that a request may change is so.
+    pub async fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let wait = wait_until(&self.shared, || is_so(self).then_some(()));
+        if wait.await.is_none() {
+            panic!("within {WAIT:?} it did not come to this: {what}");
         }
     }
 
-    /// What broke the protocol so far.
+    /// What broke the protocol so far, at whatever task or registration.
     pub fn violations(&self) -> Vec<String> {
         let mut record = self.shared.record();
         record.looked_at = true;
-        record.violations.clone()
+        record.violations()
     }
 
-    /// What broke the protocol, now that the runner has ended: a missing terminal event too.
+    /// What broke the protocol, now that the runner has ended: a missing terminal event too, of the tasks that were handed
+    /// out or, when nobody has registered, of the one task.
     pub fn final_violations(&self) -> Vec<String> {
         let mut violations = self.violations();
-        violations.extend(self.shared.record().rules.finish());
+        let record = self.shared.record();
+        let mut handed_out: Vec<i64> = record.runners.registrations.iter().filter_map(|one| one.task).collect();
+        if record.runners.registrations.is_empty() {
+            handed_out = vec![TASK];
+        }
+        let none = TaskRecord::default();
+        for id in handed_out {
+            let task = record.tasks.get(&id).unwrap_or(&none);
+            violations.extend(task.rules.finish());
+        }
         violations
     }
+}
+
+/// Waits until a request has made something so; nothing when it takes longer than [`WAIT`].
+pub(crate) async fn wait_until<T>(shared: &Shared, found: impl Fn() -> Option<T>) -> Option<T> {
+    let search = async {
+        loop {
+            let changed = shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = found() {
+                return found;
+            }
+            changed.await;
+        }
+    };
+    tokio::time::timeout(WAIT, search).await.ok()
 }
 
 impl Drop for ApiServer {
@@ -228,190 +320,105 @@ impl Drop for ApiServer {
             return;
         }
         let record = self.shared.record();
-        if !record.looked_at && !record.violations.is_empty() {
-            panic!("the runner broke the protocol:\n  {}", record.violations.join("\n  "));
+        let violations = record.violations();
+        if !record.looked_at && !violations.is_empty() {
+            panic!("the runner broke the protocol:\n  {}", violations.join("\n  "));
         }
     }
 }
 
 /// Counts a request as in flight for as long as it lives: also when the client gives up.
-struct InFlight<'a>(&'a Shared);
+struct InFlight<'a>(&'a Shared, i64);
 
 impl<'a> InFlight<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    fn new(shared: &'a Shared, id: i64) -> Self {
         let mut record = shared.record();
-        record.in_flight += 1;
-        if record.in_flight > 1 {
-            let count = record.in_flight;
-            record.violations.push(format!("{count} requests in flight at once"));
+        let task = record.tasks.entry(id).or_default();
+        task.in_flight += 1;
+        if task.in_flight > 1 {
+            let count = task.in_flight;
+            task.violations.push(format!("{count} requests in flight at once"));
         }
         drop(record);
-        Self(shared)
+        Self(shared, id)
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.record().in_flight -= 1;
+        self.0.record().tasks.entry(self.1).or_default().in_flight -= 1;
     }
 }
 
 async fn receive(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(wire): ConnectInfo<Wire>,
+    Path(id): Path<i64>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let _in_flight = InFlight::new(&shared);
-    let mut answer = judge(&shared, headers, body);
-    loop {
-        match answer {
-            Answer::Ok => return reply(200, None, Some(json!({ "ok": true }))),
-            Answer::Say(body) => return reply(200, None, Some(body)),
-            Answer::Status(status) => return reply(status, None, None),
-            Answer::Redirect(status, to) => {
-                let mut response = reply(status, None, None);
-                let to = header::HeaderValue::try_from(to).expect("a header value");
-                response.headers_mut().insert(header::LOCATION, to);
-                return response;
-            }
-            Answer::RetryAfter(status, seconds) => return reply(status, Some(seconds), None),
-            Answer::Cut => {
-                wire.cut();
-                return reply(500, None, None);
-            }
-            Answer::Late(by, then) => {
-                tokio::time::sleep(by).await;
-                answer = *then;
-            }
+    let _in_flight = InFlight::new(&shared, id);
+    let answer = match shared.refuses(&headers) {
+        Some(note) => {
+            shared.record().tasks.entry(id).or_default().violations.extend(note);
+            Answer::Status(401)
         }
-    }
-}
-
-/// Checks one request, writes it down, and decides the answer.
-fn judge(shared: &Shared, headers: HeaderMap, body: Bytes) -> Answer {
-    let mut settings = shared.settings.lock().expect("no script panics");
-    let mut guard = shared.record();
-    let record = &mut *guard;
-
-    let authorization = text_of(&headers, "authorization");
-    let expected = settings.token.as_ref().map(|token| format!("Bearer {token}"));
-    if authorization != expected {
-        if expected.is_none() {
-            record
-                .violations
-                .push("an Authorization header came, and no token was given".to_owned());
-        }
-        return Answer::Status(401);
-    }
-
-    let event: Value = match serde_json::from_slice(&body) {
-        Ok(event) => event,
-        Err(error) => {
-            record.violations.push(format!(
-                "the body is no JSON: {error}: {}",
-                String::from_utf8_lossy(&body)
-            ));
-            return Answer::Status(400);
+        None => {
+            let mut settings = shared.settings.lock().expect("no script panics");
+            let Settings {
+                request_id,
+                batches,
+                light,
+                script,
+                ..
+            } = &mut *settings;
+            let expected = Expected {
+                request_id: request_id.as_deref(),
+                batches: *batches,
+                light: *light,
+                script: script.as_mut(),
+            };
+            let mut record = shared.record();
+            record.tasks.entry(id).or_default().judge(headers, body, expected)
         }
     };
-    let mut wrong: Vec<String> = schema::event_errors(&event);
-    let malformed = !wrong.is_empty();
-    let key = text_of(&headers, "idempotency-key").unwrap_or_default();
-    wrong.extend(header_errors(&headers, &key, &event, settings.request_id.as_deref()));
-
-    let lost = record.keys.values().filter(|(_, _, delivered)| !delivered).count() as u64;
-    let (bytes, number, delivered) = record
-        .keys
-        .entry(key.clone())
-        .or_insert_with(|| (body.clone(), 0, false));
-    *number += 1;
-    if *number == 1 {
-        wrong.extend(record.rules.accept(&event, lost));
-    } else if *bytes != body {
-        wrong.push(format!("attempt {number} at {key} differs from the first"));
-    } else if *delivered {
-        wrong.push(format!("{key} was sent again after it was delivered"));
-    }
-
-    record
-        .violations
-        .extend(wrong.into_iter().map(|wrong| format!("{wrong} [{event}]")));
-    let mut attempt = Attempt {
-        event,
-        body,
-        key,
-        headers,
-        number: *number,
-        at: Instant::now(),
-        status: 400,
-    };
-    let answer = match &mut settings.script {
-        _ if malformed => Answer::Status(400),
-        Some(script) => script(&attempt),
-        None => Answer::Ok,
-    };
-    attempt.status = status_of(&answer);
-    if (200..300).contains(&attempt.status) && !*delivered {
-        *delivered = true;
-        record.delivered.push(attempt.event.clone());
-        record
-            .subscribers
-            .retain(|subscriber| subscriber.send(attempt.event.clone()).is_ok());
-    }
-    record.attempts.push(attempt);
-    drop(guard);
     shared.changed.notify_waiters();
-    answer
+    answer.give(&wire, answer::ok()).await
 }
 
-fn header_errors(headers: &HeaderMap, key: &str, event: &Value, request_id: Option<&str>) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let content_type = text_of(headers, "content-type").unwrap_or_default();
-    if content_type != "application/json" {
-        wrong.push(format!("the Content-Type is {content_type:?}"));
-    }
-    let task_id = event["task_id"]
-        .as_str()
-        .map_or_else(|| event["task_id"].to_string(), str::to_owned);
-    let expected = format!("{task_id}-{}", event["seq"]);
-    if key != expected {
-        wrong.push(format!("the Idempotency-Key is {key:?}, not {expected:?}"));
-    }
-    let sent = text_of(headers, "x-request-id");
-    if sent.as_deref() != request_id {
-        wrong.push(format!("the X-Request-ID is {sent:?}, not {request_id:?}"));
-    }
-    wrong
+async fn register(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(wire): ConnectInfo<Wire>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (answer, usual) = match shared.refuses(&headers) {
+        Some(note) => {
+            shared.record().runners.violations.extend(note);
+            (Answer::Status(401), String::new())
+        }
+        None => {
+            let base = shared.base.get().map_or("", String::as_str);
+            shared.record().runners.register(&headers, &body, base)
+        }
+    };
+    shared.changed.notify_waiters();
+    answer.give(&wire, usual).await
 }
 
-fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers
-        .get(name)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-}
-
-fn status_of(answer: &Answer) -> u16 {
-    match answer {
-        Answer::Ok | Answer::Say(_) => 200,
-        Answer::Status(status) | Answer::RetryAfter(status, _) | Answer::Redirect(status, _) => *status,
-        Answer::Cut => 0,
-        Answer::Late(_, then) => status_of(then),
-    }
-}
-
-fn reply(status: u16, retry_after: Option<u64>, body: Option<Value>) -> Response {
-    let mut response = Response::new(match body {
-        Some(body) => Body::from(body.to_string()),
-        None => Body::empty(),
-    });
-    *response.status_mut() = StatusCode::from_u16(status).expect("a status that HTTP knows");
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/json"),
-    );
-    if let Some(seconds) = retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
-    response
+async fn heartbeat(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(wire): ConnectInfo<Wire>,
+    Path(id): Path<i64>,
+    headers: HeaderMap,
+) -> Response {
+    let (answer, usual) = match shared.refuses(&headers) {
+        Some(note) => {
+            shared.record().runners.violations.extend(note);
+            (Answer::Status(401), String::new())
+        }
+        None => shared.record().runners.beat(id),
+    };
+    shared.changed.notify_waiters();
+    answer.give(&wire, usual).await
 }

@@ -5,6 +5,7 @@
 //! Nothing here is part of the product, so a broken promise is a panic of the test that it belongs to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod answer;
 pub mod api_server;
 pub mod claude;
 pub mod collector;
@@ -12,9 +13,13 @@ pub mod event_rules;
 pub mod guest;
 pub mod loopback;
 pub mod runner_process;
+mod runners;
 pub mod schema;
+mod task_record;
+mod task_view;
+pub mod totals;
 
-pub use api_server::{Answer, ApiServer, Attempt};
+pub use api_server::{Answer, ApiServer, Assignment, Attempt, TaskView};
 pub use claude::{Block, Claude, Ending, Reply, Request, Turn};
 pub use collector::Collector;
 pub use runner_process::{Finished, RunnerProcess};

@@ -1,0 +1,288 @@
+//! The part of the API server's double that standby runners talk to: they register, get tasks, and beat. Who is silent
+//! for too long is reaped.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::answer::{self, Answer};
+use crate::task_record::text_of;
+
+/// After how much silence the real server gives a runner up.
+const REAP_AFTER: Duration = Duration::from_secs(60);
+/// The id of the first runner.
+const FIRST: i64 = 41;
+
+/// A task that waits for a runner.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    id: i64,
+    config: Value,
+    kind: String,
+    session: Option<String>,
+    wrapped: bool,
+    with_path: bool,
+    raw: Option<String>,
+}
+
+impl Assignment {
+    /// The task with this id and configuration. Its type is that of the configuration, or `agent`.
+    pub fn new(id: i64, config: Value) -> Self {
+        let kind = config["type"].as_str().unwrap_or("agent").to_owned();
+        Self {
+            id,
+            config,
+            kind,
+            session: None,
+            wrapped: false,
+            with_path: false,
+            raw: None,
+        }
+    }
+
+    /// The configuration stands in one more layer: `{"type": …, "config": {…}}`.
+    pub fn wrapped(mut self) -> Self {
+        self.wrapped = true;
+        self
+    }
+
+    /// The server does not know its own address: `callback_path` in place of `callback_url`.
+    pub fn with_path(mut self) -> Self {
+        self.with_path = true;
+        self
+    }
+
+    /// Only `task.type` says what it is.
+    pub fn without_type(mut self) -> Self {
+        if let Some(config) = self.config.as_object_mut() {
+            config.remove("type");
+        }
+        self
+    }
+
+    pub fn session(mut self, id: &str) -> Self {
+        self.session = Some(id.to_owned());
+        self
+    }
+
+    /// The whole body of the reply, as broken as it may be.
+    pub fn raw(mut self, body: &str) -> Self {
+        self.raw = Some(body.to_owned());
+        self
+    }
+
+    pub(crate) fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// The reply that hands it out.
+    fn reply(&self, runner: i64, base: &str) -> String {
+        if let Some(raw) = &self.raw {
+            return raw.clone();
+        }
+        let config = match self.wrapped {
+            true => json!({ "type": self.kind, "config": self.config }),
+            false => self.config.clone(),
+        };
+        let mut task = json!({ "id": self.id, "type": self.kind, "config": config });
+        if let Some(session) = &self.session {
+            task["session_id"] = json!(session);
+        }
+        let path = format!("/internal/tasks/{}/stream", self.id);
+        let mut reply = json!({ "runner_id": runner, "task": task });
+        match self.with_path {
+            true => reply["callback_path"] = json!(path),
+            false => reply["callback_url"] = json!(format!("{base}{path}")),
+        }
+        reply.to_string()
+    }
+}
+
+/// One request to register.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    pub body: Value,
+    /// Of the runner; 0 when the request was refused.
+    pub runner_id: i64,
+    pub at: Instant,
+    /// Which registration of all it is, from 1.
+    pub number: u32,
+    /// What was answered; 0 when the connection was cut.
+    pub status: u16,
+    /// The task that was handed out.
+    pub task: Option<i64>,
+}
+
+/// One heartbeat.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    pub runner_id: i64,
+    pub at: Instant,
+    /// Which beat of all it is, from 1.
+    pub number: u32,
+    /// What was answered; 0 when the connection was cut.
+    pub status: u16,
+}
+
+pub(crate) type RegisterScript = Box<dyn FnMut(&Registration) -> Answer + Send>;
+pub(crate) type BeatScript = Box<dyn FnMut(&Beat) -> Answer + Send>;
+
+struct Runner {
+    pod: String,
+    heard: Instant,
+    reaped: bool,
+}
+
+/// All runners, and the tasks that wait for one.
+#[derive(Default)]
+pub(crate) struct Runners {
+    runners: HashMap<i64, Runner>,
+    queue: VecDeque<Assignment>,
+    pub(crate) registrations: Vec<Registration>,
+    pub(crate) beats: Vec<Beat>,
+    pub(crate) violations: Vec<String>,
+    reaped: Vec<i64>,
+    pub(crate) reap_after: Option<Duration>,
+    pub(crate) register_script: Option<RegisterScript>,
+    pub(crate) beat_script: Option<BeatScript>,
+}
+
+impl Runners {
+    pub(crate) fn assign(&mut self, assignment: Assignment) {
+        self.queue.push_back(assignment);
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Who was given up so far, in that order.
+    pub(crate) fn reaped(&mut self) -> Vec<i64> {
+        let limit = self.reap_after.unwrap_or(REAP_AFTER);
+        let mut silent: Vec<(Instant, i64)> = Vec::new();
+        for (id, runner) in &mut self.runners {
+            if !runner.reaped && runner.heard.elapsed() > limit {
+                runner.reaped = true;
+                silent.push((runner.heard, *id));
+            }
+        }
+        silent.sort();
+        self.reaped.extend(silent.into_iter().map(|(_, id)| id));
+        self.reaped.clone()
+    }
+
+    /// Takes a registration; the answer, and the body that the real server's would have.
+    pub(crate) fn register(&mut self, headers: &HeaderMap, body: &[u8], base: &str) -> (Answer, String) {
+        self.reaped();
+        let number = self.registrations.len() as u32 + 1;
+        let mut registration = Registration {
+            body: serde_json::from_slice(body).unwrap_or_default(),
+            runner_id: 0,
+            at: Instant::now(),
+            number,
+            status: 422,
+            task: None,
+        };
+        if text_of(headers, "content-type").as_deref() != Some("application/json") {
+            self.violations
+                .push("a registration that is not application/json".to_owned());
+        }
+        let wrong = registration_errors(&registration.body);
+        if !wrong.is_empty() {
+            let shown = String::from_utf8_lossy(body);
+            let wrong = wrong.into_iter().map(|wrong| format!("{wrong} [{shown}]"));
+            self.violations.extend(wrong);
+            self.registrations.push(registration);
+            return (Answer::Status(422), String::new());
+        }
+        let answer = match &mut self.register_script {
+            Some(script) => script(&registration),
+            None => Answer::Ok,
+        };
+        registration.status = answer.status();
+        let mut usual = String::new();
+        if answer.takes() {
+            let pod = registration.body["pod_name"].as_str().unwrap_or_default().to_owned();
+            registration.runner_id = self.heard_from(pod);
+            // Who says something else hands nothing out.
+            let assignment = match answer {
+                Answer::Say(_) | Answer::Status(_) => None,
+                _ => self.queue.pop_front(),
+            };
+            registration.task = assignment.as_ref().map(Assignment::id);
+            usual = match assignment {
+                Some(assignment) => assignment.reply(registration.runner_id, base),
+                None => json!({ "runner_id": registration.runner_id, "task": null }).to_string(),
+            };
+        }
+        self.registrations.push(registration);
+        (answer, usual)
+    }
+
+    /// A pod has one id for as long as the server lives.
+    fn heard_from(&mut self, pod: String) -> i64 {
+        let known = self.runners.iter().find(|(_, runner)| runner.pod == pod);
+        let id = known.map_or(FIRST + self.runners.len() as i64, |(id, _)| *id);
+        let heard = Instant::now();
+        let runner = Runner {
+            pod,
+            heard,
+            reaped: false,
+        };
+        self.runners.insert(id, runner);
+        id
+    }
+
+    /// Takes a heartbeat.
+    pub(crate) fn beat(&mut self, id: i64) -> (Answer, String) {
+        self.reaped();
+        let mut beat = Beat {
+            runner_id: id,
+            at: Instant::now(),
+            number: self.beats.len() as u32 + 1,
+            status: 404,
+        };
+        let runner = self.runners.get_mut(&id).filter(|runner| !runner.reaped);
+        let answer = match (runner, &mut self.beat_script) {
+            (None, _) => Answer::Status(404),
+            (Some(runner), script) => {
+                let answer = script.as_mut().map_or(Answer::Ok, |script| script(&beat));
+                if answer.takes() {
+                    runner.heard = Instant::now();
+                }
+                answer
+            }
+        };
+        beat.status = answer.status();
+        self.beats.push(beat);
+        (answer, answer::ok())
+    }
+}
+
+/// What the real server would refuse in a registration.
+fn registration_errors(body: &Value) -> Vec<String> {
+    let Some(fields) = body.as_object() else {
+        return vec!["a registration that is no JSON object".to_owned()];
+    };
+    let mut wrong = Vec::new();
+    for name in ["pod_name", "pod_ip"] {
+        if !fields.contains_key(name) {
+            wrong.push(format!("a registration without {name}"));
+        }
+    }
+    for (name, value) in fields {
+        let fits = match name.as_str() {
+            "pod_name" | "pod_ip" | "node_name" => value.is_string(),
+            "labels" => value
+                .as_array()
+                .is_some_and(|labels| labels.iter().all(Value::is_string)),
+            _ => false,
+        };
+        if !fits {
+            wrong.push(format!("{name} of a registration is {value}"));
+        }
+    }
+    wrong
+}

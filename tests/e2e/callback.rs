@@ -196,3 +196,58 @@ async fn an_answer_with_another_body_delivers_too() {
         .done();
     run(|_| Answer::Status(204)).await.done();
 }
+
+#[tokio::test]
+async fn a_server_that_takes_batches_gets_what_waits_in_one_request() {
+    let settings = ApiServer::with()
+        .batches()
+        .answering(|_| Answer::Late(Duration::from_millis(100), Box::new(Answer::Ok)));
+    let scene = Scene::with(settings).await.env("CALLBACK_BATCH", "ndjson");
+    let steps: Vec<Value> = (0..20).map(|step| json!({ "run": format!("echo {step}") })).collect();
+    let outcome = scene.workflow(&json!(steps)).run().await;
+    outcome.done();
+    assert_eq!(
+        outcome.events().len(),
+        61,
+        "a start, a line and an end of each step, and the ending"
+    );
+    let requests: std::collections::BTreeSet<String> = outcome
+        .scene
+        .api
+        .attempts()
+        .into_iter()
+        .map(|attempt| attempt.key)
+        .collect();
+    assert!(requests.len() < 20, "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_batches_gets_every_event_by_itself() {
+    let scene = Scene::new().await.env("CALLBACK_BATCH", "ndjson");
+    let running = scene
+        .workflow(&json!([{ "run": "echo a; echo b >&2; echo c" }, { "run": "echo d" }]))
+        .finish_unchecked()
+        .await;
+    let (finished, api) = running;
+    assert_eq!(finished.code, 0, "{}", finished.stdout);
+    assert_eq!(
+        api.violations(),
+        ["a batch, and this server takes none"],
+        "it is tried once"
+    );
+    let done = api.terminal().unwrap();
+    assert_eq!((&done["type"], done.get("lost_events")), (&json!("done"), None));
+    assert_eq!(api.events_of("step_end").len(), 2);
+}
+
+#[tokio::test]
+async fn at_the_end_the_delivery_has_its_time_and_what_did_not_arrive_is_said() {
+    let settings = ApiServer::with().answering(|_| Answer::Late(Duration::from_secs(60), Box::new(Answer::Ok)));
+    let scene = Scene::with(settings).await.env("FLUSH_TIMEOUT", "1");
+    let outcome = scene.workflow(&json!([{ "run": "seq 1 1000" }])).run().await;
+    assert_eq!(outcome.finished.code, 3, "{}", outcome.finished.stdout);
+    let last = outcome.finished.log.last().unwrap();
+    assert_eq!(last["level"], "CRITICAL", "{last}");
+    assert!(last["context"]["undelivered_events"].as_u64().unwrap() >= 3, "{last}");
+    assert!(last["context"]["undelivered_bytes"].as_u64().unwrap() > 3000, "{last}");
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::api_server::Settings;
@@ -109,6 +110,13 @@ impl Scene {
         self
     }
 
+    /// How long the runner may take, when a minute is not enough: the chaos suite has such runs.
+    #[allow(dead_code)]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.runner = self.runner.limit(limit);
+        self
+    }
+
     /// Puts a file into the workspace.
     pub fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
         let path = self.workspace().join(path);
@@ -153,6 +161,13 @@ impl Scene {
     pub async fn run(self) -> Outcome {
         let running = self.start();
         self.finish(running).await
+    }
+
+    /// Runs it to its end, and leaves what the server saw to the test.
+    #[allow(dead_code)]
+    pub async fn finish_unchecked(self) -> (Finished, ApiServer) {
+        let finished = self.start().finish().await.unwrap();
+        (finished, self.api)
     }
 
     /// Waits for the end of a runner that was started, and checks what holds for every run.

@@ -18,6 +18,7 @@ mod model_api;
 mod plugins;
 mod redaction;
 mod sandbox;
+mod standby;
 mod task_sources;
 mod telemetry;
 mod workflow;

@@ -44,7 +44,7 @@ pub const BUILD: &str = "build";
 
 /// All stages, in the order in which they run: quick ones first, and last those that may be left out, so that this is
 /// the last thing that is said.
-pub const STAGES: [Stage; 16] = [
+pub const STAGES: [Stage; 17] = [
     Stage {
         name: "format",
         promise: "rustfmt has nothing to change",
@@ -74,6 +74,12 @@ pub const STAGES: [Stage; 16] = [
         promise: "unit and integration tests",
         needs_build: true,
         run: tests,
+    },
+    Stage {
+        name: "chaos",
+        promise: "whatever fails around the runner, nothing is lost",
+        needs_build: true,
+        run: chaos,
     },
     Stage {
         name: "plugin-tests",
@@ -230,6 +236,20 @@ fn tests(state: &mut State) -> Result<Outcome> {
         .layout
         .cargo("unit and integration tests")
         .args(["test", "--release", "--workspace", "--no-fail-fast"])
+        .env("PLUE_RUNNER_BIN", state.layout.runner())
+        .env("PLUE_PLUGINS_DIR", state.layout.plugins())
+        .live()?;
+    Ok(Outcome::Passed)
+}
+
+/// Apart from the other tests: it takes minutes, of which it waits most.
+fn chaos(state: &mut State) -> Result<Outcome> {
+    state
+        .layout
+        .cargo("the chaos suite")
+        .args(["test", "--release", "--workspace", "--no-fail-fast", "--test", "chaos"])
+        // What it says of memory is for people.
+        .args(["--", "--nocapture", "--test-threads", "3"])
         .env("PLUE_RUNNER_BIN", state.layout.runner())
         .env("PLUE_PLUGINS_DIR", state.layout.plugins())
         .live()?;

@@ -1,6 +1,9 @@
 //! Delivery to the callback URL: one `POST` an event, one request in flight, retried by the rules of the protocol (§3).
 //! Where the server takes batches, one `POST` has all events that wait.
 
+use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use url::Url;
 
@@ -45,6 +48,8 @@ pub struct Callback {
     config: CallbackConfig,
     client: ApiClient,
     id: String,
+    /// The server was said to take batches, and does not.
+    refuses_batches: AtomicBool,
 }
 
 /// How a request ended, after all its attempts.
@@ -63,7 +68,12 @@ impl Callback {
     pub fn new(config: CallbackConfig) -> Result<Self, ApiError> {
         let client = ApiClient::new(&config.url, &config.api)?;
         let id = config.task_id.to_string();
-        Ok(Self { config, client, id })
+        Ok(Self {
+            config,
+            client,
+            id,
+            refuses_batches: AtomicBool::new(false),
+        })
     }
 
     /// Delivers what the queue gives until the ending was dealt with. Calls `cancel` when the server asks, in an answer,
@@ -71,26 +81,34 @@ impl Callback {
     pub async fn deliver(&self, queue: &EventQueue, cancel: &(dyn Fn() + Sync), report: &mut DeliveryReport) {
         while let Some(first) = queue.take().await {
             let mut events = vec![first];
-            if self.config.batches {
+            if self.config.batches && !self.refuses_batches.load(Ordering::Relaxed) {
                 fill(&mut events, queue);
             }
+            let before = report.lost;
             // Until the server has them: whatever happens to this delivery, they count.
-            let count = events.len() as u64;
-            let lost_before = report.lost + queue.lost();
-            report.lost += count;
-            let sent = self.send(&events, lost_before, cancel).await;
-            if sent == Sent::Delivered {
-                report.lost -= count;
-                report.ending_delivered = is_over(&events);
-            } else if sent == Sent::Refused && events.len() > 1 {
-                tracing::warn!("the callback refused a batch: its events are sent one by one");
-                for event in events.chunks(1) {
-                    let lost_before = report.lost - count + queue.lost();
-                    if self.send(event, lost_before, cancel).await == Sent::Delivered {
-                        report.lost -= 1;
-                        report.ending_delivered = is_over(event);
+            report.lost += events.len() as u64;
+            match self.send(&events, before + queue.lost(), cancel).await {
+                Sent::Delivered => {
+                    report.lost = before;
+                    report.ending_delivered = is_over(&events);
+                }
+                Sent::Refused if events.len() > 1 => {
+                    tracing::warn!(
+                        "the callback refused a batch: its events are sent one by one, and so are all others"
+                    );
+                    self.refuses_batches.store(true, Ordering::Relaxed);
+                    let mut lost = before;
+                    for (index, event) in events.iter().enumerate() {
+                        let sent = self.send(slice::from_ref(event), lost + queue.lost(), cancel).await;
+                        if sent == Sent::Delivered {
+                            report.ending_delivered = event.record.kind.is_terminal();
+                        } else {
+                            lost += 1;
+                        }
+                        report.lost = lost + (events.len() - 1 - index) as u64;
                     }
                 }
+                Sent::Refused | Sent::GivenUp => {}
             }
         }
         report.lost += queue.lost();

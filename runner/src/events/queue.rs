@@ -1,7 +1,7 @@
 //! The queue between what happens and what was delivered.
 //!
-//! The task pushes, one sender takes, and pushing never waits. Neighbours that may be sent as one merge while the sender is
-//! busy with an earlier one, so that a slow server costs fewer requests and not a longer queue. What does not fit in memory
+//! The task pushes, one sender takes, and pushing never waits. Neighbours that may be sent as one merge while an earlier event
+//! is before them, so that a slow server costs fewer requests and not a longer queue. What does not fit in memory
 //! goes to the spool:
 //!
 //! ```text
@@ -191,7 +191,9 @@ impl State {
     fn append(&mut self, record: Record) -> std::io::Result<()> {
         if !self.is_behind() && self.front_bytes < MAX_FRONT {
             let before = self.front.back().map_or(0, Record::size);
-            match self.front.back_mut().filter(|_| self.in_flight && before < MAX_MERGED) {
+            // What an idle sender takes at once is left as it is; what has to wait for another request grows.
+            let waits = self.in_flight || self.front.len() > 1;
+            match self.front.back_mut().filter(|_| waits && before < MAX_MERGED) {
                 None => {
                     self.front_bytes += record.size();
                     self.front.push_back(record);
@@ -356,16 +358,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn neighbours_merge_while_something_is_in_flight_and_only_then() {
+    async fn neighbours_merge_while_another_request_is_before_them_and_only_then() {
         let (_folder, queue) = queue(0);
-        queue.push([line(0, "a"), line(0, "b"), line(0, "c")]);
-        assert_eq!(queue.waiting().events, 3);
+        queue.push([line(0, "a"), line(0, "b")]);
+        assert_eq!(queue.waiting().events, 2);
+        queue.push([line(0, "c")]);
+        assert_eq!(queue.waiting().events, 2);
         assert_eq!(body(&queue.take().await.unwrap())["message"], "a");
         queue.push([line(0, "d"), line(1, "e"), line(1, "f")]);
-        let messages: Vec<Value> = (0..3)
+        let messages: Vec<Value> = (0..2)
             .map(|_| body(&queue.take_more(usize::MAX).unwrap())["message"].clone())
             .collect();
-        assert_eq!(messages, ["b", "c\nd", "e\nf"]);
+        assert_eq!(messages, ["b\nc\nd", "e\nf"]);
     }
 
     #[tokio::test]

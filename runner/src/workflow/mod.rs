@@ -149,7 +149,14 @@ async fn run_command(
     let limit = spec.timeout;
     let mut command = match sandbox.start(spec, cancel.child_token()).await {
         Ok(command) => command,
-        Err(error) => return Outcome::ended(StepState::Error, error.to_string(), None, TaskErrorCode::StepFailed),
+        Err(error) => {
+            let code = if cancel.is_cancelled() {
+                TaskErrorCode::Cancelled
+            } else {
+                TaskErrorCode::StepFailed
+            };
+            return Outcome::ended(StepState::Error, error.to_string(), None, code);
+        }
     };
     let mut stdout = LineSplitter::new();
     let mut stderr = LineSplitter::new();

@@ -157,6 +157,12 @@ impl Turn {
     }
 
     /// Adds text, which comes word by word.
+    /// Text that comes in these pieces.
+    pub fn text<T: AsRef<str>>(pieces: &[T]) -> Self {
+        let pieces: Vec<&str> = pieces.iter().map(AsRef::as_ref).collect();
+        Self::new().block(Block::text(&pieces))
+    }
+
     pub fn say(self, text: &str) -> Self {
         let pieces: Vec<&str> = text.split_inclusive(' ').collect();
         self.block(Block::text(&pieces))

@@ -92,11 +92,6 @@ impl Tree {
         self.processes.len()
     }
 
-    /// Whether a process has ended, and only waits for its parent to notice.
-    pub(crate) fn is_dead(&self, pid: i32) -> bool {
-        self.processes.get(&pid).is_none_or(|process| process.dead)
-    }
-
     /// The parent of a process.
     pub(super) fn parent(&self, pid: i32) -> Option<i32> {
         self.processes.get(&pid).map(|process| process.parent)

@@ -1,0 +1,20 @@
+//! Trouble, seeded and repeatable, against the built runner: whatever fails around it, nothing critical is lost, the order
+//! is kept, the text is what the model sent, and there is one ending of the right kind.
+//!
+//! `PLUE_CHAOS_SEED=N` tries one seed, `PLUE_CHAOS_SEEDS=N` so many.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod disk;
+mod faults;
+mod flood;
+#[path = "../e2e/harness.rs"]
+#[allow(dead_code)]
+mod harness;
+mod kills;
+mod outage;
+mod proxy;
+mod seed;
+mod soak;
+#[path = "../e2e/standby/scene.rs"]
+#[allow(dead_code)]
+mod standby;

@@ -1,0 +1,98 @@
+//! One standby runner, 500 tasks: nothing grows, and nothing is left.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::json;
+use support::{Assignment, Turn};
+
+use crate::standby::{Standby, workflow};
+
+const TASKS: i64 = 500;
+/// What a process may grow by from the first tasks to the last, in bytes and descriptors: what an allocator keeps.
+const GROWTH: u64 = 4 << 20;
+
+/// What a runner holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    resident: u64,
+    descriptors: usize,
+}
+
+fn held(runner: u32) -> Held {
+    let status = fs::read_to_string(format!("/proc/{runner}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    Held {
+        resident: line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024,
+        descriptors: fs::read_dir(format!("/proc/{runner}/fd")).unwrap().count(),
+    }
+}
+
+/// What lies in /tmp and may be ours, but for the scenes of tests.
+fn left_in_tmp() -> Vec<String> {
+    let names = fs::read_dir("/tmp").unwrap().flatten();
+    let mut names: Vec<String> = names
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(".plue-") || name.starts_with("plue-sandbox") || name.starts_with("home"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn five_hundred_tasks_leave_a_runner_as_it_was() {
+    let before = left_in_tmp();
+    let model = support::Claude::answering(|_| Turn::says("Hello from the model.").into())
+        .await
+        .unwrap();
+    let scene = Standby::new()
+        .await
+        .env("ANTHROPIC_API_KEY", support::claude::KEY)
+        .env("ANTHROPIC_BASE_URL", &model.url())
+        .env("ALLOWED_MODELS", crate::harness::MODEL)
+        .limit(Duration::from_secs(600));
+    for id in 1..=TASKS {
+        let task = match id % 5 {
+            0 => json!({ "type": "agent", "model": crate::harness::MODEL,
+                "messages": [{ "role": "user", "content": "Go." }] }),
+            1 => workflow(&json!([{ "run": "seq 1 2000; mkdir -p a/b; echo x > a/b/c; (sleep 60 &)" }])),
+            2 => json!({ "type": "nonsense" }),
+            3 => workflow(&json!([{ "run": "exit 3" }])),
+            _ => workflow(&json!([{ "run": "echo $HOME > file; echo hello" }])),
+        };
+        scene.api.assign(Assignment::new(id, task));
+    }
+    let scene = scene.tasks(u32::try_from(TASKS).unwrap());
+    let running = scene.start();
+    let id = running.id().unwrap();
+    let mut seen = Vec::new();
+    // The first figure is taken when everything has happened once, the last before the runner ends.
+    for at in [TASKS / 20, TASKS / 2, TASKS - 5] {
+        while scene.api.task(at).terminal().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        seen.push(held(id));
+    }
+    let ended = scene.finish(running).await;
+    println!("first, middle, last of {TASKS} tasks: {seen:?}");
+    assert_eq!(ended.finished.code, 0, "{}", ended.finished.stdout);
+    for id in 1..=TASKS {
+        let ending = ended.ending(id);
+        let expected = match id % 5 {
+            2 => "invalid_task",
+            3 => "step_failed",
+            _ => "done",
+        };
+        assert_eq!(
+            ending["code"].as_str().unwrap_or("done"),
+            expected,
+            "task {id}: {ending}"
+        );
+    }
+    let (first, last) = (seen[0], seen[2]);
+    assert!(last.resident <= first.resident + GROWTH, "{seen:?}");
+    assert!(last.descriptors <= first.descriptors + 2, "{seen:?}");
+    assert_eq!(ended.scene.left(), [".plue-workspace"]);
+    assert_eq!(left_in_tmp(), before);
+    drop(model);
+}

@@ -45,7 +45,10 @@ fn main() {
     let idle = process::idle_memory();
     let mut rows = report::commands(&costs);
     rows.extend(report::delivery(&delivery::measure()));
-    report::print(rows.into_iter().chain(report::others(&folder, idle)));
+    report::print(
+        rows.into_iter()
+            .chain(report::others(&folder, idle, process::standby_memory())),
+    );
 }
 
 /// Where criterion keeps what it measured: below the target folder, as with `cargo criterion`.

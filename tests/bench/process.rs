@@ -62,6 +62,83 @@ pub fn idle_memory() -> u64 {
     resident
 }
 
+/// What a standby runner holds while it waits for a task: supervisor, worker and sandbox together, in KiB. Pages that they
+/// share are counted once (PSS).
+pub fn standby_memory() -> u64 {
+    let server = Registry::start();
+    let workspace = tempfile::tempdir().expect("a folder");
+    fs::write(workspace.path().join(".plue-workspace"), "").expect("a marker");
+    let mut runner = Command::new(crate::runner())
+        .env_clear()
+        .envs([
+            ("MODE", "standby"),
+            ("LOG_LEVEL", "ERROR"),
+            ("ANTHROPIC_API_KEY", support::claude::KEY),
+        ])
+        .env("REGISTER_URL", &server.url)
+        .env("PLUGIN_DIR", crate::plugins())
+        .env("WORKSPACE", workspace.path())
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("the runner starts");
+    server
+        .first_request
+        .recv_timeout(Duration::from_secs(20))
+        .expect("the runner registers");
+    thread::sleep(Duration::from_secs(2));
+    let all = below(runner.id());
+    let held = all.iter().map(|id| proportional_kib(*id)).sum();
+    runner.kill().expect("our own child");
+    let _ = runner.wait();
+    held
+}
+
+/// A process and all below it.
+fn below(root: u32) -> Vec<u32> {
+    let mut all = vec![root];
+    let mut next = 0;
+    while let Some(id) = all.get(next).copied() {
+        next += 1;
+        let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+        for thread in threads {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            all.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+        }
+    }
+    all
+}
+
+fn proportional_kib(id: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// An API server that has no tasks.
+struct Registry {
+    url: String,
+    first_request: Receiver<Instant>,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (sender, first_request) = channel();
+        thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let sender = sender.clone();
+                thread::spawn(move || answer(connection, &sender, r#"{"runner_id":1,"task":null}"#));
+            }
+        });
+        Self {
+            url: format!("http://{address}/internal/runners/register"),
+            first_request,
+        }
+    }
+}
+
 fn resident_kib(runner: &Child) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", runner.id())).expect("the runner lives");
     let line = status
@@ -121,14 +198,14 @@ impl Callback {
         // Ends with the process: the benchmark starts a few hundred of them.
         thread::spawn(move || {
             for connection in listener.incoming().take(1) {
-                let _ = connection.and_then(|connection| answer(connection, &sender));
+                let _ = connection.and_then(|connection| answer(connection, &sender, r#"{"ok":true}"#));
             }
         });
         Self { url, first_request }
     }
 }
 
-fn answer(connection: TcpStream, first_request: &Sender<Instant>) -> std::io::Result<()> {
+fn answer(connection: TcpStream, first_request: &Sender<Instant>, body: &str) -> std::io::Result<()> {
     let mut writer = connection.try_clone()?;
     let mut reader = BufReader::new(connection);
     loop {
@@ -146,8 +223,7 @@ fn answer(connection: TcpStream, first_request: &Sender<Instant>) -> std::io::Re
             reader.read_line(&mut line)?;
         }
         std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink())?;
-        writer.write_all(
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}",
-        )?;
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ";
+        writer.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes())?;
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod callback;
 pub mod event;
+pub mod frame;
 mod open;
 pub mod queue;
 pub mod record;

@@ -29,7 +29,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 13] = [
+    pub(super) const ALL: [Kind; 13] = [
         Kind::Token,
         Kind::Thinking,
         Kind::ToolOutput,
@@ -87,12 +87,12 @@ pub struct Record {
     /// When it, or the first of what was merged into it, happened.
     pub timestamp: Timestamp,
     /// The step of a log line.
-    step: Option<u32>,
+    pub(super) step: Option<u32>,
     /// `token_index` of a token; how many bytes were cut, of a cut.
-    index: u64,
+    pub(super) index: u64,
     /// Members as JSON, without braces. Neighbours are merged only when they are the same.
-    head: String,
-    text: String,
+    pub(super) head: String,
+    pub(super) text: String,
 }
 
 impl From<Event> for Record {
@@ -244,48 +244,7 @@ impl Record {
         body.push(b'}');
         body
     }
-
-    /// Appends the record as a frame: its length, and what [`Record::decode`] reads.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let length = FIXED + self.head.len() + self.text.len();
-        out.reserve(PREFIX + length);
-        // A text is at most some megabytes.
-        out.extend_from_slice(&(length as u32).to_le_bytes());
-        out.push(self.kind as u8);
-        out.extend_from_slice(&self.timestamp.as_microsecond().to_le_bytes());
-        out.extend_from_slice(&self.step.map_or(0, |step| u64::from(step) + 1).to_le_bytes());
-        out.extend_from_slice(&self.index.to_le_bytes());
-        out.extend_from_slice(&(self.head.len() as u32).to_le_bytes());
-        out.extend_from_slice(self.head.as_bytes());
-        out.extend_from_slice(self.text.as_bytes());
-    }
-
-    /// Reads what stands behind a frame's length. `None` when it is none of ours.
-    pub fn decode(frame: &[u8]) -> Option<Record> {
-        let (fixed, rest) = frame.split_at_checked(FIXED)?;
-        let number = |at: usize| Some(u64::from_le_bytes(fixed.get(at..at + 8)?.try_into().ok()?));
-        let kind = *Kind::ALL.iter().find(|kind| **kind as u8 == fixed[0])?;
-        let timestamp = Timestamp::from_microsecond(number(1)?.cast_signed()).ok()?;
-        let step = number(9)?.checked_sub(1).and_then(|step| u32::try_from(step).ok());
-        let index = number(17)?;
-        let head_length = u32::from_le_bytes(fixed.get(25..FIXED)?.try_into().ok()?);
-        let (head, text) = rest.split_at_checked(head_length as usize)?;
-        let owned = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
-        Some(Record {
-            kind,
-            timestamp,
-            step,
-            index,
-            head: owned(head)?,
-            text: owned(text)?,
-        })
-    }
 }
-
-/// The bytes of a frame's length.
-pub const PREFIX: usize = 4;
-/// Kind, timestamp, step, index, and the length of the head.
-const FIXED: usize = 1 + 8 + 8 + 8 + 4;
 
 /// One member of an object that goes on; a value that cannot be written is none of ours.
 fn member(body: &mut Vec<u8>, name: &str, value: &(impl Serialize + ?Sized)) {
@@ -491,32 +450,5 @@ mod tests {
                 .starts_with("11 bytes of output are missing"),
             "{body}"
         );
-    }
-
-    #[test]
-    fn a_record_comes_back_from_its_frame_as_it_was_and_garbage_is_none() {
-        for record in [
-            token("msg_a", "é\n", u64::MAX),
-            log(LogLevel::Stdout, 0, "", true),
-            log(LogLevel::Stdout, 3, "12345", false).cut(),
-        ] {
-            let mut frame = Vec::new();
-            record.encode(&mut frame);
-            assert_eq!(frame[..PREFIX], ((frame.len() - PREFIX) as u32).to_le_bytes());
-            // Frames have microseconds.
-            let read = Record::decode(&frame[PREFIX..]).unwrap();
-            assert_eq!(read.timestamp.as_microsecond(), record.timestamp.as_microsecond());
-            assert_eq!(
-                read,
-                Record {
-                    timestamp: read.timestamp,
-                    ..record
-                }
-            );
-            for length in 0..FIXED {
-                assert_eq!(Record::decode(&frame[PREFIX..PREFIX + length]), None);
-            }
-        }
-        assert_eq!(Record::decode(&[0xff; 64]), None);
     }
 }

@@ -9,7 +9,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::record::{PREFIX, Record};
+use super::frame::PREFIX;
+use super::record::Record;
 
 /// How large a segment becomes. Its space on the disk is free again when all of it was read.
 const SEGMENT: u64 = 4 << 20;

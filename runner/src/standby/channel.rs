@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::{Buf, BytesMut};
 
-use crate::events::record::{PREFIX, Record};
+use crate::events::frame::PREFIX;
+use crate::events::record::Record;
 use crate::events::sink::Forward;
 use crate::run::StopReason;
 use crate::task::MAX_DOCUMENT_BYTES;

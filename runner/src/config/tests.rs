@@ -1,0 +1,237 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::sandbox::strict::Network;
+
+fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let map: BTreeMap<String, String> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    Config::read(&|name| map.get(name).cloned())
+}
+
+const GOOD: [(&str, &str); 2] = [("TASK_ID", "7"), ("CALLBACK_URL", "http://127.0.0.1:1/x")];
+
+#[test]
+fn defaults_are_those_of_the_table() {
+    let config = read(&GOOD).unwrap();
+    assert_eq!(config.rules.workspace, PathBuf::from("/workspace"));
+    assert!(matches!(
+        config.mode,
+        Mode::Active {
+            task: TaskSource::Stdin,
+            ..
+        }
+    ));
+    assert_eq!((config.batches, config.spool), (false, SpoolConfig::default()));
+    assert_eq!(config.rules.tools, BUILT_IN_TOOLS);
+    assert_eq!(config.api.retry_base, Duration::from_millis(500));
+    assert_eq!(config.api.timeout, Duration::from_secs(30));
+    assert_eq!(config.model.base_url.as_str(), "https://api.anthropic.com/");
+    assert_eq!(config.flush_timeout, Duration::from_secs(600));
+    assert_eq!(config.sandbox, Level::Strict);
+    assert_eq!(config.commands, CommandRules::default());
+    for variable in VARIABLES {
+        assert!(
+            !variable.meaning.is_empty() && !variable.example.is_empty(),
+            "{}",
+            variable.name
+        );
+    }
+}
+
+#[test]
+fn a_malformed_variable_is_named_with_an_example_and_the_callback_stays_known() {
+    let cases = [
+        ("MODE", "passive"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_LEVEL", "INFO,events=loud"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://:secret@collector:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer secret"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a b=secret"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret%0a"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment"),
+        ("SANDBOX", "none"),
+        ("SANDBOX", "Weak"),
+        ("COMMAND_NETWORK", "host"),
+        ("COMMAND_READ_PATHS", "usr/share"),
+        ("COMMAND_READ_PATHS", "/opt/tools,/"),
+        ("COMMAND_READ_PATHS", "/dev/snd"),
+        ("COMMAND_MEMORY", "1 horse"),
+        ("COMMAND_MEMORY", "0"),
+        ("COMMAND_MEMORY", "99999999999Gi"),
+        ("COMMAND_PROCESSES", "0"),
+        ("COMMAND_PROCESSES", "many"),
+        ("ANTHROPIC_BASE_URL", "api.anthropic.com"),
+        ("ANTHROPIC_BASE_URL", "ftp://host/"),
+        ("ANTHROPIC_AUTH_STYLE", "basic"),
+        ("ANTHROPIC_API_KEY", "key\n"),
+        ("ANTHROPIC_API_KEY", "a b"),
+        ("ANTHROPIC_BASE_URL", "https://user@host/"),
+        ("ANTHROPIC_BASE_URL", "https://:secret@host/"),
+        ("MODEL_ALIASES", "just-one-name"),
+        ("MODEL_ALIASES", "=x"),
+        ("CALLBACK_RETRY_BASE_MS", "-1"),
+        ("CALLBACK_EXTRA_EVENTS", "maybe"),
+        ("CALLBACK_BATCH", "csv"),
+        ("CALLBACK_TIMEOUT", "0"),
+        ("SPOOL_DIR", "relative"),
+        ("SPOOL_SIZE", "much"),
+        ("CALLBACK_TOKEN", "a\u{7f}"),
+        ("FLUSH_TIMEOUT", "ten"),
+        ("SHUTDOWN_GRACE", "1e9"),
+        ("REQUEST_ID", "a\nb"),
+    ];
+    for (name, value) in cases {
+        let error = read(&[GOOD[0], GOOD[1], (name, value)]).unwrap_err();
+        assert_eq!(error.problems.len(), 1, "{name}={value}: {error}");
+        assert!(error.problems[0].starts_with(&format!("{name}: ")), "{error}");
+        assert!(error.problems[0].contains(&format!("(example: {name}=")), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+        assert!(error.identity.is_some(), "{name}");
+    }
+}
+
+#[test]
+fn without_a_task_id_or_a_good_callback_url_nobody_can_be_told() {
+    for (id, url) in [
+        ("", GOOD[1].1),
+        ("7", ""),
+        ("7", "not a url"),
+        ("7", "file:///x"),
+        ("a\nb", GOOD[1].1),
+        ("", ""),
+    ] {
+        let error = read(&[("TASK_ID", id), ("CALLBACK_URL", url)]).unwrap_err();
+        assert!(error.identity.is_none(), "{id:?} {url:?}");
+    }
+    let both = read(&[]).unwrap_err();
+    assert_eq!(both.problems.len(), 2, "{both}");
+}
+
+#[test]
+fn standby_asks_for_a_registration_url_and_for_no_task() {
+    let standby = |pairs: &[(&str, &str)]| {
+        let pairs = [&[("MODE", "standby")], pairs].concat();
+        read(&pairs)
+    };
+    let config = standby(&[("REGISTER_URL", "http://api/internal/runners/register")]).unwrap();
+    let Mode::Standby(standby_config) = config.mode else {
+        unreachable!()
+    };
+    assert_eq!(
+        (standby_config.pod_name.as_str(), standby_config.pod_ip.as_str()),
+        ("unknown", "unknown")
+    );
+    assert_eq!(
+        (standby_config.heartbeat, standby_config.max_tasks),
+        (Duration::from_secs(15), None)
+    );
+    let url = ("REGISTER_URL", "http://api/internal/runners/register");
+    let config = standby(&[
+        url,
+        ("RUNNER_LABELS", "a, b"),
+        ("STANDBY_MAX_TASKS", "3"),
+        ("NODE_NAME", "n"),
+    ])
+    .unwrap();
+    let Mode::Standby(standby_config) = config.mode else {
+        unreachable!()
+    };
+    assert_eq!(
+        (standby_config.labels, standby_config.max_tasks),
+        (vec!["a".into(), "b".into()], Some(3))
+    );
+    for (pairs, name) in [
+        (&[][..], "REGISTER_URL"),
+        (&[("REGISTER_URL", "nowhere")], "REGISTER_URL"),
+        (&[url, ("HEARTBEAT_SECONDS", "0")], "HEARTBEAT_SECONDS"),
+        (&[url, ("STANDBY_MAX_TASKS", "-1")], "STANDBY_MAX_TASKS"),
+    ] {
+        let error = standby(pairs).unwrap_err();
+        assert_eq!(error.problems.len(), 1, "{error}");
+        assert!(error.problems[0].starts_with(&format!("{name}: ")), "{error}");
+    }
+}
+
+#[test]
+fn the_operator_extends_models_and_replaces_tools() {
+    let config = read(&[
+        GOOD[0],
+        GOOD[1],
+        ("ALLOWED_MODELS", "a, b,"),
+        ("MODEL_ALIASES", "claude-3-opus-20240229=a"),
+        ("ALLOWED_TOOLS", "grep"),
+    ])
+    .unwrap();
+    assert_eq!(config.rules.models.len(), BUILT_IN_MODELS.len() + 2);
+    assert_eq!(config.rules.aliases["claude-3-opus-20240229"], "a");
+    assert_eq!(config.rules.tools, ["grep"]);
+    for none in ["", ",", " , "] {
+        let config = read(&[GOOD[0], GOOD[1], ("ALLOWED_TOOLS", none)]).unwrap();
+        assert!(config.rules.tools.is_empty(), "{none:?}");
+    }
+}
+
+#[test]
+fn commands_are_confined_as_the_operator_says() {
+    let config = read(&[
+        GOOD[0],
+        GOOD[1],
+        ("SANDBOX", "weak"),
+        ("COMMAND_NETWORK", "pod"),
+        ("COMMAND_READ_PATHS", "/opt/tools, /home/me/.rustup"),
+        ("COMMAND_MEMORY", "2Gi"),
+        ("COMMAND_PROCESSES", "64"),
+    ])
+    .unwrap();
+    let expected = CommandRules {
+        network: Network::Pod,
+        read_paths: vec!["/opt/tools".into(), "/home/me/.rustup".into()],
+        memory: Some(2 << 30),
+        processes: Some(64),
+    };
+    assert_eq!((config.sandbox, config.commands), (Level::Weak, expected));
+    for (text, bytes) in [
+        ("1073741824", 1 << 30),
+        ("64Mi", 64 << 20),
+        ("64MiB", 64 << 20),
+        ("1 GiB", 1 << 30),
+        ("65536Ki", 64 << 20),
+    ] {
+        let config = read(&[GOOD[0], GOOD[1], ("COMMAND_MEMORY", text)]).unwrap();
+        assert_eq!(config.commands.memory, Some(bytes), "{text}");
+    }
+}
+
+#[test]
+fn a_relative_workspace_is_made_absolute() {
+    let here = std::env::current_dir().unwrap();
+    for (set, expected) in [("sub", here.join("sub")), (".", here.clone()), ("/a/b", "/a/b".into())] {
+        let config = read(&[GOOD[0], GOOD[1], ("WORKSPACE", set)]).unwrap();
+        assert_eq!(config.rules.workspace, expected, "{set}");
+    }
+}
+
+#[test]
+fn the_rules_for_tasks_are_read_without_a_task_and_ask_for_no_other_variable() {
+    let read = |name: &str, value: &'static str| {
+        let name = name.to_owned();
+        TaskRules::read(&move |asked| (asked == name).then(|| value.to_owned()))
+    };
+    let rules = read("MODEL_ALIASES", "a=b").unwrap();
+    assert_eq!((rules.sent("a"), rules.sent("c")), ("b", "c"));
+    assert_eq!(rules.tools, BUILT_IN_TOOLS);
+    assert!(read("MODE", "passive").is_ok());
+    let error = read("MODEL_ALIASES", "a").unwrap_err();
+    assert!(error.to_string().starts_with("MODEL_ALIASES: "), "{error}");
+}
+
+#[test]
+fn the_debug_form_of_a_configuration_shows_no_secret() {
+    let config = read(&[
+        GOOD[0],
+        GOOD[1],
+        ("ANTHROPIC_API_KEY", "sk-secret"),
+        ("CALLBACK_TOKEN", "tok-secret"),
+    ]);
+    assert!(!format!("{:?}", config.unwrap()).contains("secret"));
+}

@@ -15,7 +15,7 @@ use crate::telemetry;
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// How much of an answer is read to see what it asks for, in bytes: the server's is a few.
 pub const SHORT_ANSWER: usize = 64 << 10;
-/// How long the body of an answer may take after its head.
+/// How long the body of such an answer may take after its head.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the API server is spoken to, wherever it is.
@@ -57,6 +57,7 @@ pub enum Answer {
 #[derive(Clone)]
 pub struct ApiClient {
     client: Client,
+    timeout: Duration,
     retry_base: Duration,
 }
 
@@ -85,6 +86,7 @@ impl ApiClient {
             .map_err(|error| ApiError(error.to_string()))?;
         Ok(Self {
             client,
+            timeout: config.timeout,
             retry_base: config.retry_base,
         })
     }
@@ -124,7 +126,13 @@ impl ApiClient {
         };
         let status = response.status();
         let retry_after = crate::http::retry_after(response.headers(), jiff::Timestamp::now());
-        let (body, whole) = read(response, most).await;
+        // What is only looked at for a word may break off; a task may not.
+        let patience = if most > SHORT_ANSWER {
+            self.timeout
+        } else {
+            ANSWER_TIMEOUT
+        };
+        let (body, whole) = read(response, most, patience).await;
         if status.is_success() {
             Answer::Taken { body, whole }
         } else if is_retryable(status) {
@@ -147,7 +155,7 @@ impl ApiClient {
 
 /// Reads the body of an answer: an unread one would cost the connection. The status has decided already, so a body that
 /// is too long or too slow is left, and its connection with it.
-async fn read(mut response: reqwest::Response, most: usize) -> (Vec<u8>, bool) {
+async fn read(mut response: reqwest::Response, most: usize, patience: Duration) -> (Vec<u8>, bool) {
     let mut answer = Vec::new();
     let read = async {
         loop {
@@ -158,7 +166,7 @@ async fn read(mut response: reqwest::Response, most: usize) -> (Vec<u8>, bool) {
             }
         }
     };
-    let whole = tokio::time::timeout(ANSWER_TIMEOUT, read).await.unwrap_or(false);
+    let whole = tokio::time::timeout(patience, read).await.unwrap_or(false);
     (answer, whole)
 }
 

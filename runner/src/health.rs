@@ -3,14 +3,15 @@
 //! The runner writes what it does every few seconds; `plue-runner health` reads it. A runner whose event loop hangs stops
 //! writing.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -21,6 +22,9 @@ use crate::events::TaskId;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// After how long without a word it does not live: as many intervals as a busy machine may swallow.
 pub const STALE: Duration = Duration::from_secs(30);
+
+/// How long the file is, and how much of one is read.
+const MAX_FILE: u64 = 1024;
 
 const NAME: &str = "plue-runner-health.json";
 
@@ -53,13 +57,29 @@ impl Report {
     /// # Errors
     /// When there is none, or what is there is none.
     pub fn read(folder: &Path) -> io::Result<Self> {
-        Ok(serde_json::from_slice(&fs::read(file(folder))?)?)
+        // The folder may be one that everybody writes to: no link is followed, nothing is waited for, and what another user
+        // has put there says nothing.
+        let mut open = OpenOptions::new();
+        open.read(true)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+        let file = open.open(file(folder))?;
+        let about = file.metadata()?;
+        let ours = [0, rustix::process::geteuid().as_raw()].contains(&about.uid());
+        if !about.is_file() || !ours || about.len() > MAX_FILE {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it is none of this user's runner",
+            ));
+        }
+        let mut text = Vec::new();
+        file.take(MAX_FILE).read_to_end(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
     }
 
-    /// How long ago it was written.
+    /// How long ago it was written. What is said to be written in the future is as old as can be.
     pub fn age(&self) -> Duration {
         let age = Timestamp::now().as_millisecond().saturating_sub(self.updated_ms);
-        Duration::from_millis(u64::try_from(age).unwrap_or_default())
+        Duration::from_millis(u64::try_from(age).unwrap_or(u64::MAX))
     }
 }
 
@@ -69,32 +89,50 @@ fn file(folder: &Path) -> PathBuf {
 
 /// What keeps the file up to date; the file goes with it.
 pub struct Health {
-    file: PathBuf,
-    now: Arc<Mutex<(State, Option<Value>)>>,
+    shared: Arc<Shared>,
     ticker: JoinHandle<()>,
+}
+
+struct Shared {
+    path: PathBuf,
+    now: Mutex<Now>,
+}
+
+struct Now {
+    state: State,
+    task_id: Option<Value>,
+    /// The file that is ours.
+    file: Option<File>,
 }
 
 impl Health {
     /// Begins to write. A folder that cannot be written is logged once, and is not worth a task.
     pub fn start(folder: &Path) -> Self {
-        let file = file(folder);
-        let now = Arc::new(Mutex::new((State::Starting, None)));
+        let now = Now {
+            state: State::Starting,
+            task_id: None,
+            file: None,
+        };
+        let shared = Arc::new(Shared {
+            path: file(folder),
+            now: Mutex::new(now),
+        });
         let ticker = tokio::spawn({
-            let (file, now) = (file.clone(), Arc::clone(&now));
+            let shared = Arc::clone(&shared);
             async move {
                 let mut warned = false;
                 loop {
-                    if let Err(error) = write(&file, &now)
+                    if let Err(error) = shared.write(|_| {})
                         && !std::mem::replace(&mut warned, true)
                     {
-                        let folder = file.parent().unwrap_or(&file).display().to_string();
+                        let folder = shared.path.parent().unwrap_or(&shared.path).display().to_string();
                         tracing::warn!(error = %error, folder, "`plue-runner health` will not know this runner (SPOOL_DIR)");
                     }
                     tokio::time::sleep(INTERVAL).await;
                 }
             }
         });
-        Self { file, now, ticker }
+        Self { shared, ticker }
     }
 
     /// Says what the runner does from now on.
@@ -107,44 +145,107 @@ impl Health {
         self.set(State::Working, Some(task.to_value()));
     }
 
-    fn set(&self, state: State, task: Option<Value>) {
+    fn set(&self, state: State, task_id: Option<Value>) {
+        // The ticker logs it when it cannot be written.
+        let _ = self.shared.write(|now| {
+            now.state = state;
+            now.task_id = task_id;
+        });
+    }
+}
+
+impl Shared {
+    /// Writes what is the case after a change. The file is written over in place: on a full disk there is no room for another.
+    fn write(&self, change: impl FnOnce(&mut Now)) -> io::Result<()> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if *now == (state, task.clone()) {
-            return;
+        change(&mut now);
+        let report = Report {
+            state: now.state,
+            task_id: now.task_id.clone(),
+            pid: std::process::id(),
+            updated_ms: Timestamp::now().as_millisecond(),
+        };
+        let mut text = serde_json::to_vec(&report)?;
+        // Always of one length: nothing of a longer one is left behind it.
+        text.resize(text.len().max(MAX_FILE as usize), b' ');
+        if let Some(file) = now.file.as_ref().filter(|file| self.is_there(file)) {
+            return file.write_all_at(&text, 0);
         }
-        *now = (state, task);
-        drop(now);
-        // The ticker has logged it when it cannot be written.
-        let _ = write(&self.file, &self.now);
+        now.file = Some(self.put(&text)?);
+        Ok(())
+    }
+
+    /// Whether the file is still the one at its place: another runner may have the same folder.
+    fn is_there(&self, file: &File) -> bool {
+        let at_place = fs::symlink_metadata(&self.path);
+        at_place.is_ok_and(|there| {
+            file.metadata()
+                .is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+        })
+    }
+
+    /// Puts a new file in its place as a whole: a reader never sees half of it, and a link there is replaced, not followed.
+    fn put(&self, text: &[u8]) -> io::Result<File> {
+        let beside = format!(".{NAME}-{:016x}", getrandom::u64().unwrap_or_default());
+        let beside = self.path.with_file_name(beside);
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&beside)
+            .and_then(|file| file.write_all_at(text, 0).map(|()| file))
+            .and_then(|file| fs::rename(&beside, &self.path).map(|()| file));
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        written
     }
 }
 
 impl Drop for Health {
     fn drop(&mut self) {
         self.ticker.abort();
-        let _ = fs::remove_file(&self.file);
+        let now = self.shared.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.file.as_ref().is_some_and(|file| self.shared.is_there(file)) {
+            let _ = fs::remove_file(&self.shared.path);
+        }
     }
 }
 
-/// Replaces the file as a whole: a reader never sees half of it, and a link in its place is replaced and not followed.
-fn write(file: &Path, now: &Mutex<(State, Option<Value>)>) -> io::Result<()> {
-    let (state, task_id) = now.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let report = Report {
-        state,
-        task_id,
-        pid: std::process::id(),
-        updated_ms: Timestamp::now().as_millisecond(),
-    };
-    let beside = file.with_file_name(format!(".{NAME}-{:016x}", getrandom::u64().unwrap_or_default()));
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(&beside)
-        .and_then(|mut open| open.write_all(&serde_json::to_vec(&report)?))
-        .and_then(|()| fs::rename(&beside, file));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn the_file_is_written_over_in_place_and_goes_with_its_runner() {
+        let folder = tempfile::tempdir().unwrap();
+        let health = Health::start(folder.path());
+        health.working(&TaskId::Number(7));
+        let before = fs::metadata(file(folder.path())).unwrap();
+        health.is(State::Idle);
+        let after = fs::metadata(file(folder.path())).unwrap();
+        // On a full disk there would be no room for another.
+        assert_eq!((before.ino(), before.len()), (after.ino(), after.len()));
+        let report = Report::read(folder.path()).unwrap();
+        assert!(report.age() < STALE);
+        assert_eq!((report.state, report.task_id), (State::Idle, None));
+        drop(health);
+        assert!(Report::read(folder.path()).is_err());
     }
-    written
+
+    #[test]
+    fn what_is_no_report_of_ours_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(folder.path());
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, 0o600.into(), 0).unwrap();
+        assert!(Report::read(folder.path()).is_err(), "a FIFO that nobody writes");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(Report::read(folder.path()).is_err(), "a link");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "x".repeat(1 << 20)).unwrap();
+        assert!(Report::read(folder.path()).is_err(), "a file that is too long");
+    }
 }

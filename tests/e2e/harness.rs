@@ -117,6 +117,13 @@ impl Scene {
         self
     }
 
+    /// Nobody reads what the runner logs.
+    #[allow(dead_code)]
+    pub fn unread(mut self) -> Self {
+        self.runner = self.runner.unread();
+        self
+    }
+
     /// Puts a file into the workspace.
     pub fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
         let path = self.workspace().join(path);
@@ -163,10 +170,11 @@ impl Scene {
         self.finish(running).await
     }
 
-    /// Runs it to its end, and leaves what the server saw to the test.
+    /// Waits for the end of a runner that was started, and leaves what the server saw to the test.
     #[allow(dead_code)]
-    pub async fn finish_unchecked(self) -> (Finished, ApiServer) {
-        let finished = self.start().finish().await.unwrap();
+    pub async fn finish_unchecked(self, running: Running) -> (Finished, ApiServer) {
+        let finished = running.finish().await.unwrap();
+        let _ = self.api.violations();
         (finished, self.api)
     }
 

@@ -76,9 +76,9 @@ struct Arguments {
     /// Lists the attacks and runs none.
     #[arg(long)]
     list: bool,
-    /// How many attacks run at a time.
-    #[arg(long, default_value_t = 2)]
-    jobs: usize,
+    /// How many attacks run at a time. Most wait for a deadline; the default is three for each processor, at most eight.
+    #[arg(long)]
+    jobs: Option<usize>,
     /// Where the scenes are made.
     #[arg(long = "in", value_name = "FOLDER")]
     base: Option<PathBuf>,
@@ -177,7 +177,7 @@ fn harness(arguments: &Arguments) -> Result<bool> {
     }
     let started = Instant::now();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let rows = runtime.block_on(run(Arc::new(harness), cases, arguments.jobs.max(1)));
+    let rows = runtime.block_on(run(Arc::new(harness), cases, jobs(arguments.jobs)));
     if arguments.mutations && arguments.only.is_empty() && arguments.class.is_empty() {
         problems.extend(unnoticed(&rows));
     }
@@ -283,6 +283,12 @@ const TELLS_EVERY: Duration = Duration::from_secs(20);
 
 /// A baseline is tried once for all surfaces that it is the same for.
 type Baselines = BTreeMap<(&'static str, Option<Surface>), OnceCell<Shown>>;
+
+/// How many attacks run at a time.
+fn jobs(asked: Option<usize>) -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    asked.unwrap_or((3 * processors).min(8)).max(1)
+}
 
 async fn run(harness: Arc<Harness>, cases: Vec<Case>, jobs: usize) -> Vec<Row> {
     let baselines: Baselines = cases.iter().map(|case| (baseline_of(case), OnceCell::new())).collect();

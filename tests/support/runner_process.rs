@@ -30,6 +30,7 @@ pub struct RunnerProcess {
     stdin: Option<Vec<u8>>,
     limit: Duration,
     filter: Option<BpfProgram>,
+    unread: bool,
 }
 
 /// A runner that has ended.
@@ -67,6 +68,7 @@ impl RunnerProcess {
             stdin: None,
             limit: LIMIT,
             filter: None,
+            unread: false,
         }
     }
 
@@ -125,12 +127,26 @@ impl RunnerProcess {
         self
     }
 
+    /// Nobody reads what it says: its standard output is a pipe that is soon full.
+    pub fn unread(mut self) -> Self {
+        self.unread = true;
+        self
+    }
+
     pub fn start(self) -> io::Result<Running> {
         let started = Instant::now();
         let mut command = Command::new(&self.binary);
         if let Some(filter) = self.filter.clone() {
             under(&mut command, filter);
         }
+        let (unread, full) = match self.unread {
+            true => {
+                let (reader, writer) = io::pipe()?;
+                rustix::pipe::fcntl_setpipe_size(&writer, 4096)?;
+                (Some(reader), Stdio::from(writer))
+            }
+            false => (None, Stdio::piped()),
+        };
         let mut child = command
             .args(&self.arguments)
             .env_clear()
@@ -140,7 +156,7 @@ impl RunnerProcess {
             } else {
                 Stdio::null()
             })
-            .stdout(Stdio::piped())
+            .stdout(full)
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
@@ -158,6 +174,7 @@ impl RunnerProcess {
             stderr,
             started,
             limit: self.limit,
+            _unread: unread,
         })
     }
 
@@ -203,6 +220,7 @@ pub struct Running {
     stderr: JoinHandle<Vec<u8>>,
     started: Instant,
     limit: Duration,
+    _unread: Option<io::PipeReader>,
 }
 
 impl Running {

@@ -67,6 +67,9 @@ pub fn in_gvisor(layout: &Layout) -> Result<()> {
         format!("{DIST}/plue-runner"),
         "--visible".to_owned(),
         VISIBLE.to_owned(),
+        // There an attack costs processor time more than waiting.
+        "--jobs".to_owned(),
+        "4".to_owned(),
     ];
     // Beside the folder of the program, where that looks for it.
     let plugins = layout.target.join(TEST_PLUGINS);

@@ -1,7 +1,7 @@
 //! `plue-runner health`: a probe without a port.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -41,6 +41,10 @@ fn judge(report: io::Result<Report>, ready: bool) -> (bool, String) {
     };
     let age = report.age();
     let pid = report.pid;
+    // Where processes can be seen at all.
+    if Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists() {
+        return (false, format!("the runner (process {pid}) has ended without a word"));
+    }
     if age > STALE {
         let said = format!(
             "the runner (process {pid}) has said nothing for {} s: it hangs, or was killed",
@@ -50,7 +54,12 @@ fn judge(report: io::Result<Report>, ready: bool) -> (bool, String) {
     }
     let task = report
         .task_id
-        .map(|task| format!(" on task {task}"))
+        .map(|task| {
+            format!(
+                " on task {}",
+                task.to_string().chars().filter(|c| !c.is_control()).collect::<String>()
+            )
+        })
         .unwrap_or_default();
     match report.state {
         State::Starting => (!ready, format!("the runner (process {pid}) is starting")),
@@ -78,7 +87,7 @@ mod tests {
             Ok(Report {
                 state,
                 task_id: None,
-                pid: 7,
+                pid: std::process::id(),
                 updated_ms: Timestamp::now().as_millisecond() - seconds_ago * 1000,
             })
         };

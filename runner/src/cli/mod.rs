@@ -109,7 +109,9 @@ fn in_runtime<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
     telemetry::set_parent(config::traceparent(&environment));
     // Tokio panics where it cannot have what it starts with (a file descriptor, for one). The panic hook has logged it
     // as the critical line that it is; what runs a task catches its panics itself.
-    panic::catch_unwind(|| block_on(work)).unwrap_or(Exit::Invalid)
+    let exit = panic::catch_unwind(|| block_on(work)).unwrap_or(Exit::Invalid);
+    telemetry::flush();
+    exit
 }
 
 fn block_on<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
@@ -137,7 +139,7 @@ fn block_on<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
         let exit = work(signals.clone()).await;
         // The task's ending has arrived: what is told now is told to nobody who waits.
         if !signals.is_hurried() {
-            telemetry::shutdown().await;
+            telemetry::shutdown(signals.which().is_some()).await;
         }
         exit
     });

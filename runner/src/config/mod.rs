@@ -231,7 +231,7 @@ impl Config {
         };
         let api = reader.api();
         let identity = if standby { None } else { reader.identity(&api) };
-        let registration = if standby { reader.standby() } else { None };
+        let registration = if standby { reader.standby(&api) } else { None };
         if let Some(Err(problem)) = reader.get("LOG_LEVEL").map(|text| LogFilter::parse(&text)) {
             reader.wrong("LOG_LEVEL", &problem);
         }

@@ -84,10 +84,17 @@ impl<'a> Reader<'a> {
     }
 
     /// How a standby runner registers.
-    pub(super) fn standby(&mut self) -> Option<StandbyConfig> {
+    pub(super) fn standby(&mut self, api: &ApiConfig) -> Option<StandbyConfig> {
         let register_url = self
             .required("REGISTER_URL")
             .and_then(|text| self.url("REGISTER_URL", &text));
+        let both = |url: &Url| !url.username().is_empty() || url.password().is_some();
+        if api.token.is_some() && register_url.as_ref().is_some_and(both) {
+            self.wrong(
+                "REGISTER_URL",
+                "it has a user name or a password, and CALLBACK_TOKEN is set too: only one of them can be sent",
+            );
+        }
         let unknown = || "unknown".to_owned();
         let pod_name = self.get("POD_NAME").unwrap_or_else(unknown);
         let pod_ip = self.get("POD_IP").unwrap_or_else(unknown);

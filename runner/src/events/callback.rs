@@ -2,9 +2,12 @@
 //! Where the server takes batches, one `POST` has all events that wait.
 
 use std::slice;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::event::TaskId;
@@ -20,6 +23,9 @@ const OTHER_RETRIES: u32 = 5;
 /// How many events one batch has at most, and how many bytes: as much as one event may have.
 const MAX_BATCH: usize = 500;
 const MAX_BATCH_BYTES: usize = 1 << 20;
+
+/// How long the end of a request that was abandoned may take to reach the server.
+const ABANDONED: Duration = Duration::from_millis(50);
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
@@ -50,6 +56,18 @@ pub struct Callback {
     id: String,
     /// The server was said to take batches, and does not.
     refuses_batches: AtomicBool,
+    time: TimeLeft,
+}
+
+/// How much time the delivery has left.
+#[derive(Clone, Debug, Default)]
+pub struct TimeLeft {
+    /// Fires when there is none for a second attempt at anything but the ending.
+    pub no_retries: CancellationToken,
+    /// Fires when there is none for anything but the ending: the rest would be lost anyway, and the ending with it.
+    pub only_ending: CancellationToken,
+    /// The events that did not arrive so far, those on their way included: for whoever does not wait for the report.
+    pub lost: Arc<AtomicU64>,
 }
 
 /// How a request ended, after all its attempts.
@@ -60,12 +78,28 @@ enum Sent {
     GivenUp,
 }
 
+/// How much depends on a request.
+#[derive(Clone, Copy)]
+struct Weight {
+    critical: bool,
+    ending: bool,
+}
+
+impl Weight {
+    fn of(events: &[Numbered]) -> Self {
+        Self {
+            critical: events.iter().any(|event| event.record.kind.is_critical()),
+            ending: is_over(events),
+        }
+    }
+}
+
 impl Callback {
     /// Prepares the client: nothing but the one URL.
     ///
     /// # Errors
     /// When the token or the request id cannot be a header, or TLS cannot be set up.
-    pub fn new(config: CallbackConfig) -> Result<Self, ApiError> {
+    pub fn new(config: CallbackConfig, time: TimeLeft) -> Result<Self, ApiError> {
         let client = ApiClient::new(&config.url, &config.api)?;
         let id = config.task_id.to_string();
         Ok(Self {
@@ -73,6 +107,7 @@ impl Callback {
             client,
             id,
             refuses_batches: AtomicBool::new(false),
+            time,
         })
     }
 
@@ -85,8 +120,14 @@ impl Callback {
                 fill(&mut events, queue);
             }
             let before = report.lost;
+            if self.time.only_ending.is_cancelled() && !is_over(&events) {
+                report.lost += events.len() as u64;
+                self.time.lost.store(report.lost, Ordering::Relaxed);
+                continue;
+            }
             // Until the server has them: whatever happens to this delivery, they count.
             report.lost += events.len() as u64;
+            self.time.lost.store(report.lost, Ordering::Relaxed);
             match self.send(&events, before + queue.lost(), cancel).await {
                 Sent::Delivered => {
                     report.lost = before;
@@ -121,15 +162,8 @@ impl Callback {
                 [event] => {
                     let body = event.record.body(&self.config.task_id, event.seq, lost);
                     let key = format!("{}-{}", self.id, event.seq);
-                    self.send_bytes(
-                        event.seq,
-                        event.record.kind.is_critical(),
-                        body.into(),
-                        JSON,
-                        &key,
-                        cancel,
-                    )
-                    .await
+                    self.send_bytes(event.seq, Weight::of(events), body.into(), JSON, &key, cancel)
+                        .await
                 }
                 _ => Sent::Delivered,
             };
@@ -140,15 +174,14 @@ impl Callback {
             body.push(b'\n');
         }
         let key = format!("{}-{}-{}", self.id, first.seq, last.seq);
-        let critical = events.iter().any(|event| event.record.kind.is_critical());
-        self.send_bytes(first.seq, critical, body.into(), NDJSON, &key, cancel)
+        self.send_bytes(first.seq, Weight::of(events), body.into(), NDJSON, &key, cancel)
             .await
     }
 
     async fn send_bytes(
         &self,
         seq: u64,
-        critical: bool,
+        Weight { critical, ending }: Weight,
         body: Bytes,
         content_type: &'static str,
         key: &str,
@@ -156,11 +189,19 @@ impl Callback {
     ) -> Sent {
         // Attempts that reached the server, and others.
         let (mut answered, mut unanswered) = (0, 0);
+        let mut waited_out = false;
         loop {
-            let answer = self
+            let attempt = self
                 .client
-                .post(&self.config.url, content_type, Some(key), body.clone(), SHORT_ANSWER)
-                .await;
+                .post(&self.config.url, content_type, Some(key), body.clone(), SHORT_ANSWER);
+            let answer = tokio::select! {
+                answer = attempt => answer,
+                () = self.time.only_ending.cancelled(), if !ending => {
+                    // The server is to see that this one is over before the next one comes.
+                    tokio::time::sleep(ABANDONED).await;
+                    return give_up(seq);
+                }
+            };
             let (reason, retry_after) = match answer {
                 Answer::Taken { body, .. } => {
                     if asks_for_cancel(&body) {
@@ -195,9 +236,26 @@ impl Callback {
                 reason,
                 "the callback did not take an event; trying again"
             );
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.time.no_retries.cancelled(), if !waited_out => {
+                    if !ending {
+                        return give_up(seq);
+                    }
+                    // One that may arrive now is worth more than one that is polite.
+                    waited_out = true;
+                }
+            }
         }
     }
+}
+
+fn give_up(seq: u64) -> Sent {
+    tracing::error!(
+        seq,
+        "an event is given up: the time that is left is for the task's ending"
+    );
+    Sent::GivenUp
 }
 
 /// Takes what waits already into the same request.
@@ -219,8 +277,6 @@ fn is_over(events: &[Numbered]) -> bool {
 /// The retries of a critical event, with all their jitter, fit into the default `FLUSH_TIMEOUT`.
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -322,7 +322,13 @@ impl Event {
 
 /// The same for an object that is written already. Where a mask breaks it, what is left is shown as a text.
 fn redact_json(object: &mut Box<RawValue>, redactor: &Redactor) {
-    let (text, masked) = redactor.redact(object.get().to_owned());
+    // A character that is escaped for no reason would hide a secret from whoever reads the text, and from nobody else.
+    let plain = match object.get().contains("\\u") {
+        true => serde_json::from_str::<serde_json::Value>(object.get()).ok(),
+        false => None,
+    };
+    let text = plain.map_or_else(|| object.get().to_owned(), |value| value.to_string());
+    let (text, masked) = redactor.redact(text);
     if masked == 0 {
         return;
     }
@@ -351,6 +357,8 @@ mod tests {
             (r#"{"a":"x sec\"ret- y"}"#, r#"{"a":"x *** y"}"#),
             (r#"{"a":12345678}"#, r#"{"redacted":"{\"a\":***}"}"#),
             (r#"{"a":1}"#, r#"{"a":1}"#),
+            // Escaped for no reason.
+            (r#"{"a":"\u0073ec\"ret-"}"#, r#"{"a":"***"}"#),
         ] {
             let mut event = Event::ToolStart {
                 message_id: "msg_a".into(),

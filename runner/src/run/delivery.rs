@@ -1,6 +1,7 @@
 //! The delivery of one task's events, from its first to its ending.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -10,10 +11,13 @@ use super::Stop;
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity};
 use crate::events::EventQueue;
-use crate::events::callback::{Callback, CallbackConfig, DeliveryReport};
+use crate::events::callback::{Callback, CallbackConfig, DeliveryReport, TimeLeft};
 
-/// How long the delivery may still take when there is no time left.
+/// How long the delivery may take at least, and when there is no time left.
 const LAST_ATTEMPT: Duration = Duration::from_millis(500);
+
+/// How much of the time is kept for the ending, at most; otherwise a quarter of it.
+const FOR_THE_ENDING: Duration = Duration::from_secs(5);
 
 /// How long the ending of a task may take to arrive.
 #[derive(Clone, Copy)]
@@ -44,6 +48,7 @@ impl Patience {
 pub struct Delivery {
     task: JoinHandle<DeliveryReport>,
     events: EventQueue,
+    time: TimeLeft,
 }
 
 impl Delivery {
@@ -52,12 +57,14 @@ impl Delivery {
     /// # Errors
     /// When there can be no HTTP client.
     pub fn start(identity: &Identity, batches: bool, events: &EventQueue, stop: &Stop) -> Result<Self, ApiError> {
-        let callback = Callback::new(CallbackConfig {
+        let time = TimeLeft::default();
+        let config = CallbackConfig {
             task_id: identity.task_id.clone(),
             url: identity.callback_url.clone(),
             batches,
             api: identity.api.clone(),
-        })?;
+        };
+        let callback = Callback::new(config, time.clone())?;
         let (events, cancel) = (events.clone(), stop.by_server());
         let queue = events.clone();
         let task = tokio::spawn(async move {
@@ -75,17 +82,34 @@ impl Delivery {
             }
             report
         });
-        Ok(Self { task, events })
+        Ok(Self { task, events, time })
     }
 
     /// Waits until the ending has arrived, as long as it may take. Answers whether it did, and logs what did not arrive.
     pub async fn finish(mut self, stop: &Stop, patience: Patience) -> bool {
-        let report = tokio::select! {
-            report = &mut self.task => report.ok(),
-            () = tokio::time::sleep(patience.flush) => None,
-            () = stop.patience_is_over(patience.grace) => {
-                // Whoever is in a hurry still gets the one attempt that is on its way.
-                tokio::time::timeout(LAST_ATTEMPT, &mut self.task).await.ok().and_then(Result::ok)
+        // The last part of the time is kept: first nothing is tried twice any more, then there is only the ending.
+        let reserve = |whole: Duration| (whole / 4).min(FOR_THE_ENDING);
+        let left = tokio::select! {
+            report = &mut self.task => Err(report.ok()),
+            () = tokio::time::sleep(patience.flush - reserve(patience.flush)) => Ok(reserve(patience.flush)),
+            () = stop.patience_is_over(patience.grace - reserve(patience.grace)) => Ok(reserve(patience.grace)),
+        };
+        let report = match left {
+            Err(report) => report,
+            Ok(left) => {
+                let left = if stop.is_hurried() {
+                    LAST_ATTEMPT
+                } else {
+                    left.max(LAST_ATTEMPT)
+                };
+                self.time.no_retries.cancel();
+                match self.within(left / 2, stop).await {
+                    Some(report) => Some(report),
+                    None => {
+                        self.time.only_ending.cancel();
+                        self.within(left / 2, stop).await
+                    }
+                }
             }
         };
         self.task.abort();
@@ -100,8 +124,7 @@ impl Delivery {
             None => "there was no time left",
         };
         let waiting = self.events.waiting();
-        // Without a report the one that is on its way counts too.
-        let lost = report.map_or(1, |report| report.lost);
+        let lost = report.map_or_else(|| self.time.lost.load(Ordering::Relaxed), |report| report.lost);
         tracing::error!(
             critical = true,
             undelivered_events = waiting.events + lost,
@@ -110,5 +133,17 @@ impl Delivery {
             "the task's ending could not be delivered"
         );
         false
+    }
+
+    /// What has become of the events, when that is known in time; in a hurry that is less.
+    async fn within(&mut self, left: Duration, stop: &Stop) -> Option<DeliveryReport> {
+        tokio::select! {
+            report = &mut self.task => report.ok(),
+            () = tokio::time::sleep(left) => None,
+            () = async {
+                stop.hurried().await;
+                tokio::time::sleep(left.min(LAST_ATTEMPT / 2)).await;
+            } => None,
+        }
     }
 }

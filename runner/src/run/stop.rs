@@ -243,10 +243,10 @@ async fn listen(mut terminate: Signal, mut interrupt: Signal, received: Arc<Rece
 
 fn receive(received: &Received, reason: StopReason) {
     if received.which.set((reason, Instant::now())).is_err() {
-        tracing::error!(signal = ?reason, "a second signal: the runner ends without waiting");
         received.second.cancel();
+        tracing::error!(signal = ?reason, "a second signal: the runner ends without waiting");
         return;
     }
-    tracing::warn!(signal = ?reason, "the runner was told to stop");
     received.first.cancel();
+    tracing::warn!(signal = ?reason, "the runner was told to stop");
 }

@@ -7,6 +7,8 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use url::Url;
 
+use crate::task::{DocumentError, MAX_DOCUMENT_BYTES};
+
 /// A task, and where its events go.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Assignment {
@@ -42,7 +44,7 @@ struct Reply<'a> {
 struct Task<'a> {
     id: i64,
     #[serde(borrow, default, rename = "type")]
-    kind: Option<Cow<'a, str>>,
+    kind: Option<&'a RawValue>,
     #[serde(borrow, default)]
     config: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -67,7 +69,9 @@ impl Registered {
     /// # Errors
     /// What makes it none, for the log.
     pub(super) fn parse(answer: &[u8], asked: &Url) -> Result<Self, String> {
-        let reply: Reply = serde_json::from_slice(answer).map_err(|error| error.to_string())?;
+        // A byte that is no text costs that character, and not the task.
+        let answer = String::from_utf8_lossy(answer);
+        let reply: Reply = serde_json::from_str(&answer).map_err(|error| brief(&error))?;
         let assignment = match reply.task {
             // `null` is no task: serde reads it as `None`.
             None => Ok(None),
@@ -87,10 +91,13 @@ impl Registered {
 }
 
 fn assignment(task: &RawValue, url: Option<&str>, path: Option<&str>, asked: &Url) -> Result<Assignment, String> {
-    let task: Task = serde_json::from_str(task.get()).map_err(|error| format!("the task of the reply: {error}"))?;
+    let task: Task =
+        serde_json::from_str(task.get()).map_err(|error| format!("the task of the reply: {}", brief(&error)))?;
     let callback_url = callback(url, path, asked)?;
-    let kind = task.kind.map(Cow::into_owned);
+    // Of any other form it is none, and the document has to say what it is.
+    let kind = task.kind.and_then(|kind| serde_json::from_str(kind.get()).ok());
     let (document, inner_kind) = match task.config {
+        Some(config) if config.get().len() > MAX_DOCUMENT_BYTES => (Err(DocumentError::TooLarge.to_string()), None),
         Some(config) => unwrap(config),
         None => (Err("the API server sent a task without a config".to_owned()), None),
     };
@@ -102,6 +109,17 @@ fn assignment(task: &RawValue, url: Option<&str>, path: Option<&str>, asked: &Ur
         kind: inner_kind.or(kind),
         document,
     })
+}
+
+/// An error that may repeat what the server wrote, as long as a log line may be.
+fn brief(error: &serde_json::Error) -> String {
+    const MOST: usize = 300;
+    let mut text = error.to_string();
+    if text.len() > MOST {
+        text.truncate(text.floor_char_boundary(MOST));
+        text.push('…');
+    }
+    text
 }
 
 /// The document, and the type of what it was wrapped in.
@@ -123,7 +141,7 @@ fn unwrap(config: &RawValue) -> (Result<String, String>, Option<String>) {
 
 /// Where the events of the task go: what the server names, or a path at the server that was asked.
 fn callback(url: Option<&str>, path: Option<&str>, asked: &Url) -> Result<Url, String> {
-    match (url, path) {
+    match (url.filter(|url| !url.is_empty()), path) {
         (Some(url), _) => {
             // The URL is not repeated: it may carry credentials.
             let url = Url::parse(url).map_err(|error| format!("callback_url is no URL: {error}"))?;
@@ -136,7 +154,7 @@ fn callback(url: Option<&str>, path: Option<&str>, asked: &Url) -> Result<Url, S
             .join(path)
             .ok()
             .filter(|url| path.starts_with('/') && url.origin() == asked.origin())
-            .ok_or_else(|| format!("callback_path {path:?} is no path of the API server")),
+            .ok_or_else(|| "callback_path is no path of the API server".to_owned()),
         (None, None) => Err("the task has neither callback_url nor callback_path".into()),
     }
 }
@@ -213,6 +231,17 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_is_read_whatever_bytes_are_in_it_and_an_error_about_it_is_short() {
+        let asked = Url::parse("http://api:8080/internal/runners/register").unwrap();
+        let reply = b"{\"runner_id\":3,\"task\":{\"id\":7,\"config\":{\"a\":\"\xff\"}},\"callback_url\":\"\",\"callback_path\":\"/x\"}";
+        let assignment = Registered::parse(reply, &asked).unwrap().assignment.unwrap().unwrap();
+        assert_eq!(assignment.document.as_deref(), Ok("{\"a\":\"\u{fffd}\"}"));
+        assert_eq!(assignment.callback_url.as_str(), "http://api:8080/x");
+        let error = parse(&json!({"runner_id": "x".repeat(100_000)})).unwrap_err();
+        assert!(error.len() < 400, "{}", error.len());
+    }
+
+    #[test]
     fn a_callback_path_is_one_of_the_server_that_was_asked_and_nobody_elses() {
         let with = |path: &str| {
             let task = json!({"id": 7, "config": {}});
@@ -244,6 +273,14 @@ mod tests {
             let registered = parse(&reply(task.clone(), url)).unwrap();
             assert!(registered.assignment.is_err(), "{task}");
         }
+        let odd = assigned(&reply(
+            json!({"id": 7, "type": 5, "config": {"steps": []}}),
+            json!(CALLBACK),
+        ));
+        assert_eq!(odd.kind, None);
+        let long = json!({"steps": [{"run": "x".repeat(MAX_DOCUMENT_BYTES)}]});
+        let long = assigned(&reply(json!({"id": 7, "config": long}), json!(CALLBACK)));
+        assert!(long.document.unwrap_err().contains("longer than"));
         let assignment = assigned(&reply(json!({"id": 7}), json!(CALLBACK)));
         assert!(assignment.document.unwrap_err().contains("without a config"));
     }

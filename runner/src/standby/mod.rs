@@ -5,9 +5,10 @@
 //! that no task decides. Whatever happens to it, the supervisor has heard all that it said and ends the task.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::api_client::ApiError;
 use crate::config::{Config, StandbyConfig};
 use crate::health::{Health, State};
 use crate::run::{Exit, Signals, plugin_dir};
@@ -28,17 +29,24 @@ pub mod workspace;
 pub use process::WORKER;
 pub use worker::work;
 
-use assignment::Assignment;
+use assignment::{Assignment, Registered};
 use channel::Word;
 use process::{WorkerProcess, describe};
-use registration::{Pace, Registration, Unregistered};
+use registration::{Cancel, Pace, Registration, Unregistered};
+use task::Arrived;
 use workspace::Workspace;
 
 /// The longest wait before a worker is started again when one after the other dies.
 const MAX_RESTART_WAIT: Duration = Duration::from_secs(30);
 
-/// What the API server calls to have the task cancelled that runs now.
-type Cancel = Mutex<Option<Box<dyn Fn() + Send + Sync>>>;
+/// How long a worker may take to be ready.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a registration that is on its way when the runner is told to stop is waited for.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+
+/// How many heartbeats a worker may be silent before it counts as hung.
+const SILENT_BEATS: u32 = 4;
 
 /// A standby runner.
 struct Supervisor<'a> {
@@ -48,7 +56,8 @@ struct Supervisor<'a> {
     workspace: Arc<Workspace>,
     health: &'a Health,
     signals: Signals,
-    cancel: Cancel,
+    /// What cancels the task that runs now.
+    cancel: Mutex<Option<Cancel>>,
 }
 
 /// Runs one task after the other, until a signal or as many as the operator wants. `home` is a folder that is never
@@ -95,67 +104,84 @@ pub async fn run(
         signals,
         cancel: Mutex::default(),
     };
-    let beating = supervisor.registration.beat(|| supervisor.cancel_now());
+    let beating = supervisor.registration.beat(|| supervisor.lock().clone());
     tokio::select! {
         exit = supervisor.serve() => exit,
         () = beating => Exit::Failed,
     }
 }
 
-/// What ends a standby runner, other than a task.
-enum Over {
-    Exit(Exit),
-}
-
 impl Supervisor<'_> {
     /// Task after task.
     async fn serve(&self) -> Exit {
         let mut done = 0;
+        // Whether the ending of a task was lost: the exit code says so.
+        let mut undelivered = false;
         loop {
-            if let Err(exit) = self.clean_up().await {
-                return exit;
+            // Before a task there is nothing to end: what lies there is removed before the next one, whoever gets it.
+            match self.unless_told_to_stop(self.clean_up()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(exit)) | Err(exit) => return exit,
             }
-            let (worker, assignment) = tokio::select! {
-                next = self.next_task() => match next {
-                    Ok(next) => next,
-                    Err(Over::Exit(exit)) => return exit,
-                },
-                // Nothing runs: there is nothing to wait for. The worker ends with its handle.
-                reason = self.signals.first() => return reason.exit(),
+            let (worker, assignment) = match self.next_task().await {
+                Ok(next) => next,
+                Err(exit) => return exit,
             };
-            self.run(worker, assignment).await;
+            match self.run(worker, assignment).await {
+                Ok(Arrived(arrived)) => undelivered |= !arrived,
+                Err(error) => {
+                    tracing::error!(critical = true, error = %error, "nobody can be told of tasks: this runner takes no other");
+                    return Exit::Invalid;
+                }
+            }
             done += 1;
             if let Some(reason) = self.signals.which() {
-                let _ = self.clean_up().await;
-                return reason.exit();
+                let patience = self.signals.stop();
+                tokio::select! {
+                    _ = self.clean_up() => {}
+                    () = patience.patience_is_over(self.config.shutdown_grace) => {
+                        tracing::warn!("there is no time left to empty the workspace");
+                    }
+                }
+                return if undelivered && !patience.is_hurried() {
+                    Exit::Undelivered
+                } else {
+                    reason.exit()
+                };
             }
             if self.standby.max_tasks.is_some_and(|most| done >= most) {
                 tracing::info!(
                     tasks = done,
                     "the runner has done all that it is to do (STANDBY_MAX_TASKS)"
                 );
-                return self.clean_up().await.err().unwrap_or(Exit::Success);
+                let exit = if undelivered { Exit::Undelivered } else { Exit::Success };
+                return self.clean_up().await.err().unwrap_or(exit);
             }
         }
     }
 
     /// Runs a task with everything that the outside sees of it.
-    async fn run(&self, worker: WorkerProcess, assignment: Assignment) {
+    async fn run(&self, worker: WorkerProcess, assignment: Assignment) -> Result<Arrived, ApiError> {
         let id = crate::events::TaskId::Number(assignment.id);
         self.health.working(&id);
         telemetry::set_identity(Some(id.to_value()), self.config.api.request_id.clone());
         tracing::info!(session_id = assignment.session_id, "a task was assigned");
         let stop = self.signals.stop();
-        *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(stop.by_server()));
-        task::run(&self.config, self.standby.heartbeat, worker, assignment, &stop).await;
-        *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock() = Some(Arc::new(stop.by_server()));
+        let arrived = task::run(&self.config, self.silence(), worker, assignment, &stop).await;
+        *self.lock() = None;
+        self.health.is(State::Starting);
         telemetry::set_identity(None, self.config.api.request_id.clone());
+        arrived
     }
 
-    fn cancel_now(&self) {
-        if let Some(cancel) = &*self.cancel.lock().unwrap_or_else(PoisonError::into_inner) {
-            cancel();
-        }
+    fn lock(&self) -> MutexGuard<'_, Option<Cancel>> {
+        self.cancel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a worker may say nothing.
+    fn silence(&self) -> Duration {
+        self.standby.heartbeat * SILENT_BEATS
     }
 
     /// Nothing of one task is visible to the next: no process, no file. A runner that cannot see to that takes no task.
@@ -163,11 +189,15 @@ impl Supervisor<'_> {
         let workspace = Arc::clone(&self.workspace);
         let cleaned = tokio::task::spawn_blocking(move || {
             let ended = leftovers::end_processes(&[]).map_err(|error| error.to_string())?;
-            let emptied = workspace.empty().map_err(|error| error.to_string())?;
-            Ok::<_, String>((ended, emptied))
+            let in_place = workspace.is_in_place().map_err(|error| error.to_string())?;
+            workspace.empty().map_err(|error| error.to_string())?;
+            match in_place {
+                true => Ok(ended),
+                false => Err("the workspace was moved away, and something else is in its place".to_owned()),
+            }
         });
         let problem = match cleaned.await {
-            Ok(Ok((ended, _))) => {
+            Ok(Ok(ended)) => {
                 if !ended.is_empty() {
                     tracing::warn!(?ended, "processes that a task has left were ended");
                 }
@@ -184,19 +214,47 @@ impl Supervisor<'_> {
         Err(Exit::Failed)
     }
 
-    /// A worker that is ready, and a task for it.
-    async fn next_task(&self) -> Result<(WorkerProcess, Assignment), Over> {
-        let mut worker = self.new_worker().await?;
+    /// Does something that a signal ends at once.
+    async fn unless_told_to_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Exit> {
+        tokio::select! {
+            done = work => Ok(done),
+            reason = self.signals.first() => Err(reason.exit()),
+        }
+    }
+
+    /// A worker that is ready, and a task for it. Why the runner ends, when it does.
+    async fn next_task(&self) -> Result<(WorkerProcess, Assignment), Exit> {
+        let mut worker = self.unless_told_to_stop(self.new_worker()).await??;
         let mut pace = Pace::new();
         let mut failures = 0;
         loop {
-            let registering = self.registration.register();
-            let wait = match registering.await {
+            let mut registering = std::pin::pin!(self.registration.register());
+            let registered = tokio::select! {
+                registered = &mut registering => registered,
+                reason = self.signals.first() => {
+                    // The server may be giving us a task just now: then it is ours, and has its ending.
+                    let last = tokio::time::timeout(LAST_ANSWER, registering).await;
+                    return match last {
+                        Ok(Ok(Registered { assignment: Ok(Some(assignment)), .. })) => Ok((worker, assignment)),
+                        _ => Err(reason.exit()),
+                    };
+                }
+            };
+            let wait = match registered {
                 Ok(registered) => {
                     failures = 0;
                     self.health.is(State::Idle);
                     match registered.assignment {
-                        Ok(Some(assignment)) => return Ok((worker, assignment)),
+                        Ok(Some(assignment)) => {
+                            // It may have died while the server thought about it.
+                            if !worker.is_well(self.silence()) {
+                                tracing::warn!(
+                                    "a worker died or hung while it waited for a task; another takes its place"
+                                );
+                                worker = self.new_worker().await?;
+                            }
+                            return Ok((worker, assignment));
+                        }
                         Ok(None) => {}
                         Err(problem) => {
                             tracing::error!(problem, "the API server sent a task that nobody can be told of");
@@ -207,7 +265,7 @@ impl Supervisor<'_> {
                 Err(Unregistered::Unauthorized) => {
                     let problem = "the API server does not take this token (status 401): set CALLBACK_TOKEN to its own";
                     tracing::error!(critical = true, error = problem, "the runner cannot register");
-                    return Err(Over::Exit(Exit::Invalid));
+                    return Err(Exit::Invalid);
                 }
                 Err(Unregistered::Failed { reason, retry_after }) => {
                     self.health.is(State::Unregistered);
@@ -221,15 +279,21 @@ impl Supervisor<'_> {
                     wait
                 }
             };
+            if !worker.is_well(self.silence()) {
+                tracing::warn!("a worker died or hung while it waited for a task; another takes its place");
+                worker = self.unless_told_to_stop(self.new_worker()).await??;
+            }
             let waiting = tokio::time::sleep(wait);
             tokio::pin!(waiting);
             loop {
                 tokio::select! {
                     () = &mut waiting => break,
+                    // Nothing runs: there is nothing to wait for. The worker ends with its handle.
+                    reason = self.signals.first() => return Err(reason.exit()),
                     word = worker.hear() => if word.is_none() {
                         let status = worker.end().await;
                         tracing::warn!(how = describe(&status), "a worker died while it waited for a task; another takes its place");
-                        worker = self.new_worker().await?;
+                        worker = self.unless_told_to_stop(self.new_worker()).await??;
                     },
                 }
             }
@@ -237,13 +301,17 @@ impl Supervisor<'_> {
     }
 
     /// Starts a worker, and waits until it is ready.
-    async fn new_worker(&self) -> Result<WorkerProcess, Over> {
+    async fn new_worker(&self) -> Result<WorkerProcess, Exit> {
         let mut failures = 0;
         loop {
             let started = Instant::now();
             let problem = match WorkerProcess::start() {
-                Ok(mut worker) => match worker.hear().await {
-                    Some(Word::Ready) => {
+                Ok(mut worker) => match tokio::time::timeout(START_LIMIT, worker.hear()).await {
+                    Err(_) => {
+                        worker.kill();
+                        format!("it was not ready after {} s", START_LIMIT.as_secs())
+                    }
+                    Ok(Some(Word::Ready)) => {
                         tracing::debug!(
                             took_ms = started.elapsed().as_millis() as u64,
                             pid = worker.id(),
@@ -251,12 +319,12 @@ impl Supervisor<'_> {
                         );
                         return Ok(worker);
                     }
-                    Some(Word::Unusable(problem)) => {
+                    Ok(Some(Word::Unusable(problem))) => {
                         // As for an active runner: no task can run here.
                         tracing::error!(critical = true, error = problem, "no task can run here");
-                        return Err(Over::Exit(Exit::Invalid));
+                        return Err(Exit::Invalid);
                     }
-                    _ => describe(&worker.end().await),
+                    Ok(_) => describe(&worker.end().await),
                 },
                 Err(error) => error.to_string(),
             };

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +23,8 @@ pub(super) struct WorkerProcess {
     socket: UnixStream,
     /// What was read and is no whole word yet.
     buffer: BytesMut,
+    /// When it was heard of last.
+    heard: Instant,
 }
 
 impl WorkerProcess {
@@ -41,6 +44,7 @@ impl WorkerProcess {
             child,
             socket: UnixStream::from_std(ours)?,
             buffer: BytesMut::new(),
+            heard: Instant::now(),
         })
     }
 
@@ -54,7 +58,10 @@ impl WorkerProcess {
     pub(super) async fn hear(&mut self) -> Option<Word> {
         loop {
             match Word::take(&mut self.buffer) {
-                Ok(Some(word)) => return Some(word),
+                Ok(Some(word)) => {
+                    self.heard = Instant::now();
+                    return Some(word);
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!(error = %error, "a worker cannot be understood");
@@ -72,6 +79,16 @@ impl WorkerProcess {
                 }
             }
         }
+    }
+
+    /// Whether it can take a task: it has not ended, and has been heard of not longer ago than this.
+    pub(super) fn is_well(&mut self, silence: Duration) -> bool {
+        // What it said while nobody listened counts.
+        while let Ok(read @ 1..) = self.socket.try_read_buf(&mut self.buffer) {
+            self.heard = Instant::now();
+            debug_assert!(read > 0);
+        }
+        self.heard.elapsed() < silence && matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Gives an order. A worker that is gone is noticed where it is listened to.
@@ -94,7 +111,7 @@ impl WorkerProcess {
     }
 
     /// Waits for a worker that says that it goes, at most as long as `patience`, and ends it then.
-    pub(super) async fn gone(mut self, patience: std::time::Duration) -> io::Result<ExitStatus> {
+    pub(super) async fn gone(mut self, patience: Duration) -> io::Result<ExitStatus> {
         match tokio::time::timeout(patience, self.child.wait()).await {
             Ok(status) => status,
             Err(_) => self.end().await,

@@ -20,6 +20,12 @@ const JSON: &str = "application/json";
 const FIRST_POLL: Duration = Duration::from_millis(250);
 const LAST_POLL: Duration = Duration::from_secs(5);
 
+/// The least wait after an attempt that failed.
+const LEAST_WAIT: Duration = Duration::from_millis(50);
+
+/// What cancels one task.
+pub(super) type Cancel = std::sync::Arc<dyn Fn() + Send + Sync>;
+
 /// How soon a beat that failed is tried again.
 const NEXT_BEAT: Duration = Duration::from_secs(2);
 
@@ -85,7 +91,8 @@ impl Registration {
     pub(super) async fn register(&self) -> Result<Registered, Unregistered> {
         let failed = |reason: String, retry_after| Unregistered::Failed { reason, retry_after };
         // A task is in the answer.
-        let most = MAX_DOCUMENT_BYTES + SHORT_ANSWER;
+        // One that is too large is read, too, so that it can be refused.
+        let most = 2 * MAX_DOCUMENT_BYTES;
         match self.client.post(&self.url, JSON, None, self.body.clone(), most).await {
             Answer::Taken { body, whole: true } => {
                 let registered = Registered::parse(&body, &self.url)
@@ -107,11 +114,13 @@ impl Registration {
 
     /// How long to wait after so many attempts that failed in a row.
     pub(super) fn backoff(&self, failures: u32) -> Duration {
-        self.client.backoff(failures)
+        // Where the base is next to nothing, this is still no hot loop.
+        self.client.backoff(failures).max(LEAST_WAIT)
     }
 
-    /// Beats for as long as it is polled. Calls `cancel` when the server asks for the task to be cancelled.
-    pub(super) async fn beat(&self, cancel: impl Fn()) {
+    /// Beats for as long as it is polled. `current` gives what cancels the task that runs when a beat is sent: an answer that
+    /// comes late is not about the next one.
+    pub(super) async fn beat(&self, current: impl Fn() -> Option<Cancel>) {
         let mut wait = self.interval;
         loop {
             tokio::time::sleep(wait).await;
@@ -120,13 +129,16 @@ impl Registration {
             let Some(url) = id.and_then(|id| self.url.join(&format!("{id}/heartbeat")).ok()) else {
                 continue;
             };
+            let cancel = current();
             match self
                 .beats
                 .post(&url, JSON, None, Bytes::from_static(b"{}"), SHORT_ANSWER)
                 .await
             {
                 Answer::Taken { body, .. } => {
-                    if asks_for_cancel(&body) {
+                    if asks_for_cancel(&body)
+                        && let Some(cancel) = cancel
+                    {
                         cancel();
                     }
                 }

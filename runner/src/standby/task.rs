@@ -7,27 +7,32 @@ use super::assignment::Assignment;
 use super::channel::{Order, TaskOrder, Word};
 use super::leftovers;
 use super::process::{WorkerProcess, describe};
+use crate::api_client::ApiError;
 use crate::config::{Config, Identity};
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
 use crate::run::{self, Delivery, Patience, Stop, StopReason};
 use crate::telemetry;
 
-/// How many heartbeats a worker may be silent before it counts as hung.
-const SILENT_BEATS: u32 = 4;
+/// Whether the ending of a task arrived.
+pub(super) struct Arrived(pub(super) bool);
+
 /// How long a worker that was told of a second signal may take.
 const HURRY: Duration = Duration::from_secs(2);
 /// How long a worker may take to end after it has said everything.
 const LAST_STEPS: Duration = Duration::from_secs(3);
 
 /// Runs a task, and sees to it that its ending arrives.
+///
+/// # Errors
+/// When nobody can be told of anything: there can be no HTTP client for the callback. Nothing was run.
 pub(super) async fn run(
     config: &Config,
-    heartbeat: Duration,
+    silence: Duration,
     worker: WorkerProcess,
     assignment: Assignment,
     stop: &Stop,
-) {
+) -> Result<Arrived, ApiError> {
     let started = Instant::now();
     let identity = Identity {
         task_id: TaskId::Number(assignment.id),
@@ -35,13 +40,7 @@ pub(super) async fn run(
         api: config.api.clone(),
     };
     let events = EventQueue::new(config.spool.clone());
-    let delivery = match Delivery::start(&identity, config.batches, &events, stop) {
-        Ok(delivery) => delivery,
-        Err(error) => {
-            tracing::error!(critical = true, error = %error, "events cannot be sent");
-            return;
-        }
-    };
+    let delivery = Delivery::start(&identity, config.batches, &events, stop)?;
     let failure = match assignment.document {
         Ok(document) => {
             let order = TaskOrder {
@@ -49,7 +48,7 @@ pub(super) async fn run(
                 kind: assignment.kind,
                 document,
             };
-            supervise(config, heartbeat * SILENT_BEATS, worker, order, &events, stop).await
+            supervise(config, silence, worker, order, &events, stop).await
         }
         Err(message) => {
             // Nothing has run in it; it is not worth keeping.
@@ -61,8 +60,9 @@ pub(super) async fn run(
     if let Some(failure) = failure {
         EventSink::queue(&events).push(run::failed(failure, started, config.sandbox));
     }
-    delivery.finish(stop, Patience::of(config)).await;
+    let arrived = delivery.finish(stop, Patience::of(config)).await;
     telemetry::carry(None);
+    Ok(Arrived(arrived))
 }
 
 /// Passes on what the worker says until it has ended. Why the task failed, when the worker did not say how it ended.
@@ -75,8 +75,12 @@ async fn supervise(
     stop: &Stop,
 ) -> Option<Failure> {
     // A worker that hangs takes no order either.
-    let told = tokio::time::timeout(silence, worker.tell(&Order::Task(order))).await;
-    let mut lost = told.is_err().then(|| "it took no task".to_owned());
+    let order = Order::Task(order);
+    let mut lost = tokio::select! {
+        () = worker.tell(&order) => None,
+        () = tokio::time::sleep(silence) => Some("it took no task".to_owned()),
+        () = stop.patience_is_over(config.shutdown_grace / 3) => Some("it took no task before it was told to stop".to_owned()),
+    };
     let mut ended = false;
     let (mut was_told, mut was_hurried) = (false, false);
     let far = tokio::time::Instant::now() + Duration::from_secs(86_400 * 365);

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, open, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, open, stat, statat};
 use rustix::io::Errno;
 
 use super::condition::Condition;
@@ -96,6 +96,17 @@ impl Workspace {
     /// Where the folder was when it was claimed, without links.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the folder is still where it was: one that was moved away can be emptied, and the next task would stand in
+    /// another.
+    ///
+    /// # Errors
+    /// When what is there now cannot be told.
+    pub fn is_in_place(&self) -> io::Result<bool> {
+        let now = stat(&self.path)?;
+        let ours = fstat(&self.folder)?;
+        Ok((now.st_dev, now.st_ino) == (ours.st_dev, ours.st_ino))
     }
 
     /// Removes everything in the folder. The folder stays, as it was when it was claimed, with the marker that it had.

@@ -1,7 +1,6 @@
 //! The log on standard output: one JSON object a line (protocol, §4).
 
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -13,6 +12,7 @@ use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::filter::{LogFilter, LogLevel};
+use super::writer;
 use crate::redaction;
 
 /// The field that makes an ERROR a CRITICAL one: tracing has no such level.
@@ -72,8 +72,7 @@ impl<S: Subscriber> Layer<S> for JsonLines {
         }
         let line = line(Timestamp::now(), *metadata.level(), metadata.target(), fields);
         let (line, _) = redaction::current().redact(line);
-        // One write a line, so that lines of several threads do not mix. A closed stdout must not end the task.
-        let _ = io::stdout().lock().write_all(line.as_bytes());
+        writer::write(line);
     }
 }
 

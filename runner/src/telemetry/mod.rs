@@ -10,6 +10,7 @@ mod metrics;
 mod otlp;
 mod span;
 mod trace_context;
+mod writer;
 
 pub use filter::{LogFilter, LogLevel};
 pub use genai::{Answer, ChatSpan, Tokens, agent_span, chat_span, tool_span};
@@ -17,3 +18,4 @@ pub use log::{init, rfc3339, set_identity};
 pub use otlp::{OtlpConfig, export, shutdown};
 pub use span::{Span, TaskSpan, step_span, task_span};
 pub use trace_context::{TRACEPARENT, carry, set_parent, trace_context};
+pub use writer::flush;

@@ -30,6 +30,8 @@ use crate::secret::Secret;
 
 /// How long the end of the process may wait for the last of them.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
+/// The same when the process was told to stop.
+const HURRIED_LIMIT: Duration = Duration::from_millis(300);
 /// How long one export may take, its retries included.
 const EXPORT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// How often spans are sent, and metrics.
@@ -77,13 +79,14 @@ pub fn export(config: &OtlpConfig, request_id: Option<&str>) {
     }
 }
 
-/// Sends what is left, within [`FLUSH_LIMIT`]. What went wrong until then is one warning.
-pub async fn shutdown() {
+/// Sends what is left, within [`FLUSH_LIMIT`], or in a hurry [`HURRIED_LIMIT`]. What went wrong until then is one warning.
+pub async fn shutdown(in_a_hurry: bool) {
     let Some(exports) = exports() else { return };
+    let limit = if in_a_hurry { HURRIED_LIMIT } else { FLUSH_LIMIT };
     // The SDK waits for its threads by blocking.
-    let traces = tokio::task::spawn_blocking(|| exports.traces.shutdown_with_timeout(FLUSH_LIMIT).is_ok());
+    let traces = tokio::task::spawn_blocking(move || exports.traces.shutdown_with_timeout(limit).is_ok());
     let meters = tokio::task::spawn_blocking(|| exports.meters.shutdown().is_ok());
-    let flushed = tokio::time::timeout(FLUSH_LIMIT, async { tokio::join!(traces, meters) }).await;
+    let flushed = tokio::time::timeout(limit, async { tokio::join!(traces, meters) }).await;
     let in_time = flushed.is_ok();
     let failed = exports.failures.count.load(Ordering::Relaxed);
     if failed > 0 || !in_time {

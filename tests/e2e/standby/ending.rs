@@ -133,5 +133,23 @@ async fn an_ending_that_cannot_be_delivered_ends_no_standby_runner() {
     assert!(ended.scene.api.task(1).terminal().is_none());
     assert!(ended.finished.log.iter().any(|line| line["level"] == "CRITICAL"));
     ended.done(2);
-    assert_eq!(ended.finished.code, 0);
+    assert_eq!(ended.finished.code, 3, "the exit code says that an ending was lost");
+}
+
+#[tokio::test]
+async fn a_task_that_is_given_while_the_runner_is_told_to_stop_has_its_ending() {
+    let late = Answer::Late(Duration::from_millis(800), Box::new(Answer::Ok));
+    let settings = ApiServer::with().answering_registrations(move |_| late.clone());
+    let scene = Standby::with(settings).await;
+    let scene = scene.workflow(1, &json!([{ "run": "sleep 300" }]));
+    let running = scene.start();
+    // The server has decided, and its answer is on its way.
+    scene
+        .api
+        .wait_until("the task to be given", |api| api.waiting() == 0)
+        .await;
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish(running).await;
+    assert_eq!(ended.finished.code, 143);
+    ended.failed(1, "cancelled");
 }

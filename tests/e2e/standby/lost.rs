@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use support::{Ending, Turn};
+use support::{Answer, ApiServer, Ending, Turn};
 
 use super::scene::Standby;
 
@@ -117,4 +117,19 @@ async fn a_worker_whose_supervisor_is_killed_ends_with_everything_it_started() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("the worker lives on without its supervisor");
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_while_the_server_thinks_costs_no_task() {
+    let late = Answer::Late(Duration::from_millis(1500), Box::new(Answer::Ok));
+    let settings = ApiServer::with().answering_registrations(move |_| late.clone());
+    let scene = Standby::with(settings).await.tasks(1);
+    let scene = scene.workflow(1, &json!([{ "run": "true" }]));
+    let running = scene.start();
+    scene
+        .api
+        .wait_until("the task to be given", |api| api.waiting() == 0)
+        .await;
+    send(scene.worker(&running).await, Signal::KILL);
+    scene.finish(running).await.done(1);
 }

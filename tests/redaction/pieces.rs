@@ -40,13 +40,20 @@ pub fn check(bytes: &[u8]) -> Result<(), String> {
     let mut text = Vec::new();
     while !source.0.is_empty() {
         let secret = secrets.get(usize::from(source.byte()) % secrets.len().max(1));
-        match (source.byte() % 6, secret) {
+        match (source.byte() % 8, secret) {
             (0, Some(secret)) => text.extend_from_slice(secret.as_bytes()),
             (1, Some(secret)) => {
                 text.extend_from_slice(&secret.as_bytes()[..usize::from(source.byte()) % secret.len()])
             }
             (2, Some(secret)) => text.extend_from_slice(STANDARD.encode(source.text(2) + secret).as_bytes()),
             (3, Some(secret)) => text.extend_from_slice(URL_SAFE_NO_PAD.encode(source.text(2) + secret).as_bytes()),
+            (5, Some(secret)) => {
+                let (before, width) = (source.text(4), 2 + usize::from(source.byte() % 30));
+                let broken = [&b"\n"[..], b"\r\n"][usize::from(source.byte() % 2)];
+                let encoded = STANDARD.encode(before + secret);
+                text.extend_from_slice(&encoded.as_bytes().chunks(width).collect::<Vec<_>>().join(broken));
+            }
+            (6, _) => text.push(b'\n'),
             (4, Some(secret)) => text.extend(serde_json::to_vec(secret).unwrap_or_default()),
             _ => text.extend_from_slice(source.text(12).as_bytes()),
         }
@@ -93,6 +100,17 @@ pub fn check(bytes: &[u8]) -> Result<(), String> {
         let found = whole.windows(secret.len()).any(|window| window == secret.as_bytes());
         if found && !secret.contains('*') {
             return Err(format!("{secret:?} is left in {:?}", String::from_utf8_lossy(&whole)));
+        }
+    }
+    // What is broken into lines is found, too, when it is long enough not to be there by chance.
+    let unbroken: Vec<u8> = whole.iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
+    for secret in secrets.iter().filter(|secret| secret.len() >= 14) {
+        for before in 0..3 {
+            let encoded = STANDARD.encode([&[0; 2][..before], secret.as_bytes()].concat());
+            let certain = &encoded.as_bytes()[(before * 8).div_ceil(6)..(before + secret.len()) * 8 / 6];
+            if unbroken.windows(certain.len()).any(|window| window == certain) {
+                return Err(format!("{secret:?} is left in {:?}", String::from_utf8_lossy(&whole)));
+            }
         }
     }
     Ok(())

@@ -28,6 +28,12 @@ const PATH: &AsciiSet = &COMPONENT
 /// A part of a base64 text that is shorter would be found in half of all others.
 const SHORTEST_PART: usize = 8;
 
+/// The base64 forms alone, which may be broken into lines.
+pub(super) fn in_base64(secret: &str) -> Vec<Vec<u8>> {
+    let parts = (0..3).flat_map(|offset| base64_at(secret, offset));
+    parts.map(String::into_bytes).collect()
+}
+
 /// A secret as it is, in JSON, in a URL, and in base64. None of an empty one.
 pub(super) fn of(secret: &str) -> Vec<Vec<u8>> {
     if secret.is_empty() {

@@ -2,15 +2,20 @@
 //! promise 6).
 //!
 //! A secret is the API key, the callback's token, and the value of every variable of the runner's whose name says so. It is
-//! looked for as it is and in the forms that programs write it in ([`forms`]), and replaced by `***`. [`Redactor`] does that
+//! looked for as it is and in the forms that programs write it in ([`forms`]), in base64 also when that is broken into lines
+//! ([`wrapped`]), and replaced by `***`. [`Redactor`] does that
 //! to a whole text, [`Stream`] to one that comes in pieces: what may be the beginning of a secret is kept back until it is
 //! known what it is.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 
 mod forms;
+mod wrapped;
+
+use wrapped::{Unbroken, Wrapped};
 
 /// What stands in the place of a secret.
 pub const MASK: &str = "***";
@@ -61,15 +66,21 @@ struct Search {
     /// Which bytes a pattern begins with.
     first: [bool; 256],
     longest: usize,
+    /// `None`: no form is long enough to be broken into lines.
+    wrapped: Option<Wrapped>,
 }
 
 impl Redactor {
     /// For these secrets. An empty one is none.
     pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
-        let mut patterns: Vec<Vec<u8>> = secrets
-            .into_iter()
-            .flat_map(|secret| forms::of(secret.as_ref().trim()))
-            .collect();
+        let (mut patterns, mut in_base64) = (Vec::new(), Vec::new());
+        for secret in secrets {
+            let secret = secret.as_ref().trim();
+            patterns.extend(forms::of(secret));
+            in_base64.extend(forms::in_base64(secret));
+        }
+        let in_base64 = wrapped::forms(&in_base64);
+        patterns.extend_from_slice(&in_base64);
         patterns.sort();
         patterns.dedup();
         // Of two that begin at the same place the longer one counts: the shorter would leave the rest of it.
@@ -88,6 +99,7 @@ impl Redactor {
                     patterns,
                     first,
                     longest,
+                    wrapped: Wrapped::new(in_base64),
                 })
             }
             _ => None,
@@ -102,10 +114,11 @@ impl Redactor {
         };
         let mut out = String::new();
         let (mut done, mut masked) = (0, 0);
-        for found in search.automaton.find_iter(&text) {
-            out.push_str(&text[done..found.start()]);
+        let mut view = View::of(search, text.as_bytes());
+        while let Some(found) = view.find(done) {
+            out.push_str(&text[done..found.start]);
             out.push_str(MASK);
-            done = found.end();
+            done = found.end;
             masked += 1;
         }
         if masked == 0 {
@@ -127,6 +140,61 @@ impl Redactor {
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Redactor")
+    }
+}
+
+/// A text, as the search sees it, and how far it has come.
+struct View<'a> {
+    search: &'a Search,
+    text: &'a [u8],
+    /// Set when something may be broken into lines.
+    unbroken: Option<(&'a Wrapped, Unbroken<'a>)>,
+    /// What was found ahead, plain and broken; `None`: not looked for yet, or passed.
+    ahead: [Option<Option<Range<usize>>>; 2],
+}
+
+impl<'a> View<'a> {
+    fn of(search: &'a Search, text: &'a [u8]) -> Self {
+        let unbroken = search.wrapped.as_ref().map(|wrapped| (wrapped, Unbroken::of(text)));
+        Self {
+            search,
+            text,
+            unbroken,
+            ahead: [None, None],
+        }
+    }
+
+    /// The next secret from `from` on, which only grows. Of two that begin at the same place the longer one.
+    fn find(&mut self, from: usize) -> Option<Range<usize>> {
+        for ahead in &mut self.ahead {
+            if ahead
+                .as_ref()
+                .is_some_and(|found| found.as_ref().is_some_and(|found| found.start < from))
+            {
+                *ahead = None;
+            }
+        }
+        let [plain, wrapped] = &mut self.ahead;
+        let plain = plain.get_or_insert_with(|| {
+            let found = self.search.automaton.find(Input::new(self.text).range(from..));
+            found.map(|found| found.range())
+        });
+        let wrapped = wrapped.get_or_insert_with(|| {
+            let (wrapped, text) = self.unbroken.as_ref().filter(|(_, text)| text.is_broken())?;
+            wrapped.find(text, from)
+        });
+        let found = [plain.clone(), wrapped.clone()].into_iter().flatten();
+        found.min_by_key(|found| (found.start, std::cmp::Reverse(found.end)))
+    }
+
+    /// Where the last bytes begin that may go on as a secret, or the end of the bytes.
+    fn beginning(&self, from: usize) -> usize {
+        let plain = self.search.beginning(self.text, from);
+        let wrapped = self
+            .unbroken
+            .as_ref()
+            .and_then(|(wrapped, text)| wrapped.beginning(text, from));
+        wrapped.map_or(plain, |wrapped| wrapped.min(plain))
     }
 }
 
@@ -169,19 +237,20 @@ impl Stream<'_> {
         };
         self.pending.extend_from_slice(piece);
         let bytes = &self.pending;
+        let mut view = View::of(search, bytes);
         let mut out = Vec::with_capacity(bytes.len());
         let mut done = 0;
-        let mut kept_from = search.beginning(bytes, done);
-        for found in search.automaton.find_iter(bytes) {
+        let mut kept_from = view.beginning(done);
+        while let Some(found) = view.find(done) {
             // It may be the beginning of a longer one.
-            if found.start() >= kept_from {
+            if found.start >= kept_from {
                 break;
             }
-            out.extend_from_slice(&bytes[done..found.start()]);
+            out.extend_from_slice(&bytes[done..found.start]);
             out.extend_from_slice(MASK.as_bytes());
-            done = found.end();
+            done = found.end;
             if done > kept_from {
-                kept_from = search.beginning(bytes, done);
+                kept_from = view.beginning(done);
             }
         }
         out.extend_from_slice(&bytes[done..kept_from]);
@@ -192,12 +261,17 @@ impl Stream<'_> {
     /// Gives what was kept back: nothing comes any more.
     pub fn finish(&mut self) -> Vec<u8> {
         let bytes = std::mem::take(&mut self.pending);
-        match self.search {
-            Some(search) => search
-                .automaton
-                .replace_all_bytes(&bytes, &vec![MASK; search.patterns.len()]),
-            None => bytes,
+        let Some(search) = self.search else { return bytes };
+        let mut view = View::of(search, &bytes);
+        let mut out = Vec::with_capacity(bytes.len());
+        let mut done = 0;
+        while let Some(found) = view.find(done) {
+            out.extend_from_slice(&bytes[done..found.start]);
+            out.extend_from_slice(MASK.as_bytes());
+            done = found.end;
         }
+        out.extend_from_slice(&bytes[done..]);
+        out
     }
 
     /// As [`Stream::push`], for text.
@@ -245,6 +319,38 @@ mod tests {
             assert_eq!(redacted(text), expected);
         }
         assert_eq!(Redactor::new([KEY]).redact(format!("{KEY} {KEY}")).1, 2);
+    }
+
+    #[test]
+    fn base64_that_is_broken_into_lines_hides_nothing_also_when_it_comes_in_pieces() {
+        use base64::Engine;
+        let secret = "sk-ant-api03-".to_owned() + &"0aB_cD-9".repeat(12);
+        let redactor = Redactor::new([&secret]);
+        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("key={secret}\n"));
+        for (width, broken) in [(76, "\n"), (64, "\r\n"), (20, "\n"), (2, "\n")] {
+            let lines: Vec<&str> = encoded
+                .as_bytes()
+                .chunks(width)
+                .map(|line| std::str::from_utf8(line).unwrap_or_default())
+                .collect();
+            let text = format!("before\n{}\nafter\n", lines.join(broken));
+            let (whole, masked) = redactor.redact(text.clone());
+            assert_eq!(masked, 1, "{width}: {whole}");
+            assert!(whole.len() < 40, "{width}: {whole}");
+            for size in [1, 7, 33] {
+                let mut stream = redactor.stream();
+                let mut out: Vec<u8> = text
+                    .as_bytes()
+                    .chunks(size)
+                    .flat_map(|piece| stream.push(piece))
+                    .collect();
+                out.extend(stream.finish());
+                assert_eq!(String::from_utf8_lossy(&out), whole, "{width} {size}");
+            }
+        }
+        // A line that ends as it begins is passed on.
+        let mut stream = redactor.stream();
+        assert_eq!(stream.push(b"abs\n"), b"abs\n");
     }
 
     #[test]

@@ -66,9 +66,10 @@ impl Ready {
             Ok::<_, Refused>((sandbox, host))
         };
         let model = async {
+            // A workflow does without; an agent's task is told what is wrong.
             match &config.model.api_key {
-                Some(key) => model(config, key).await.map(Some),
-                None => Ok(None),
+                Some(key) => model(config, key).await.ok(),
+                None => None,
             }
         };
         let (tools, model) = tokio::join!(tools, model);
@@ -76,7 +77,7 @@ impl Ready {
         Ok(Self {
             sandbox: Some(sandbox),
             host: Some(host),
-            model: model?,
+            model,
         })
     }
 }

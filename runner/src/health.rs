@@ -76,10 +76,13 @@ impl Report {
         Ok(serde_json::from_slice(&text)?)
     }
 
-    /// How long ago it was written. What is said to be written in the future is as old as can be.
+    /// The age of what is said to be written in the future.
+    pub const FUTURE: Duration = Duration::MAX;
+
+    /// How long ago it was written.
     pub fn age(&self) -> Duration {
         let age = Timestamp::now().as_millisecond().saturating_sub(self.updated_ms);
-        Duration::from_millis(u64::try_from(age).unwrap_or(u64::MAX))
+        u64::try_from(age).map_or(Self::FUTURE, Duration::from_millis)
     }
 }
 

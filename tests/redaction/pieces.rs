@@ -49,7 +49,7 @@ pub fn check(bytes: &[u8]) -> Result<(), String> {
             (3, Some(secret)) => text.extend_from_slice(URL_SAFE_NO_PAD.encode(source.text(2) + secret).as_bytes()),
             (5, Some(secret)) => {
                 let (before, width) = (source.text(4), 2 + usize::from(source.byte() % 30));
-                let broken = [&b"\n"[..], b"\r\n"][usize::from(source.byte() % 2)];
+                let broken = [&b"\n"[..], b"\r\n", b"\n  "][usize::from(source.byte() % 3)];
                 let encoded = STANDARD.encode(before + secret);
                 text.extend_from_slice(&encoded.as_bytes().chunks(width).collect::<Vec<_>>().join(broken));
             }
@@ -103,7 +103,11 @@ pub fn check(bytes: &[u8]) -> Result<(), String> {
         }
     }
     // What is broken into lines is found, too, when it is long enough not to be there by chance.
-    let unbroken: Vec<u8> = whole.iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
+    let unbroken: Vec<u8> = whole
+        .iter()
+        .copied()
+        .filter(|byte| !b"\r\n \t".contains(byte))
+        .collect();
     for secret in secrets.iter().filter(|secret| secret.len() >= 14) {
         for before in 0..3 {
             let encoded = STANDARD.encode([&[0; 2][..before], secret.as_bytes()].concat());

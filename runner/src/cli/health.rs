@@ -33,6 +33,7 @@ fn judge(report: io::Result<Report>, ready: bool) -> (bool, String) {
             return (false, "no runner has {folder} as its SPOOL_DIR".into());
         }
         Err(error) => {
+            let error: String = error.to_string().chars().filter(|c| !c.is_control()).collect();
             return (
                 false,
                 format!("what the runner wrote into {{folder}} cannot be read: {error}"),
@@ -44,6 +45,12 @@ fn judge(report: io::Result<Report>, ready: bool) -> (bool, String) {
     // Where processes can be seen at all.
     if Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists() {
         return (false, format!("the runner (process {pid}) has ended without a word"));
+    }
+    if age == Report::FUTURE {
+        return (
+            false,
+            format!("the runner (process {pid}) has a clock that is ahead of this one"),
+        );
     }
     if age > STALE {
         let said = format!(

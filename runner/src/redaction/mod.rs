@@ -327,7 +327,7 @@ mod tests {
         let secret = "sk-ant-api03-".to_owned() + &"0aB_cD-9".repeat(12);
         let redactor = Redactor::new([&secret]);
         let encoded = base64::engine::general_purpose::STANDARD.encode(format!("key={secret}\n"));
-        for (width, broken) in [(76, "\n"), (64, "\r\n"), (20, "\n"), (2, "\n")] {
+        for (width, broken) in [(76, "\n"), (64, "\r\n"), (20, "\n"), (76, "\n  \t"), (2, "\n")] {
             let lines: Vec<&str> = encoded
                 .as_bytes()
                 .chunks(width)

@@ -1,5 +1,5 @@
-//! Base64 is often broken into lines (`base64`, PEM, MIME), wherever the line happens to be full. The search for it looks at a
-//! text as if it had no line breaks.
+//! Base64 is often broken into lines (`base64`, PEM, MIME), wherever the line happens to be full, and lines are indented. The
+//! search for it looks at a text as if it had no line breaks.
 //!
 //! A break may stand anywhere but within the first two characters: what ends with the single character that a secret begins
 //! with, at the end of a line, would have to be kept back until the next line comes, and that is too often nothing. The form
@@ -31,7 +31,15 @@ pub(super) struct Unbroken<'a> {
 
 impl<'a> Unbroken<'a> {
     pub(super) fn of(text: &'a [u8]) -> Self {
-        let breaks: Vec<usize> = memchr::memchr2_iter(b'\n', b'\r', text).collect();
+        // A line's indentation belongs to the break before it.
+        let mut breaks = Vec::new();
+        for at in memchr::memchr2_iter(b'\n', b'\r', text) {
+            let indent = text[at + 1..]
+                .iter()
+                .take_while(|byte| matches!(byte, b' ' | b'\t'))
+                .count();
+            breaks.extend(at..=at + indent);
+        }
         if breaks.is_empty() {
             let text = Cow::Borrowed(text);
             return Self { text, breaks };

@@ -243,10 +243,11 @@ async fn listen(mut terminate: Signal, mut interrupt: Signal, received: Arc<Rece
 
 fn receive(received: &Received, reason: StopReason) {
     if received.which.set((reason, Instant::now())).is_err() {
-        received.second.cancel();
         tracing::error!(signal = ?reason, "a second signal: the runner ends without waiting");
+        received.second.cancel();
         return;
     }
-    received.first.cancel();
+    // Before anything ends because of it, so that it is said.
     tracing::warn!(signal = ?reason, "the runner was told to stop");
+    received.first.cancel();
 }

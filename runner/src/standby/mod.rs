@@ -125,6 +125,8 @@ impl Supervisor<'_> {
             }
             let (worker, assignment) = match self.next_task().await {
                 Ok(next) => next,
+                // Told to stop while idle, with an ending lost before.
+                Err(Exit::Terminated | Exit::Interrupted) if undelivered => return Exit::Undelivered,
                 Err(exit) => return exit,
             };
             match self.run(worker, assignment).await {

@@ -153,3 +153,18 @@ async fn a_task_that_is_given_while_the_runner_is_told_to_stop_has_its_ending() 
     assert_eq!(ended.finished.code, 143);
     ended.failed(1, "cancelled");
 }
+
+#[tokio::test]
+async fn an_ending_that_was_lost_is_told_by_the_exit_code_also_when_the_runner_is_idle_again() {
+    let settings = ApiServer::with().answering(|attempt| match attempt.event["type"].as_str() {
+        Some("done") => Answer::Status(400),
+        _ => Answer::Ok,
+    });
+    let scene = Standby::with(settings).await;
+    let scene = scene.workflow(1, &json!([{ "run": "true" }]));
+    let running = scene.start();
+    // The task, and at least one more: it is idle.
+    scene.registered(3).await;
+    running.signal(Signal::TERM).unwrap();
+    assert_eq!(scene.finish(running).await.finished.code, 3);
+}

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
+use support::processes::{below, memory};
 use support::{Claude, Ending, Reply, Turn};
 use tokio::runtime::Runtime;
 
@@ -86,29 +87,15 @@ pub fn standby_memory() -> u64 {
         .recv_timeout(Duration::from_secs(20))
         .expect("the runner registers");
     thread::sleep(Duration::from_secs(2));
-    let all = below(runner.id());
-    let held = all.iter().map(|id| proportional_kib(*id)).sum();
+    let root = runner.id().cast_signed();
+    let all = below(root).into_iter().map(|(id, _)| id).chain([root]);
+    let held = all.map(proportional_kib).sum();
     runner.kill().expect("our own child");
     let _ = runner.wait();
     held
 }
 
-/// A process and all below it.
-fn below(root: u32) -> Vec<u32> {
-    let mut all = vec![root];
-    let mut next = 0;
-    while let Some(id) = all.get(next).copied() {
-        next += 1;
-        let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
-        for thread in threads {
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            all.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
-        }
-    }
-    all
-}
-
-fn proportional_kib(id: u32) -> u64 {
+fn proportional_kib(id: i32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap_or_default();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse().ok())
@@ -140,12 +127,7 @@ impl Registry {
 }
 
 fn resident_kib(runner: &Child) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", runner.id())).expect("the runner lives");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("a memory figure");
-    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+    memory(runner.id(), "VmRSS").expect("the runner lives") / 1024
 }
 
 /// From the start of the process to the moment at which the callback has its first request.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use support::processes::memory;
 use support::totals::{Running as Counting, Total};
 use support::{Answer, ApiServer, Turn};
 
@@ -43,18 +44,11 @@ async fn bounded(scene: Scene) -> Outcome {
 /// The most memory that a process has held, up to its end.
 async fn peak(id: u32) -> u64 {
     let mut peak = 0;
-    while let Some(bytes) = resident_at_most(id) {
+    while let Some(bytes) = memory(id, "VmHWM") {
         peak = bytes;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     peak
-}
-
-fn resident_at_most(id: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    // A process that has ended has none.
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()? * 1024)
 }
 
 /// All the lines of the flood, by length and hash.

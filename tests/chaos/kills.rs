@@ -1,10 +1,10 @@
 //! Signals and kills at any time: of the runner, of its worker, of the sandbox and of what runs in it.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use support::processes::below;
 use support::{Assignment, Turn};
 
 use crate::harness::Scene;
@@ -29,32 +29,6 @@ async fn some_task(seed: Seed, scene: Scene) -> Scene {
     }
     let script = "for i in 1 2 3 4; do echo $i; sleep 0.1; done";
     scene.workflow(&json!([{ "run": script }, { "run": script }, { "run": "echo last" }]))
-}
-
-/// Every process below one, with its command line.
-fn below(root: u32) -> Vec<(i32, String)> {
-    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let parent = stat
-            .rsplit(')')
-            .next()
-            .and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
-        children.entry(parent.unwrap_or(0)).or_default().push(id);
-    }
-    let mut found = Vec::new();
-    let mut open = vec![root.cast_signed()];
-    while let Some(id) = open.pop() {
-        for child in children.get(&id).into_iter().flatten() {
-            open.push(*child);
-            let command = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
-            found.push((*child, String::from_utf8_lossy(&command).replace('\0', " ")));
-        }
-    }
-    found
 }
 
 fn kill(process: i32) {
@@ -101,7 +75,7 @@ async fn whatever_is_killed_of_a_tool_or_a_step_the_task_has_one_ending() {
         let agent = scene.model.is_some();
         let running = scene.start();
         tokio::time::sleep(sometime(seed)).await;
-        let mut processes = running.id().map(below).unwrap_or_default();
+        let mut processes = running.id().map(|id| below(id.cast_signed())).unwrap_or_default();
         processes.sort();
         let victim = if processes.is_empty() {
             None

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
+use support::processes::memory;
 use support::{Assignment, Turn};
 
 use crate::standby::{Standby, workflow};
@@ -20,10 +21,8 @@ struct Held {
 }
 
 fn held(runner: u32) -> Held {
-    let status = fs::read_to_string(format!("/proc/{runner}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     Held {
-        resident: line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024,
+        resident: memory(runner, "VmRSS").unwrap(),
         descriptors: fs::read_dir(format!("/proc/{runner}/fd")).unwrap().count(),
     }
 }

@@ -12,6 +12,7 @@ pub mod collector;
 pub mod event_rules;
 pub mod guest;
 pub mod loopback;
+pub mod processes;
 pub mod runner_process;
 mod runners;
 pub mod schema;

@@ -1,8 +1,6 @@
 //! Delivery to the callback URL: one `POST` an event, one request in flight, retried by the rules of the protocol (§3).
 //! Where the server takes batches, one `POST` has all events that wait.
 
-use std::slice;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -40,13 +38,33 @@ pub struct CallbackConfig {
     pub api: ApiConfig,
 }
 
-/// What became of the events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What has become of the events so far.
+#[derive(Debug, Default)]
 pub struct DeliveryReport {
-    /// Events that the server did not take.
-    pub lost: u64,
+    lost: AtomicU64,
+    ending_delivered: AtomicBool,
+}
+
+impl DeliveryReport {
+    /// Events that the server did not take, those that are on their way included.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Whether the ending arrived.
-    pub ending_delivered: bool,
+    pub fn ending_delivered(&self) -> bool {
+        self.ending_delivered.load(Ordering::Relaxed)
+    }
+
+    fn set_lost(&self, lost: u64) {
+        self.lost.store(lost, Ordering::Relaxed);
+    }
+
+    fn delivered(&self, events: &[Numbered]) {
+        if is_over(events) {
+            self.ending_delivered.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Sends events to the callback URL.
@@ -66,8 +84,6 @@ pub struct TimeLeft {
     pub no_retries: CancellationToken,
     /// Fires when there is none for anything but the ending: the rest would be lost anyway, and the ending with it.
     pub only_ending: CancellationToken,
-    /// The events that did not arrive so far, those on their way included: for whoever does not wait for the report.
-    pub lost: Arc<AtomicU64>,
 }
 
 /// How a request ended, after all its attempts.
@@ -113,46 +129,40 @@ impl Callback {
 
     /// Delivers what the queue gives until the ending was dealt with. Calls `cancel` when the server asks, in an answer,
     /// for the task to be cancelled. What becomes of each event is in the report as soon as it is known.
-    pub async fn deliver(&self, queue: &EventQueue, cancel: &(dyn Fn() + Sync), report: &mut DeliveryReport) {
+    pub async fn deliver(&self, queue: &EventQueue, cancel: &(dyn Fn() + Sync), report: &DeliveryReport) {
         while let Some(first) = queue.take().await {
             let mut events = vec![first];
             if self.config.batches && !self.refuses_batches.load(Ordering::Relaxed) {
                 fill(&mut events, queue);
             }
-            let before = report.lost;
+            let mut lost = report.lost();
+            // Until the server has them: whatever happens to this delivery, they count.
+            report.set_lost(lost + events.len() as u64);
             if self.time.only_ending.is_cancelled() && !is_over(&events) {
-                report.lost += events.len() as u64;
-                self.time.lost.store(report.lost, Ordering::Relaxed);
                 continue;
             }
-            // Until the server has them: whatever happens to this delivery, they count.
-            report.lost += events.len() as u64;
-            self.time.lost.store(report.lost, Ordering::Relaxed);
-            match self.send(&events, before + queue.lost(), cancel).await {
+            match self.send(&events, lost + queue.lost(), cancel).await {
                 Sent::Delivered => {
-                    report.lost = before;
-                    report.ending_delivered = is_over(&events);
+                    report.set_lost(lost);
+                    report.delivered(&events);
                 }
                 Sent::Refused if events.len() > 1 => {
                     tracing::warn!(
                         "the callback refused a batch: its events are sent one by one, and so are all others"
                     );
                     self.refuses_batches.store(true, Ordering::Relaxed);
-                    let mut lost = before;
-                    for (index, event) in events.iter().enumerate() {
-                        let sent = self.send(slice::from_ref(event), lost + queue.lost(), cancel).await;
-                        if sent == Sent::Delivered {
-                            report.ending_delivered = event.record.kind.is_terminal();
-                        } else {
-                            lost += 1;
+                    for (sent, event) in (1..).zip(events.chunks(1)) {
+                        match self.send(event, lost + queue.lost(), cancel).await {
+                            Sent::Delivered => report.delivered(event),
+                            Sent::Refused | Sent::GivenUp => lost += 1,
                         }
-                        report.lost = lost + (events.len() - 1 - index) as u64;
+                        report.set_lost(lost + (events.len() - sent) as u64);
                     }
                 }
                 Sent::Refused | Sent::GivenUp => {}
             }
         }
-        report.lost += queue.lost();
+        report.set_lost(report.lost() + queue.lost());
     }
 
     /// Sends events in one request, with retries. The bytes are made once: a retry repeats them under the same key.

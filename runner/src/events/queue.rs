@@ -46,12 +46,42 @@ pub struct Waiting {
     pub bytes: u64,
 }
 
+/// Records in memory, in order.
+#[derive(Default)]
+struct Line {
+    records: VecDeque<Record>,
+    bytes: usize,
+}
+
+impl Line {
+    /// Adds a record at the end, or its text to the last one, when the two may be sent as one that is not larger than `most`.
+    fn add(&mut self, record: Record, most: usize) {
+        let record = match self.records.back_mut() {
+            Some(last) if last.size() < most => {
+                let before = last.size();
+                match last.merge(record) {
+                    None => {
+                        self.bytes += last.size() - before;
+                        return;
+                    }
+                    Some(record) => record,
+                }
+            }
+            _ => record,
+        };
+        self.bytes += record.size();
+        self.records.push_back(record);
+    }
+
+    fn measure(&mut self) {
+        self.bytes = self.records.iter().map(Record::size).sum();
+    }
+}
+
 struct State {
-    front: VecDeque<Record>,
-    front_bytes: usize,
+    front: Line,
     spool: Spool,
-    back: VecDeque<Record>,
-    back_bytes: usize,
+    back: Line,
     /// The spool took no more the last time, and nothing was taken from it since.
     spool_is_full: bool,
     /// Whether what was taken last is still on its way.
@@ -78,11 +108,9 @@ impl EventQueue {
     /// An empty queue.
     pub fn new(spool: SpoolConfig) -> Self {
         let state = State {
-            front: VecDeque::new(),
-            front_bytes: 0,
+            front: Line::default(),
             spool: Spool::new(spool),
-            back: VecDeque::new(),
-            back_bytes: 0,
+            back: Line::default(),
             spool_is_full: false,
             in_flight: false,
             last_seq: 0,
@@ -154,7 +182,7 @@ impl EventQueue {
     /// request.
     pub(super) fn take_more(&self, most: usize) -> Option<Numbered> {
         let mut state = self.lock();
-        if state.front.front()?.size() > most {
+        if state.front.records.front()?.size() > most {
             return None;
         }
         state.next().0
@@ -164,8 +192,8 @@ impl EventQueue {
     pub fn waiting(&self) -> Waiting {
         let state = self.lock();
         Waiting {
-            events: (state.front.len() + state.back.len()) as u64 + state.spool.records(),
-            bytes: (state.front_bytes + state.back_bytes) as u64 + state.spool.bytes(),
+            events: (state.front.records.len() + state.back.records.len()) as u64 + state.spool.records(),
+            bytes: (state.front.bytes + state.back.bytes) as u64 + state.spool.bytes(),
         }
     }
 
@@ -184,48 +212,24 @@ impl EventQueue {
 impl State {
     /// Whether new records go behind the spool.
     fn is_behind(&self) -> bool {
-        !self.spool.is_empty() || !self.back.is_empty()
+        !self.spool.is_empty() || !self.back.records.is_empty()
     }
 
     /// Adds a record at the end. The error is that of a spool that takes no more, once.
     fn append(&mut self, record: Record) -> std::io::Result<()> {
-        if !self.is_behind() && self.front_bytes < MAX_FRONT {
-            let before = self.front.back().map_or(0, Record::size);
+        if !self.is_behind() && self.front.bytes < MAX_FRONT {
             // What an idle sender takes at once is left as it is; what has to wait for another request grows.
-            let waits = self.in_flight || self.front.len() > 1;
-            match self.front.back_mut().filter(|_| waits && before < MAX_MERGED) {
-                None => {
-                    self.front_bytes += record.size();
-                    self.front.push_back(record);
-                }
-                Some(last) => match last.merge(record) {
-                    None => self.front_bytes += last.size() - before,
-                    Some(record) => {
-                        self.front_bytes += record.size();
-                        self.front.push_back(record);
-                    }
-                },
-            }
+            let waits = self.in_flight || self.front.records.len() > 1;
+            self.front.add(record, if waits { MAX_MERGED } else { 0 });
             return Ok(());
         }
-        let record = if self.spool_is_full && self.back_bytes >= MAX_BACK && record.kind.may_be_cut() {
+        let record = if self.spool_is_full && self.back.bytes >= MAX_BACK && record.kind.may_be_cut() {
             record.cut()
         } else {
             record
         };
-        let before = self.back.back().map_or(0, Record::size);
-        let record = match self.back.back_mut().filter(|_| before < MAX_MERGED_BEHIND) {
-            None => Some(record),
-            Some(last) => last.merge(record),
-        };
-        match record {
-            None => self.back_bytes += self.back.back().map_or(0, Record::size) - before,
-            Some(record) => {
-                self.back_bytes += record.size();
-                self.back.push_back(record);
-            }
-        }
-        if self.back_bytes >= MAX_MERGED_BEHIND && !self.spool_is_full {
+        self.back.add(record, MAX_MERGED_BEHIND);
+        if self.back.bytes >= MAX_MERGED_BEHIND && !self.spool_is_full {
             return self.write_back();
         }
         Ok(())
@@ -233,28 +237,26 @@ impl State {
 
     /// Writes the back to the spool, but for its last record when that may still grow.
     fn write_back(&mut self) -> std::io::Result<()> {
-        let grows = self.back.back().is_some_and(|last| last.size() < MAX_MERGED_BEHIND);
-        let count = self.back.len() - usize::from(grows);
-        let mut frames = Vec::with_capacity(self.back_bytes);
-        self.back
-            .iter()
-            .take(count)
-            .for_each(|record| record.encode(&mut frames));
+        let records = &mut self.back.records;
+        let grows = records.back().is_some_and(|last| last.size() < MAX_MERGED_BEHIND);
+        let count = records.len() - usize::from(grows);
+        let mut frames = Vec::with_capacity(self.back.bytes);
+        records.iter().take(count).for_each(|record| record.encode(&mut frames));
         if let Err(error) = self.spool.append(&frames, count as u64) {
             self.spool_is_full = true;
             return Err(error);
         }
-        self.back.drain(..count);
-        self.back_bytes = self.back.iter().map(Record::size).sum();
+        records.drain(..count);
+        self.back.measure();
         Ok(())
     }
 
     /// The next record; and what was lost on the way to it.
     fn next(&mut self) -> (Option<Numbered>, Option<String>) {
         let mut unreadable = None;
-        while self.front.is_empty() && !self.spool.is_empty() {
+        while self.front.records.is_empty() && !self.spool.is_empty() {
             match self.spool.read() {
-                Ok(records) => self.front.extend(records),
+                Ok(records) => self.front.records.extend(records),
                 Err(error) => {
                     // Their numbers are missing at the server, as those of all lost events are.
                     self.lost += error.records;
@@ -263,15 +265,14 @@ impl State {
                 }
             }
             self.spool_is_full = false;
-            self.front_bytes = self.front.iter().map(Record::size).sum();
+            self.front.measure();
         }
-        if self.front.is_empty() {
-            std::mem::swap(&mut self.front, &mut self.back);
-            self.front_bytes = std::mem::take(&mut self.back_bytes);
+        if self.front.records.is_empty() {
+            self.front = std::mem::take(&mut self.back);
             self.spool_is_full = false;
         }
-        let next = self.front.pop_front().map(|record| {
-            self.front_bytes -= record.size();
+        let next = self.front.records.pop_front().map(|record| {
+            self.front.bytes -= record.size();
             self.last_seq += 1;
             self.in_flight = true;
             Numbered {
@@ -442,7 +443,7 @@ mod tests {
         assert!(waiting.bytes > 40_000_000, "{waiting:?}");
         {
             let state = queue.lock();
-            assert!(state.front_bytes < MAX_FRONT + (1 << 20) && state.back_bytes < 2 << 20);
+            assert!(state.front.bytes < MAX_FRONT + (1 << 20) && state.back.bytes < 2 << 20);
             assert!(state.spool.bytes() > 25 << 20);
         }
         queue.push([ending()]);

@@ -47,10 +47,8 @@ pub(super) fn of(secret: &str) -> Vec<Vec<u8>> {
         forms.push(lower_hex(&encoded));
         forms.push(encoded);
     }
-    for offset in 0..3 {
-        forms.extend(base64_at(secret, offset));
-    }
     let mut forms: Vec<Vec<u8>> = forms.into_iter().map(String::into_bytes).collect();
+    forms.extend(in_base64(secret));
     forms.sort();
     forms.dedup();
     forms

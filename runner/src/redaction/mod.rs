@@ -10,11 +10,13 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use aho_corasick::{AhoCorasick, Input, MatchKind};
+use aho_corasick::Input;
 
 mod forms;
+mod patterns;
 mod wrapped;
 
+use patterns::Patterns;
 use wrapped::{Unbroken, Wrapped};
 
 /// What stands in the place of a secret.
@@ -61,11 +63,7 @@ pub struct Redactor {
 
 #[derive(Clone)]
 struct Search {
-    automaton: AhoCorasick,
-    patterns: Vec<Vec<u8>>,
-    /// Which bytes a pattern begins with.
-    first: [bool; 256],
-    longest: usize,
+    plain: Patterns,
     /// `None`: no form is long enough to be broken into lines.
     wrapped: Option<Wrapped>,
 }
@@ -81,29 +79,10 @@ impl Redactor {
         }
         let in_base64 = wrapped::forms(&in_base64);
         patterns.extend_from_slice(&in_base64);
-        patterns.sort();
-        patterns.dedup();
-        // Of two that begin at the same place the longer one counts: the shorter would leave the rest of it.
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(&patterns);
-        let search = match automaton {
-            Ok(automaton) if !patterns.is_empty() => {
-                let mut first = [false; 256];
-                patterns
-                    .iter()
-                    .for_each(|pattern| first[usize::from(pattern[0])] = true);
-                let longest = patterns.iter().map(Vec::len).max().unwrap_or_default();
-                Some(Search {
-                    automaton,
-                    patterns,
-                    first,
-                    longest,
-                    wrapped: Wrapped::new(in_base64),
-                })
-            }
-            _ => None,
-        };
+        let search = Patterns::new(patterns).map(|plain| Search {
+            plain,
+            wrapped: Wrapped::new(in_base64),
+        });
         Self { search }
     }
 
@@ -176,7 +155,7 @@ impl<'a> View<'a> {
         }
         let [plain, wrapped] = &mut self.ahead;
         let plain = plain.get_or_insert_with(|| {
-            let found = self.search.automaton.find(Input::new(self.text).range(from..));
+            let found = self.search.plain.automaton.find(Input::new(self.text).range(from..));
             found.map(|found| found.range())
         });
         let wrapped = wrapped.get_or_insert_with(|| {
@@ -189,29 +168,12 @@ impl<'a> View<'a> {
 
     /// Where the last bytes begin that may go on as a secret, or the end of the bytes.
     fn beginning(&self, from: usize) -> usize {
-        let plain = self.search.beginning(self.text, from);
+        let plain = self.search.plain.beginning(self.text, from, |_| true);
         let wrapped = self
             .unbroken
             .as_ref()
             .and_then(|(wrapped, text)| wrapped.beginning(text, from));
-        wrapped.map_or(plain, |wrapped| wrapped.min(plain))
-    }
-}
-
-impl Search {
-    /// Where the last bytes begin that may go on as a secret, or the end of the bytes.
-    fn beginning(&self, bytes: &[u8], from: usize) -> usize {
-        let from = from.max(bytes.len().saturating_sub(self.longest - 1));
-        (from..bytes.len())
-            .find(|&at| {
-                let rest = &bytes[at..];
-                self.first[usize::from(rest[0])]
-                    && self
-                        .patterns
-                        .iter()
-                        .any(|pattern| pattern.len() > rest.len() && pattern.starts_with(rest))
-            })
-            .unwrap_or(bytes.len())
+        [plain, wrapped].into_iter().flatten().min().unwrap_or(self.text.len())
     }
 }
 
@@ -229,6 +191,28 @@ impl std::fmt::Debug for Search {
     }
 }
 
+/// The bytes without secrets, up to where they are kept back: `keep` says from where on, once so much of them is done.
+fn mask(search: &Search, bytes: &[u8], keep: impl Fn(&View<'_>, usize) -> usize) -> (Vec<u8>, usize) {
+    let mut view = View::of(search, bytes);
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut done = 0;
+    let mut kept_from = keep(&view, done);
+    while let Some(found) = view.find(done) {
+        // It may be the beginning of a longer one.
+        if found.start >= kept_from {
+            break;
+        }
+        out.extend_from_slice(&bytes[done..found.start]);
+        out.extend_from_slice(MASK.as_bytes());
+        done = found.end;
+        if done > kept_from {
+            kept_from = keep(&view, done);
+        }
+    }
+    out.extend_from_slice(&bytes[done..kept_from]);
+    (out, kept_from)
+}
+
 impl Stream<'_> {
     /// Takes a piece, and gives what is known to be no part of a secret that is to come.
     pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
@@ -236,24 +220,7 @@ impl Stream<'_> {
             return piece.to_vec();
         };
         self.pending.extend_from_slice(piece);
-        let bytes = &self.pending;
-        let mut view = View::of(search, bytes);
-        let mut out = Vec::with_capacity(bytes.len());
-        let mut done = 0;
-        let mut kept_from = view.beginning(done);
-        while let Some(found) = view.find(done) {
-            // It may be the beginning of a longer one.
-            if found.start >= kept_from {
-                break;
-            }
-            out.extend_from_slice(&bytes[done..found.start]);
-            out.extend_from_slice(MASK.as_bytes());
-            done = found.end;
-            if done > kept_from {
-                kept_from = view.beginning(done);
-            }
-        }
-        out.extend_from_slice(&bytes[done..kept_from]);
+        let (out, kept_from) = mask(search, &self.pending, |view, from| view.beginning(from));
         self.pending.drain(..kept_from);
         out
     }
@@ -261,17 +228,10 @@ impl Stream<'_> {
     /// Gives what was kept back: nothing comes any more.
     pub fn finish(&mut self) -> Vec<u8> {
         let bytes = std::mem::take(&mut self.pending);
-        let Some(search) = self.search else { return bytes };
-        let mut view = View::of(search, &bytes);
-        let mut out = Vec::with_capacity(bytes.len());
-        let mut done = 0;
-        while let Some(found) = view.find(done) {
-            out.extend_from_slice(&bytes[done..found.start]);
-            out.extend_from_slice(MASK.as_bytes());
-            done = found.end;
+        match self.search {
+            Some(search) => mask(search, &bytes, |_, _| bytes.len()).0,
+            None => bytes,
         }
-        out.extend_from_slice(&bytes[done..]);
-        out
     }
 
     /// As [`Stream::push`], for text.

@@ -8,19 +8,16 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, Input, MatchKind};
+use aho_corasick::Input;
+
+use super::patterns::Patterns;
 
 /// A form that is shorter would be found by chance.
 const SHORTEST: usize = 16;
 
 /// See the module.
 #[derive(Clone)]
-pub(super) struct Wrapped {
-    automaton: AhoCorasick,
-    patterns: Vec<Vec<u8>>,
-    first: [bool; 256],
-    longest: usize,
-}
+pub(super) struct Wrapped(Patterns);
 
 /// A text without its line breaks. Places in it are numbers of characters that are none.
 pub(super) struct Unbroken<'a> {
@@ -91,40 +88,20 @@ impl<'a> Unbroken<'a> {
 /// character.
 pub(super) fn forms(in_base64: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let long = in_base64.iter().filter(|form| form.len() >= SHORTEST);
-    let mut forms: Vec<Vec<u8>> = long.flat_map(|form| [form.clone(), form[1..].to_vec()]).collect();
-    forms.sort();
-    forms.dedup();
-    forms
+    long.flat_map(|form| [form.clone(), form[1..].to_vec()]).collect()
 }
 
 impl Wrapped {
     /// For these forms; `None` when there are none.
-    pub(super) fn new(patterns: Vec<Vec<u8>>) -> Option<Self> {
-        if patterns.is_empty() {
-            return None;
-        }
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(&patterns)
-            .ok()?;
-        let mut first = [false; 256];
-        patterns
-            .iter()
-            .for_each(|pattern| first[usize::from(pattern[0])] = true);
-        let longest = patterns.iter().map(Vec::len).max().unwrap_or_default();
-        Some(Self {
-            automaton,
-            patterns,
-            first,
-            longest,
-        })
+    pub(super) fn new(forms: Vec<Vec<u8>>) -> Option<Self> {
+        Patterns::new(forms).map(Self)
     }
 
     /// The next one that is broken, from `from` on, in the text as it is. The others are found without this.
     pub(super) fn find(&self, text: &Unbroken<'_>, from: usize) -> Option<Range<usize>> {
         let mut place = text.place(from);
         loop {
-            let found = self.automaton.find(Input::new(&text.text).range(place..))?;
+            let found = self.0.automaton.find(Input::new(&text.text).range(place..))?;
             let range = text.at(found.start())..text.at(found.end() - 1) + 1;
             if range.len() > found.len() && text.begins_together(found.start()) {
                 return Some(range);
@@ -136,25 +113,16 @@ impl Wrapped {
     /// Where the last characters begin that may go on as one, in the text as it is, from `from` on.
     pub(super) fn beginning(&self, text: &Unbroken<'_>, from: usize) -> Option<usize> {
         let end = text.text.len();
-        let from = text.place(from).max(end.saturating_sub(self.longest - 1));
         // A break at the very end stands behind the last character.
         let ends_with_break = text
             .breaks
             .last()
             .is_some_and(|last| *last == end + text.breaks.len() - 1);
-        let place = (from..end).find(|&place| {
-            let rest = &text.text[place..];
-            let together = match rest.len() {
-                1 => !ends_with_break,
-                _ => text.begins_together(place),
-            };
-            together
-                && self.first[usize::from(rest[0])]
-                && self
-                    .patterns
-                    .iter()
-                    .any(|pattern| pattern.len() > rest.len() && pattern.starts_with(rest))
-        })?;
+        let together = |place: usize| match end - place {
+            1 => !ends_with_break,
+            _ => text.begins_together(place),
+        };
+        let place = self.0.beginning(&text.text, text.place(from), together)?;
         Some(text.at(place))
     }
 }

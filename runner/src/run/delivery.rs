@@ -1,7 +1,7 @@
 //! The delivery of one task's events, from its first to its ending.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -46,7 +46,8 @@ impl Patience {
 
 /// A delivery on its way; it ends with the ending of its queue.
 pub struct Delivery {
-    task: JoinHandle<DeliveryReport>,
+    task: JoinHandle<()>,
+    report: Arc<DeliveryReport>,
     events: EventQueue,
     time: TimeLeft,
 }
@@ -66,11 +67,11 @@ impl Delivery {
         };
         let callback = Callback::new(config, time.clone())?;
         let (events, cancel) = (events.clone(), stop.by_server());
-        let queue = events.clone();
+        let (queue, report) = (events.clone(), Arc::<DeliveryReport>::default());
+        let so_far = Arc::clone(&report);
         let task = tokio::spawn(async move {
-            let mut report = DeliveryReport::default();
             // A panic costs the event that it was about, and not those that follow.
-            while AssertUnwindSafe(callback.deliver(&queue, &cancel, &mut report))
+            while AssertUnwindSafe(callback.deliver(&queue, &cancel, &so_far))
                 .catch_unwind()
                 .await
                 .is_err()
@@ -80,9 +81,13 @@ impl Delivery {
                     "the delivery of an event panicked; it goes on with the next"
                 );
             }
-            report
         });
-        Ok(Self { task, events, time })
+        Ok(Self {
+            task,
+            report,
+            events,
+            time,
+        })
     }
 
     /// Waits until the ending has arrived, as long as it may take. Answers whether it did, and logs what did not arrive.
@@ -90,41 +95,41 @@ impl Delivery {
         // The last part of the time is kept: first nothing is tried twice any more, then there is only the ending.
         let reserve = |whole: Duration| (whole / 4).min(FOR_THE_ENDING);
         let left = tokio::select! {
-            report = &mut self.task => Err(report.ok()),
-            () = tokio::time::sleep(patience.flush - reserve(patience.flush)) => Ok(reserve(patience.flush)),
-            () = stop.patience_is_over(patience.grace - reserve(patience.grace)) => Ok(reserve(patience.grace)),
+            _ = &mut self.task => None,
+            () = tokio::time::sleep(patience.flush - reserve(patience.flush)) => Some(reserve(patience.flush)),
+            () = stop.patience_is_over(patience.grace - reserve(patience.grace)) => Some(reserve(patience.grace)),
         };
-        let report = match left {
-            Err(report) => report,
-            Ok(left) => {
+        let is_finished = match left {
+            None => true,
+            Some(left) => {
                 let left = if stop.is_hurried() {
                     LAST_ATTEMPT
                 } else {
                     left.max(LAST_ATTEMPT)
                 };
                 self.time.no_retries.cancel();
-                match self.within(left / 2, stop).await {
-                    Some(report) => Some(report),
-                    None => {
-                        self.time.only_ending.cancel();
-                        self.within(left / 2, stop).await
-                    }
+                if self.finishes_within(left / 2, stop).await {
+                    true
+                } else {
+                    self.time.only_ending.cancel();
+                    self.finishes_within(left / 2, stop).await
                 }
             }
         };
         self.task.abort();
-        if let Some(report) = report.filter(|report| report.ending_delivered) {
-            if report.lost > 0 {
-                tracing::error!(lost_events = report.lost, "events were lost on the way to the callback");
+        let lost = self.report.lost();
+        if self.report.ending_delivered() {
+            if lost > 0 {
+                tracing::error!(lost_events = lost, "events were lost on the way to the callback");
             }
             return true;
         }
-        let reason = match report {
-            Some(_) => "the callback did not take it",
-            None => "there was no time left",
+        let reason = if is_finished {
+            "the callback did not take it"
+        } else {
+            "there was no time left"
         };
         let waiting = self.events.waiting();
-        let lost = report.map_or_else(|| self.time.lost.load(Ordering::Relaxed), |report| report.lost);
         tracing::error!(
             critical = true,
             undelivered_events = waiting.events + lost,
@@ -135,15 +140,15 @@ impl Delivery {
         false
     }
 
-    /// What has become of the events, when that is known in time; in a hurry that is less.
-    async fn within(&mut self, left: Duration, stop: &Stop) -> Option<DeliveryReport> {
+    /// Whether the delivery comes to its end in time; in a hurry there is less.
+    async fn finishes_within(&mut self, left: Duration, stop: &Stop) -> bool {
         tokio::select! {
-            report = &mut self.task => report.ok(),
-            () = tokio::time::sleep(left) => None,
+            _ = &mut self.task => true,
+            () = tokio::time::sleep(left) => false,
             () = async {
                 stop.hurried().await;
                 tokio::time::sleep(left.min(LAST_ATTEMPT / 2)).await;
-            } => None,
+            } => false,
         }
     }
 }

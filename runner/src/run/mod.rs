@@ -127,9 +127,12 @@ pub async fn perform(
 
 /// The ending of a task of which nothing is known but why it failed.
 pub fn failed(failure: Failure, started: Instant, sandbox: Level) -> Event {
+    error(failure, summary(None, started, sandbox))
+}
+
+fn error(failure: Failure, summary: Summary) -> Event {
     let Failure { code, message } = failure;
     tracing::error!(code = code.as_str(), error = message, "the task failed");
-    let summary = summary(None, started, sandbox);
     Event::Error { message, code, summary }
 }
 
@@ -160,9 +163,7 @@ fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant,
         },
         Ending::Failed(failure) => (failure, Exit::Failed),
     };
-    let Failure { code, message } = failure;
-    tracing::error!(code = code.as_str(), error = message, "the task failed");
-    (Event::Error { message, code, summary }, exit)
+    (error(failure, summary), exit)
 }
 
 async fn execute(

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::{self, QUEUED_CHUNKS};
 use super::request::{self, ENVIRONMENT, Workspace};
+use super::strict::tree::{numbers, parent_of};
 use super::{CommandEvent, CommandSpec, Ending, ExitStatus, Level, RunningCommand, Sandbox, StartError};
 
 /// How long a process group has between TERM and KILL.
@@ -281,19 +282,8 @@ fn remove_home(home: &Path) {
 /// this process is its parent now. The leaders of running commands are left to those who wait for them.
 fn reap_orphans(leaders: &BTreeSet<i32>) {
     let us = rustix::process::getpid().as_raw_nonzero().get();
-    let Ok(processes) = fs::read_dir("/proc") else { return };
-    for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let Ok(stat) = fs::read_to_string(process.path().join("stat")) else {
-            continue;
-        };
-        // `pid (name) state ppid …`, and the name may hold anything.
-        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let dead = fields.next() == Some("Z");
-        let ours = fields.next().and_then(|parent| parent.parse().ok()) == Some(us);
-        if dead && ours && !leaders.contains(&pid) {
+    for pid in numbers().unwrap_or_default() {
+        if matches!(parent_of(pid), Ok(Some((parent, true))) if parent == us) && !leaders.contains(&pid) {
             let _ = rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
         }
     }

@@ -249,13 +249,7 @@ impl Supervisor<'_> {
                     match registered.assignment {
                         Ok(Some(assignment)) => {
                             // It may have died while the server thought about it.
-                            if !worker.is_well(self.silence()) {
-                                tracing::warn!(
-                                    "a worker died or hung while it waited for a task; another takes its place"
-                                );
-                                worker = self.new_worker().await?;
-                            }
-                            return Ok((worker, assignment));
+                            return Ok((self.well(worker).await?, assignment));
                         }
                         Ok(None) => {}
                         Err(problem) => {
@@ -281,10 +275,7 @@ impl Supervisor<'_> {
                     wait
                 }
             };
-            if !worker.is_well(self.silence()) {
-                tracing::warn!("a worker died or hung while it waited for a task; another takes its place");
-                worker = self.unless_told_to_stop(self.new_worker()).await??;
-            }
+            worker = self.unless_told_to_stop(self.well(worker)).await??;
             let waiting = tokio::time::sleep(wait);
             tokio::pin!(waiting);
             loop {
@@ -300,6 +291,15 @@ impl Supervisor<'_> {
                 }
             }
         }
+    }
+
+    /// The worker, or another one when it is lost.
+    async fn well(&self, mut worker: WorkerProcess) -> Result<WorkerProcess, Exit> {
+        if worker.is_well(self.silence()) {
+            return Ok(worker);
+        }
+        tracing::warn!("a worker died or hung while it waited for a task; another takes its place");
+        self.new_worker().await
     }
 
     /// Starts a worker, and waits until it is ready.

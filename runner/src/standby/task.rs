@@ -65,6 +65,22 @@ pub(super) async fn run(
     Ok(Arrived(arrived))
 }
 
+/// Passes on one word; whether the task ends with it.
+fn pass_on(word: Word, events: &EventQueue) -> bool {
+    match word {
+        Word::Events(records) => {
+            let ends = records.iter().any(|record| record.kind.is_terminal());
+            events.push(records);
+            ends
+        }
+        Word::Trace(traceparent) => {
+            telemetry::carry(Some(traceparent));
+            false
+        }
+        Word::Ready | Word::Unusable(_) | Word::Alive => false,
+    }
+}
+
 /// Passes on what the worker says until it has ended. Why the task failed, when the worker did not say how it ended.
 async fn supervise(
     config: &Config,
@@ -91,14 +107,7 @@ async fn supervise(
             word = worker.hear() => match word {
                 Some(word) => {
                     silent_at = tokio::time::Instant::now() + silence;
-                    match word {
-                        Word::Events(records) => {
-                            ended |= records.iter().any(|record| record.kind.is_terminal());
-                            events.push(records);
-                        }
-                        Word::Trace(traceparent) => telemetry::carry(Some(traceparent)),
-                        _ => {}
-                    }
+                    ended |= pass_on(word, events);
                     if ended {
                         break;
                     }
@@ -127,10 +136,7 @@ async fn supervise(
         worker.kill();
         // What it had said before.
         while let Ok(Some(word)) = tokio::time::timeout(LAST_STEPS, worker.hear()).await {
-            if let Word::Events(records) = word {
-                ended |= records.iter().any(|record| record.kind.is_terminal());
-                events.push(records);
-            }
+            ended |= pass_on(word, events);
         }
     }
     let status = if ended {

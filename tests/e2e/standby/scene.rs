@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::api_server::Settings;
 use support::claude::KEY;
+use support::processes::{below, parent};
 use support::runner_process::Running;
 use support::{ApiServer, Assignment, Claude, Finished, Reply, RunnerProcess};
 use tempfile::TempDir;
@@ -220,12 +221,9 @@ pub fn workflow(steps: &Value) -> Value {
 
 /// The worker of a supervisor, when there is one now.
 pub fn worker_of(supervisor: u32) -> Option<i32> {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    ids.find(|id| {
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
-        let command = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-        parent == Some(supervisor.to_string().as_str()) && command.ends_with(b"\0worker\0")
-    })
+    let supervisor = supervisor.cast_signed();
+    let (id, _) = below(supervisor)
+        .into_iter()
+        .find(|(id, command)| parent(*id) == Some(supervisor) && command.ends_with(" worker "))?;
+    Some(id)
 }

@@ -58,10 +58,13 @@ pub(crate) fn numbers() -> io::Result<Vec<i32>> {
 
 /// The parent of a process, and whether it has ended and only waits for that one to notice. `None` when it is gone.
 pub(crate) fn parent_of(pid: i32) -> io::Result<Option<(i32, bool)>> {
+    Ok(look(pid)?.map(|process| (process.parent, process.dead)))
+}
+
+/// A process as it is now; `None` when it is gone.
+fn look(pid: i32) -> io::Result<Option<Process>> {
     match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(stat) => Ok(parse(&stat)
-            .map(|process| with_its_threads(pid, process))
-            .map(|process| (process.parent, process.dead))),
+        Ok(stat) => Ok(parse(&stat).map(|process| with_its_threads(pid, process))),
         Err(error) if has_ended(&error) => Ok(None),
         Err(error) => Err(error),
     }
@@ -75,11 +78,7 @@ impl Tree {
     pub(crate) fn read() -> io::Result<Self> {
         let mut processes = BTreeMap::new();
         for pid in numbers()? {
-            match fs::read(format!("/proc/{pid}/stat")) {
-                Ok(stat) => processes.extend(parse(&stat).map(|process| (pid, with_its_threads(pid, process)))),
-                Err(error) if has_ended(&error) => {}
-                Err(error) => return Err(error),
-            }
+            processes.extend(look(pid)?.map(|process| (pid, process)));
         }
         if !processes.contains_key(&rustix::process::getpid().as_raw_nonzero().get()) {
             return Err(io::Error::other("/proc does not show its reader"));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::api_client::ApiError;
 use crate::config::{Config, StandbyConfig};
 use crate::health::{Health, State};
-use crate::run::{Exit, Signals, plugin_dir};
+use crate::run::{Exit, Signals, StopReason, plugin_dir};
 use crate::telemetry;
 
 mod assignment;
@@ -112,53 +112,46 @@ pub async fn run(
 }
 
 impl Supervisor<'_> {
-    /// Task after task.
+    /// Task after task. A lost ending outweighs how the runner ends, unless nobody was to wait for it.
     async fn serve(&self) -> Exit {
-        let mut done = 0;
-        // Whether the ending of a task was lost: the exit code says so.
         let mut undelivered = false;
+        match self.tasks(&mut undelivered).await {
+            Exit::Success | Exit::Terminated | Exit::Interrupted if undelivered && !self.signals.is_hurried() => {
+                Exit::Undelivered
+            }
+            exit => exit,
+        }
+    }
+
+    async fn tasks(&self, undelivered: &mut bool) -> Exit {
+        let mut done = 0;
         loop {
-            // Before a task there is nothing to end: what lies there is removed before the next one, whoever gets it.
-            match self.unless_told_to_stop(self.clean_up()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(exit)) | Err(exit) => return exit,
+            // After one task and before the next, and at the end.
+            if let Err(exit) = self.clean_up().await {
+                return exit;
             }
-            let (worker, assignment) = match self.next_task().await {
-                Ok(next) => next,
-                // Told to stop while idle, with an ending lost before.
-                Err(Exit::Terminated | Exit::Interrupted) if undelivered => return Exit::Undelivered,
-                Err(exit) => return exit,
-            };
-            match self.run(worker, assignment).await {
-                Ok(Arrived(arrived)) => undelivered |= !arrived,
-                Err(error) => {
-                    tracing::error!(critical = true, error = %error, "nobody can be told of tasks: this runner takes no other");
-                    return Exit::Invalid;
-                }
-            }
-            done += 1;
             if let Some(reason) = self.signals.which() {
-                let patience = self.signals.stop();
-                tokio::select! {
-                    _ = self.clean_up() => {}
-                    () = patience.patience_is_over(self.config.shutdown_grace) => {
-                        tracing::warn!("there is no time left to empty the workspace");
-                    }
-                }
-                return if undelivered && !patience.is_hurried() {
-                    Exit::Undelivered
-                } else {
-                    reason.exit()
-                };
+                return reason.exit();
             }
             if self.standby.max_tasks.is_some_and(|most| done >= most) {
                 tracing::info!(
                     tasks = done,
                     "the runner has done all that it is to do (STANDBY_MAX_TASKS)"
                 );
-                let exit = if undelivered { Exit::Undelivered } else { Exit::Success };
-                return self.clean_up().await.err().unwrap_or(exit);
+                return Exit::Success;
             }
+            let (worker, assignment) = match self.next_task().await {
+                Ok(next) => next,
+                Err(exit) => return exit,
+            };
+            match self.run(worker, assignment).await {
+                Ok(Arrived(arrived)) => *undelivered |= !arrived,
+                Err(error) => {
+                    tracing::error!(critical = true, error = %error, "nobody can be told of tasks: this runner takes no other");
+                    return Exit::Invalid;
+                }
+            }
+            done += 1;
         }
     }
 
@@ -186,7 +179,8 @@ impl Supervisor<'_> {
         self.standby.heartbeat * SILENT_BEATS
     }
 
-    /// Nothing of one task is visible to the next: no process, no file. A runner that cannot see to that takes no task.
+    /// Nothing of one task is visible to the next: no process, no file. A runner that cannot see to that takes no task. One that
+    /// is told to stop finishes this when its grace is enough.
     async fn clean_up(&self) -> Result<(), Exit> {
         let workspace = Arc::clone(&self.workspace);
         let cleaned = tokio::task::spawn_blocking(move || {
@@ -198,7 +192,16 @@ impl Supervisor<'_> {
                 false => Err("the workspace was moved away, and something else is in its place".to_owned()),
             }
         });
-        let problem = match cleaned.await {
+        let stop = self.signals.stop();
+        let cleaned = tokio::select! {
+            cleaned = cleaned => cleaned,
+            // What is left there is removed before the next task, whoever gets it.
+            () = stop.patience_is_over(self.config.shutdown_grace) => {
+                tracing::warn!("there is no time left to empty the workspace");
+                return Err(stop.reason().map_or(Exit::Failed, StopReason::exit));
+            }
+        };
+        let problem = match cleaned {
             Ok(Ok(ended)) => {
                 if !ended.is_empty() {
                     tracing::warn!(?ended, "processes that a task has left were ended");

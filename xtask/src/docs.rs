@@ -9,7 +9,13 @@ use clap::CommandFactory;
 use crate::Arguments;
 
 /// What a newcomer reads. Each must be there.
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "SPECIFICATION.md", "SECURITY.md"];
+const DOCUMENTS: [&str; 5] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "SPECIFICATION.md",
+    "SECURITY.md",
+    "deploy/README.md",
+];
 
 /// Reports all that is wrong at once.
 pub fn check(root: &Path) -> Result<()> {
@@ -23,7 +29,7 @@ pub fn check(root: &Path) -> Result<()> {
         let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
         for (number, line) in text.lines().enumerate() {
             let missing_files = links(line)
-                .filter(|target| !root.join(target).exists())
+                .filter(|target| !path.with_file_name(target).exists())
                 .map(|target| format!("{name}:{}: links to {target}, which is not there", number + 1));
             let missing_commands = xtasks(line)
                 .filter(|command| !commands.iter().any(|known| known == command))

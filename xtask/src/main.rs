@@ -18,6 +18,7 @@ mod escape;
 mod fuzz;
 mod gvisor;
 mod layout;
+mod manifests;
 mod plugins;
 mod process;
 mod stages;

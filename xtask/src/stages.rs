@@ -9,7 +9,7 @@ use crate::cargo_tools::{self, COMPONENT, DENY};
 use crate::layout::Layout;
 use crate::process::{self, Run};
 use crate::toolchain::{self, Choice, Toolchain};
-use crate::{component, demo, dist, docs, escape, fuzz, gvisor, plugins};
+use crate::{component, demo, dist, docs, escape, fuzz, gvisor, manifests, plugins};
 
 /// One part of the test, with its own line in the summary.
 pub struct Stage {
@@ -44,7 +44,7 @@ pub const BUILD: &str = "build";
 
 /// All stages, in the order in which they run: quick ones first, and last those that may be left out, so that this is
 /// the last thing that is said.
-pub const STAGES: [Stage; 17] = [
+pub const STAGES: [Stage; 18] = [
     Stage {
         name: "format",
         promise: "rustfmt has nothing to change",
@@ -68,6 +68,12 @@ pub const STAGES: [Stage; 17] = [
         promise: "documents and doc comments name what exists",
         needs_build: false,
         run: docs,
+    },
+    Stage {
+        name: "manifests",
+        promise: "what deploy/ renders to fits Kubernetes, and is confined",
+        needs_build: false,
+        run: manifests,
     },
     Stage {
         name: "tests",
@@ -228,6 +234,11 @@ fn docs(state: &mut State) -> Result<Outcome> {
         .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")
         .live();
     documents.and(comments)?;
+    Ok(Outcome::Passed)
+}
+
+fn manifests(state: &mut State) -> Result<Outcome> {
+    manifests::check(state.layout)?;
     Ok(Outcome::Passed)
 }
 

@@ -8,6 +8,7 @@
 
 mod apt;
 mod bench;
+mod capacity;
 mod cargo_tools;
 mod component;
 mod debian;
@@ -98,6 +99,8 @@ enum Command {
         #[arg(last = true, value_name = "CRITERION ARGUMENTS")]
         arguments: Vec<String>,
     },
+    /// Simulates a pool of warm runners: how many there must be, so that tasks do not wait
+    Capacity(capacity::Options),
 }
 
 fn main() -> ExitCode {
@@ -123,5 +126,6 @@ fn run(command: Command) -> Result<ExitCode> {
             arguments,
             without_gvisor,
         } => bench::run(&layout, &arguments, without_gvisor),
+        Command::Capacity(options) => capacity::run(&options),
     }
 }

@@ -9,12 +9,14 @@ use clap::CommandFactory;
 use crate::Arguments;
 
 /// What a newcomer reads. Each must be there.
-const DOCUMENTS: [&str; 5] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
     "SPECIFICATION.md",
     "SECURITY.md",
     "deploy/README.md",
+    "docs/scale.md",
+    "docs/operations.md",
 ];
 
 /// Reports all that is wrong at once.

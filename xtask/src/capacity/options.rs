@@ -64,8 +64,8 @@ pub struct Options {
     /// How long the API server takes for one event, in milliseconds; a runner has one request in flight
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 5.0, value_parser = not_negative)]
     pub callback_ms: f64,
-    /// How many tasks are simulated
-    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
+    /// How many tasks are simulated: waits that are rare need many
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
     pub tasks: u32,
     /// Another number gives other random tasks; the same gives the same
     #[arg(long, default_value_t = 1)]

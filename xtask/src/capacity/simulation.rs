@@ -147,9 +147,16 @@ impl<'a> Simulation<'a> {
         if self.queue.is_empty() {
             return None;
         }
-        let at = |pace: &Pace| if self.load.polls { pace.next_poll() } else { self.now };
-        let polls = self.idle.iter().map(at).enumerate();
-        polls.min_by(|left, right| left.1.total_cmp(&right.1))
+        if !self.load.polls {
+            return self.idle.len().checked_sub(1).map(|last| (last, self.now));
+        }
+        let mut first: Option<(usize, f64)> = None;
+        for (index, pace) in self.idle.iter().enumerate() {
+            if first.is_none_or(|(_, at)| pace.next_poll() < at) {
+                first = Some((index, pace.next_poll()));
+            }
+        }
+        first
     }
 
     fn pass_time(&mut self, until: f64) {
@@ -192,7 +199,7 @@ impl<'a> Simulation<'a> {
         if self.counting_from.is_some() && self.idle.len() <= self.queue.len() {
             self.none_free += 1;
         }
-        if self.queue.is_empty() {
+        if self.load.polls && self.queue.is_empty() {
             for pace in &mut self.idle {
                 pace.pass(self.now, &mut self.polls);
             }

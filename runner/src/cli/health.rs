@@ -19,27 +19,28 @@ pub(super) struct HealthOptions {
 
 /// Reads what the runner wrote last, and judges it.
 pub(super) fn run(options: &HealthOptions, lookup: &dyn Fn(&str) -> Option<String>) -> Exit {
-    let folder = lookup("SPOOL_DIR").filter(|folder| !folder.is_empty());
-    let folder = PathBuf::from(folder.unwrap_or_else(|| SpoolConfig::DEFAULT_FOLDER.into()));
-    let (well, said) = judge(Report::read(&folder), options.ready);
-    let said = said.replace("{folder}", &folder.to_string_lossy());
+    let (well, said) = match last_report(lookup) {
+        Ok(report) => judge(report, options.ready),
+        Err(problem) => (false, problem),
+    };
     print(&format!("{said}\n"), if well { Exit::Success } else { Exit::Failed })
 }
 
-fn judge(report: io::Result<Report>, ready: bool) -> (bool, String) {
-    let report = match report {
-        Ok(report) => report,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return (false, "no runner has {folder} as its SPOOL_DIR".into());
+/// What the runner that stands here wrote last, or why that cannot be known.
+pub(super) fn last_report(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Report, String> {
+    let folder = lookup("SPOOL_DIR").filter(|folder| !folder.is_empty());
+    let folder = PathBuf::from(folder.unwrap_or_else(|| SpoolConfig::DEFAULT_FOLDER.into()));
+    Report::read(&folder).map_err(|error| {
+        let folder = folder.display();
+        if error.kind() == io::ErrorKind::NotFound {
+            return format!("no runner has {folder} as its SPOOL_DIR");
         }
-        Err(error) => {
-            let error: String = error.to_string().chars().filter(|c| !c.is_control()).collect();
-            return (
-                false,
-                format!("what the runner wrote into {{folder}} cannot be read: {error}"),
-            );
-        }
-    };
+        let error: String = error.to_string().chars().filter(|c| !c.is_control()).collect();
+        format!("what the runner wrote into {folder} cannot be read: {error}")
+    })
+}
+
+fn judge(report: Report, ready: bool) -> (bool, String) {
     let age = report.age();
     let pid = report.pid;
     // Where processes can be seen at all.
@@ -84,19 +85,18 @@ fn judge(report: io::Result<Report>, ready: bool) -> (bool, String) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use jiff::Timestamp;
 
     use super::*;
 
     #[test]
     fn a_runner_is_well_while_it_writes_and_ready_when_it_is_registered() {
-        let report = |state, seconds_ago: i64| {
-            Ok(Report {
-                state,
-                task_id: None,
-                pid: std::process::id(),
-                updated_ms: Timestamp::now().as_millisecond() - seconds_ago * 1000,
-            })
+        let report = |state, seconds_ago: i64| Report {
+            state,
+            task_id: None,
+            pid: std::process::id(),
+            updated_ms: Timestamp::now().as_millisecond() - seconds_ago * 1000,
         };
         for (state, age, well, ready) in [
             (State::Starting, 1, true, false),
@@ -108,7 +108,7 @@ mod tests {
             assert_eq!(judge(report(state, age), false).0, well, "{state:?} {age}");
             assert_eq!(judge(report(state, age), true).0, ready, "{state:?} {age}");
         }
-        let (well, said) = judge(Err(io::ErrorKind::NotFound.into()), false);
-        assert!(!well && said.contains("SPOOL_DIR"), "{said}");
+        let problem = last_report(&|_| Some("/nonexistent".into())).unwrap_err();
+        assert_eq!(problem, "no runner has /nonexistent as its SPOOL_DIR");
     }
 }

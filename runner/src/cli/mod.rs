@@ -17,6 +17,7 @@ use crate::{standby, telemetry};
 
 mod check;
 mod doctor;
+mod drain;
 mod escape_test;
 mod health;
 mod output;
@@ -52,6 +53,11 @@ enum Command {
     /// Runs the harness `plue-escape` that lies beside this binary, with the attacks that make sense in a live pod.
     /// Exits with 1 when something got through, and with 2 when it could not be run.
     EscapeTest(escape_test::EscapeTestOptions),
+    /// Has the standby runner that stands here finish its task and take no other, and waits until it has ended.
+    ///
+    /// The hook `preStop` of a pod: a rolling update and a smaller pool lose no task. Exits with 0 when the runner has
+    /// ended, and with 1 when there is none, or it has not ended in time.
+    Drain(drain::DrainOptions),
     /// Says whether the runner that stands here lives, for a probe of Kubernetes or Docker.
     ///
     /// Reads what the runner writes into SPOOL_DIR every few seconds. Exits with 0 when it lives, and with 1 when it does
@@ -78,6 +84,7 @@ pub fn run(cli: Cli) -> Exit {
         Some(Command::Check { file }) => check::run(&file, &environment),
         Some(Command::Doctor(options)) => doctor::run(&options, &environment),
         Some(Command::EscapeTest(options)) => escape_test::run(&options),
+        Some(Command::Drain(options)) => drain::run(&options, &environment),
         Some(Command::Health(options)) => health::run(&options, &environment),
         Some(Command::Worker) => in_runtime(start_worker),
         Some(Command::Inside { expected }) => doctor::inside(&expected),

@@ -58,7 +58,8 @@ impl StopReason {
     }
 }
 
-/// SIGTERM and SIGINT of this process: the first one asks it to end within its grace, the second at once.
+/// What this process is told by signals. SIGTERM and SIGINT: the first one asks it to end within its grace, the second at
+/// once. SIGUSR1, which `plue-runner drain` sends: it finishes its task and takes no other.
 #[derive(Clone)]
 pub struct Signals {
     received: Arc<Received>,
@@ -72,6 +73,8 @@ struct Received {
     first: CancellationToken,
     /// Fires at the second.
     second: CancellationToken,
+    /// Fires when no other task is to be taken.
+    drain: CancellationToken,
     which: OnceLock<(StopReason, Instant)>,
 }
 
@@ -83,9 +86,14 @@ impl Signals {
     pub fn listen() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
+        let drain = signal(SignalKind::user_defined1())?;
         let over = CancellationToken::new();
         let received = Arc::<Received>::default();
-        tokio::spawn(listen(terminate, interrupt, Arc::clone(&received), over.clone()));
+        tokio::spawn(listen(
+            [terminate, interrupt, drain],
+            Arc::clone(&received),
+            over.clone(),
+        ));
         Ok(Self {
             received,
             _listener: Arc::new(over.drop_guard()),
@@ -110,6 +118,16 @@ impl Signals {
     pub async fn first(&self) -> StopReason {
         self.received.first.cancelled().await;
         self.which().unwrap_or(StopReason::Terminate)
+    }
+
+    /// Waits until no other task is to be taken.
+    pub async fn drained(&self) {
+        self.received.drain.cancelled().await;
+    }
+
+    /// Whether no other task is to be taken.
+    pub fn is_drained(&self) -> bool {
+        self.received.drain.is_cancelled()
     }
 
     /// Whether a second one came.
@@ -230,12 +248,18 @@ fn stop(task: &CancellationToken, reason: &OnceLock<StopReason>, why: StopReason
     task.cancel();
 }
 
-async fn listen(mut terminate: Signal, mut interrupt: Signal, received: Arc<Received>, over: CancellationToken) {
+async fn listen(signals: [Signal; 3], received: Arc<Received>, over: CancellationToken) {
+    let [mut terminate, mut interrupt, mut drain] = signals;
     loop {
         let reason = tokio::select! {
             () = over.cancelled() => return,
             _ = terminate.recv() => StopReason::Terminate,
             _ = interrupt.recv() => StopReason::Interrupt,
+            _ = drain.recv() => {
+                tracing::info!("the runner was told to take no other task (`plue-runner drain`)");
+                received.drain.cancel();
+                continue;
+            }
         };
         receive(&received, reason);
     }

@@ -133,6 +133,9 @@ impl Supervisor<'_> {
             if let Some(reason) = self.signals.which() {
                 return reason.exit();
             }
+            if self.signals.is_drained() {
+                return Exit::Success;
+            }
             if self.standby.max_tasks.is_some_and(|most| done >= most) {
                 tracing::info!(
                     tasks = done,
@@ -219,29 +222,37 @@ impl Supervisor<'_> {
         Err(Exit::Failed)
     }
 
-    /// Does something that a signal ends at once.
-    async fn unless_told_to_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Exit> {
+    /// Waits until an idle runner is to go: by a signal, or since it is to take no other task. How it ends then.
+    async fn told_to_go(&self) -> Exit {
+        tokio::select! {
+            reason = self.signals.first() => reason.exit(),
+            () = self.signals.drained() => Exit::Success,
+        }
+    }
+
+    /// Does something that has to end at once when the runner is to go.
+    async fn unless_told_to_go<T>(&self, work: impl Future<Output = T>) -> Result<T, Exit> {
         tokio::select! {
             done = work => Ok(done),
-            reason = self.signals.first() => Err(reason.exit()),
+            exit = self.told_to_go() => Err(exit),
         }
     }
 
     /// A worker that is ready, and a task for it. Why the runner ends, when it does.
     async fn next_task(&self) -> Result<(WorkerProcess, Assignment), Exit> {
-        let mut worker = self.unless_told_to_stop(self.new_worker()).await??;
+        let mut worker = self.unless_told_to_go(self.new_worker()).await??;
         let mut pace = Pace::new();
         let mut failures = 0;
         loop {
             let mut registering = std::pin::pin!(self.registration.register());
             let registered = tokio::select! {
                 registered = &mut registering => registered,
-                reason = self.signals.first() => {
+                exit = self.told_to_go() => {
                     // The server may be giving us a task just now: then it is ours, and has its ending.
                     let last = tokio::time::timeout(LAST_ANSWER, registering).await;
                     return match last {
                         Ok(Ok(Registered { assignment: Ok(Some(assignment)), .. })) => Ok((worker, assignment)),
-                        _ => Err(reason.exit()),
+                        _ => Err(exit),
                     };
                 }
             };
@@ -278,18 +289,18 @@ impl Supervisor<'_> {
                     wait
                 }
             };
-            worker = self.unless_told_to_stop(self.well(worker)).await??;
+            worker = self.unless_told_to_go(self.well(worker)).await??;
             let waiting = tokio::time::sleep(wait);
             tokio::pin!(waiting);
             loop {
                 tokio::select! {
                     () = &mut waiting => break,
                     // Nothing runs: there is nothing to wait for. The worker ends with its handle.
-                    reason = self.signals.first() => return Err(reason.exit()),
+                    exit = self.told_to_go() => return Err(exit),
                     word = worker.hear() => if word.is_none() {
                         let status = worker.end().await;
                         tracing::warn!(how = describe(&status), "a worker died while it waited for a task; another takes its place");
-                        worker = self.unless_told_to_stop(self.new_worker()).await??;
+                        worker = self.unless_told_to_go(self.new_worker()).await??;
                     },
                 }
             }

@@ -1,5 +1,6 @@
 //! Standby: one runner, one task after the other, as the API server gives them.
 
+mod drain;
 mod ending;
 mod lost;
 mod registering;

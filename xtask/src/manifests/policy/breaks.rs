@@ -205,6 +205,12 @@ pub fn breaks() -> Vec<Break> {
         (
             "standby",
             RUNNER,
+            container("/lifecycle/preStop/exec/command"),
+            json!(["plue-runner", "drain", "--at-most", "4240"]),
+        ),
+        (
+            "standby",
+            RUNNER,
             container("/readinessProbe"),
             json!({"httpGet": {"port": 8080}}),
         ),

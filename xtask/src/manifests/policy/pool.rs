@@ -53,8 +53,14 @@ pub fn standby(manifests: &Manifests) -> Vec<String> {
             continue;
         }
         for container in pod.containers() {
+            let hook = container.pointer("/lifecycle/preStop/exec/command");
+            if !hook.is_some_and(|hook| leaves_time(hook, pod.spec, manifests.environment(pod).get("SHUTDOWN_GRACE"))) {
+                wrong.push(format!(
+                    "{}: its preStop hook is not `plue-runner drain --at-most SECONDS` with SHUTDOWN_GRACE left after it",
+                    pod.owner
+                ));
+            }
             for (field, command) in [
-                ("/lifecycle/preStop", json!(["plue-runner", "drain"])),
                 ("/startupProbe", json!(["plue-runner", "health"])),
                 ("/readinessProbe", json!(["plue-runner", "health", "--ready"])),
                 ("/livenessProbe", json!(["plue-runner", "health"])),
@@ -67,6 +73,21 @@ pub fn standby(manifests: &Manifests) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Whether a hook drains, and ends so long before the pod's time does that SIGTERM's ending fits in.
+fn leaves_time(hook: &Value, spec: &Value, shutdown: Option<&String>) -> bool {
+    let [program, command, option, seconds] = list(hook) else {
+        return false;
+    };
+    let seconds = seconds.as_str().and_then(|seconds| seconds.parse::<u64>().ok());
+    let shutdown = shutdown.and_then(|seconds| seconds.parse::<u64>().ok());
+    let (Some(seconds), Some(shutdown)) = (seconds, shutdown) else {
+        return false;
+    };
+    let drains = (program.as_str(), command.as_str(), option.as_str())
+        == (Some("plue-runner"), Some("drain"), Some("--at-most"));
+    drains && seconds + shutdown < spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(30)
 }
 
 /// A pool has its size from the API server, or from its manifest; it never shrinks to be updated, and a budget holds it.

@@ -227,6 +227,7 @@ mod tests {
             match script.answer(&Request {
                 headers: Default::default(),
                 body,
+                at: std::time::Instant::now(),
                 index,
             }) {
                 Reply::Turn(_) => {}

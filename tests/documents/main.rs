@@ -126,10 +126,20 @@ fn the_operations_guide_says_what_to_do_about_every_exit_code_and_error_code() {
     assert_eq!(first_cells(&text, "task-errors"), errors);
 }
 
+/// The parts of `cargo xtask pod`, as its program lists them.
+fn pod_parts() -> Vec<String> {
+    let text = fs::read_to_string(root().join("tests/pod/main.rs")).unwrap();
+    let (_, table) = text.split_once("const PARTS").expect("the table of parts");
+    let (table, _) = table.split_once("];\n").expect("the end of the table");
+    let rows = table.split_once("= [").expect("its beginning").1.split('(').skip(1);
+    rows.filter_map(|row| row.split('"').nth(1).map(str::to_owned))
+        .collect()
+}
+
 #[test]
 fn every_promise_of_the_specification_names_a_test_that_exists() {
     let specification = fs::read_to_string(root().join("SPECIFICATION.md")).unwrap();
-    let (tests, attacks) = (test_names(), attack_names());
+    let (tests, attacks, parts) = (test_names(), attack_names(), pod_parts());
     let mut rows = 0;
     let mut wrong = Vec::new();
     // A row is a line of a table that names anything at all; tables of figures name no test.
@@ -146,6 +156,7 @@ fn every_promise_of_the_specification_names_a_test_that_exists() {
                     Some(beginning) => attacks.iter().any(|known| known.starts_with(beginning)),
                     None => attacks.contains(attack),
                 },
+                Some(("pod", part)) => parts.iter().any(|known| known == part),
                 Some(("mutation", protection)) => Protection::ALL.iter().any(|(known, _)| *known == protection),
                 _ => tests.contains(name.rsplit("::").next().unwrap()),
             };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 
 use crate::answer;
-use crate::loopback::{Loopback, Wire};
+use crate::loopback::{ANYWHERE, Loopback, Wire};
 use crate::runners::{BeatScript, RegisterScript, Runners};
 use crate::task_record::{Expected, Script, TaskRecord, text_of};
 
@@ -93,7 +94,12 @@ impl Settings {
         self
     }
 
-    pub async fn start(mut self) -> io::Result<ApiServer> {
+    pub async fn start(self) -> io::Result<ApiServer> {
+        self.start_at(ANYWHERE).await
+    }
+
+    /// For runners whose settings name an address.
+    pub async fn start_at(mut self, at: SocketAddr) -> io::Result<ApiServer> {
         let mut record = Record::default();
         record.runners.reap_after = self.reap_after;
         record.runners.register_script = self.register_script.take();
@@ -110,7 +116,7 @@ impl Settings {
             .route("/internal/runners/{id}/heartbeat", post(heartbeat))
             .layer(DefaultBodyLimit::max(256 << 20))
             .with_state(Arc::clone(&shared));
-        let server = Loopback::serve(router).await?;
+        let server = Loopback::serve_at(router, at).await?;
         let _ = shared.base.set(server.url(""));
         Ok(ApiServer { shared, server })
     }

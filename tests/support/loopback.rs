@@ -1,7 +1,7 @@
 //! A server on a free port of the loopback interface that ends with its owner.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -12,6 +12,9 @@ use rustix::net::Shutdown;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// Any free port.
+pub const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// A running server. Dropping it closes its port.
 pub struct Loopback {
     address: SocketAddr,
@@ -19,9 +22,14 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Serves `router` on 127.0.0.1. Handlers can take the connection they are on as `ConnectInfo<Wire>`.
+    /// Serves `router` on a free port of 127.0.0.1. Handlers can take the connection they are on as `ConnectInfo<Wire>`.
     pub async fn serve(router: Router) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::serve_at(router, ANYWHERE).await
+    }
+
+    /// Serves it at an address of the loopback interface.
+    pub async fn serve_at(router: Router, at: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(at).await?;
         let address = listener.local_addr()?;
         let service = router.into_make_service_with_connect_info::<Wire>();
         let server = tokio::spawn(async move {

@@ -164,7 +164,7 @@ impl Archive {
 }
 
 /// The mirror that this machine takes Debian from.
-fn mirror(layout: &Layout) -> Result<String> {
+pub fn mirror(layout: &Layout) -> Result<String> {
     let ask = || -> Result<Option<String>> {
         let targets = Run::new("asking apt for its mirror", "apt-get")
             .args([

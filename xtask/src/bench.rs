@@ -52,7 +52,6 @@ fn in_gvisor(layout: &Layout) -> Result<()> {
     let options = Options {
         env: &[("PLUE_RUNNER_BIN", &runner)],
         programs: &[&program],
-        folders: &[],
         limit: LIMIT,
     };
     gvisor::must_run(layout, "the benchmark of commands", &argv, &options)

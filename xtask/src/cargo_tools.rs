@@ -28,6 +28,12 @@ pub const DENY: Tool = Tool {
     version: "0.20.2",
 };
 
+/// Lists what is in what is shipped.
+pub const CYCLONEDX: Tool = Tool {
+    name: "cargo-cyclonedx",
+    version: "0.5.9",
+};
+
 /// Runs the fuzz targets.
 pub const FUZZ: Tool = Tool {
     name: "cargo-fuzz",

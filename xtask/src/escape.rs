@@ -1,5 +1,5 @@
-//! The attacks of tests/escape on what was built: on this machine, as an ordinary user, without openat2 and in gVisor, and
-//! on a runner whose protections are switched off one at a time.
+//! The attacks of tests/escape on what was built: on this machine, as an ordinary user, and without openat2, and on a runner
+//! whose protections are switched off one at a time. Those in gVisor are a pod's (`pod`).
 //!
 //! `plue-escape` prints its tables and counts by itself, and its exit code says whether all held.
 
@@ -11,22 +11,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::gvisor::{self, Content, DIST, Folder, Options, PROGRAMS};
 use crate::layout::Layout;
 use crate::plugins;
 use crate::process::{self, Run};
 
-/// How long all attacks may take in one place. In gVisor they take ten minutes on two cores.
+/// How long all attacks may take in one place.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// The program of the attacks, in its own folder or one that it is copied to.
 const PROGRAM: &str = "plue-escape";
 
 /// The folder with the hostile plugins, in the target folder and beside the program.
-const TEST_PLUGINS: &str = "test-plugins";
-
-/// In the container: a folder that the runner's user may change, and commands may not.
-const VISIBLE: &str = "/opt/visible";
+pub const TEST_PLUGINS: &str = "test-plugins";
 
 /// All attacks on this machine: as the user who asks, as an ordinary user when that is root, and the file attacks with
 /// openat2 taken away. Every part is run, also when one before has failed.
@@ -56,50 +52,6 @@ pub fn natively(layout: &Layout) -> Result<()> {
         bail!("attacks got through, or could not be tried: {}", failures.join("; "));
     }
     Ok(())
-}
-
-/// All attacks in gVisor, where the runner is what it is in the pod.
-pub fn in_gvisor(layout: &Layout) -> Result<()> {
-    let program = program(layout)?;
-    let argv = [
-        format!("{PROGRAMS}/{PROGRAM}"),
-        "--runner".to_owned(),
-        format!("{DIST}/plue-runner"),
-        "--visible".to_owned(),
-        VISIBLE.to_owned(),
-        // There an attack costs processor time more than waiting.
-        "--jobs".to_owned(),
-        "4".to_owned(),
-    ];
-    // Beside the folder of the program, where that looks for it.
-    let plugins = layout.target.join(TEST_PLUGINS);
-    let place = format!("/opt/{TEST_PLUGINS}");
-    let folders = [
-        Folder {
-            place: &place,
-            content: Content::Of(&plugins),
-        },
-        Folder {
-            place: VISIBLE,
-            content: Content::Own,
-        },
-        // A home, and what a cluster gives to a pod: commands are to see neither.
-        Folder {
-            place: "/home",
-            content: Content::Own,
-        },
-        Folder {
-            place: "/var/run/secrets/kubernetes.io/serviceaccount",
-            content: Content::File("token", "what a pod shows to its cluster\n"),
-        },
-    ];
-    let options = Options {
-        env: &[],
-        programs: &[&program],
-        folders: &folders,
-        limit: LIMIT,
-    };
-    gvisor::must_run(layout, "the attacks", &argv, &options)
 }
 
 /// Builds a runner whose protections can be switched off, and has the attacks find out which one is off.

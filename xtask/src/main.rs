@@ -21,7 +21,9 @@ mod gvisor;
 mod layout;
 mod manifests;
 mod plugins;
+mod pod;
 mod process;
+mod sbom;
 mod stages;
 mod test;
 mod toolchain;
@@ -81,6 +83,17 @@ enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         argv: Vec<String>,
     },
+    /// Builds the image, and runs it in gVisor as the manifests of deploy/ say: an agent, a workflow, a standby runner
+    Pod {
+        /// Only build the image, all of it from source, as on a machine that has nothing of ours
+        #[arg(long)]
+        from_source: bool,
+        /// Run only this part; may be given several times
+        #[arg(long, value_name = "PART", conflicts_with = "from_source")]
+        only: Vec<String>,
+    },
+    /// Lists what is in what is shipped, as CycloneDX documents in target/dist/sbom
+    Sbom,
     /// Builds everything and fuzzes: the paths of the file tools, or the redaction
     Fuzz {
         /// What
@@ -120,6 +133,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test { only, without_gvisor } => test::run(&layout, &only, without_gvisor),
         Command::Gvisor { argv } => gvisor::command(&layout, &argv),
         Command::Build => dist::run(&layout),
+        Command::Pod { from_source, only } => pod::run(&layout, from_source, &only),
+        Command::Sbom => sbom::run(&layout),
         Command::Plugins { toolchain, out } => plugins::run(&layout, toolchain, out),
         Command::Fuzz { target, seconds } => fuzz::run(&layout, target, seconds),
         Command::Bench {

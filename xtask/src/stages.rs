@@ -9,7 +9,7 @@ use crate::cargo_tools::{self, COMPONENT, DENY};
 use crate::layout::Layout;
 use crate::process::{self, Run};
 use crate::toolchain::{self, Choice, Toolchain};
-use crate::{component, demo, dist, docs, escape, fuzz, gvisor, manifests, plugins};
+use crate::{component, demo, dist, docs, escape, fuzz, gvisor, manifests, plugins, pod};
 
 /// One part of the test, with its own line in the summary.
 pub struct Stage {
@@ -44,7 +44,7 @@ pub const BUILD: &str = "build";
 
 /// All stages, in the order in which they run: quick ones first, and last those that may be left out, so that this is
 /// the last thing that is said.
-pub const STAGES: [Stage; 18] = [
+pub const STAGES: [Stage; 19] = [
     Stage {
         name: "format",
         promise: "rustfmt has nothing to change",
@@ -148,8 +148,14 @@ pub const STAGES: [Stage; 18] = [
         run: in_gvisor,
     },
     Stage {
+        name: "pod",
+        promise: "the image, in gVisor, as the manifests say",
+        needs_build: true,
+        run: pods,
+    },
+    Stage {
         name: "escape-gvisor",
-        promise: "no attack gets out of the sandbox in gVisor",
+        promise: "no attack gets out of a pod's sandbox in gVisor",
         needs_build: true,
         run: escape_in_gvisor,
     },
@@ -399,13 +405,23 @@ fn escape_natively(state: &mut State) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+fn pods(state: &mut State) -> Result<Outcome> {
+    if state.without_gvisor {
+        return Ok(Outcome::Skipped(
+            "NO POD WAS STARTED: --without-gvisor left them out".to_owned(),
+        ));
+    }
+    pod::test(state.layout, &[])?;
+    Ok(Outcome::Passed)
+}
+
 fn escape_in_gvisor(state: &mut State) -> Result<Outcome> {
     if state.without_gvisor {
         return Ok(Outcome::Skipped(
             "NO ATTACK WAS TRIED IN GVISOR: --without-gvisor left it out".to_owned(),
         ));
     }
-    escape::in_gvisor(state.layout)?;
+    pod::attacks(state.layout)?;
     Ok(Outcome::Passed)
 }
 

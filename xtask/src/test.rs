@@ -170,7 +170,8 @@ mod tests {
         let first = STAGES.iter().position(|stage| stage.needs_build).unwrap();
         assert!(place(BUILD) < first);
         assert_eq!(place("escape-gvisor"), STAGES.len() - 1);
-        assert_eq!(place("gvisor"), STAGES.len() - 2);
-        assert_eq!(place("advisories"), STAGES.len() - 3);
+        assert_eq!(place("pod"), STAGES.len() - 2);
+        assert_eq!(place("gvisor"), STAGES.len() - 3);
+        assert_eq!(place("advisories"), STAGES.len() - 4);
     }
 }

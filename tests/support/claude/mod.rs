@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -12,7 +14,7 @@ use axum::response::Response;
 use axum::routing::post;
 use serde_json::{Value, json};
 
-use crate::loopback::{Loopback, Wire};
+use crate::loopback::{ANYWHERE, Loopback, Wire};
 use checks::Refusal;
 use history::History;
 pub use request::{Request, ToolResult};
@@ -66,6 +68,15 @@ impl Claude {
 
     /// A model that takes another key than [`KEY`]: one that nobody but the runner can know.
     pub async fn with_key(key: &str, script: impl FnMut(&Request) -> Reply + Send + 'static) -> io::Result<Self> {
+        Self::at(ANYWHERE, key, script).await
+    }
+
+    /// For runners whose settings name an address.
+    pub async fn at(
+        at: SocketAddr,
+        key: &str,
+        script: impl FnMut(&Request) -> Reply + Send + 'static,
+    ) -> io::Result<Self> {
         let inner = Arc::new(Mutex::new(Inner {
             key: key.to_owned(),
             script: Box::new(script),
@@ -79,13 +90,18 @@ impl Claude {
             // The API's own bound on a request.
             .layer(DefaultBodyLimit::max(32 << 20))
             .with_state(Arc::clone(&inner));
-        let server = Loopback::serve(router).await?;
+        let server = Loopback::serve_at(router, at).await?;
         Ok(Self { inner, server })
     }
 
     /// The `ANTHROPIC_BASE_URL`.
     pub fn url(&self) -> String {
         self.server.url("")
+    }
+
+    /// The next request begins a conversation: that of the next task.
+    pub fn begin_anew(&self) {
+        lock(&self.inner).history = History::default();
     }
 
     /// The requests that passed the checks, in order.
@@ -136,6 +152,7 @@ async fn messages(
         headers,
         body,
         index: inner.requests.len(),
+        at: Instant::now(),
     };
     let reply = (inner.script)(&request);
     let model = request.body["model"].as_str().unwrap_or_default().to_owned();

@@ -1,5 +1,7 @@
 //! One request to the Messages API, as the script reads it.
 
+use std::time::Instant;
+
 use axum::http::HeaderMap;
 use serde_json::Value;
 
@@ -10,6 +12,7 @@ pub struct Request {
     pub body: Value,
     /// How many requests came before this one, refused ones not counted.
     pub index: usize,
+    pub at: Instant,
 }
 
 /// What the client answers to one tool call.

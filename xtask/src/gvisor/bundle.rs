@@ -2,7 +2,7 @@
 //!
 //! The format: <https://github.com/opencontainers/runtime-spec/blob/main/config.md>.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -31,16 +31,6 @@ pub struct Bundle<'a> {
     pub dist: &'a Path,
     /// The folder that is bound to [`PROGRAMS`], when there is one.
     pub programs: Option<&'a Path>,
-    /// Folders that only this container has.
-    pub folders: &'a [Bound<'a>],
-}
-
-/// A folder of ours at a place of the container's.
-pub struct Bound<'a> {
-    pub source: PathBuf,
-    pub place: &'a str,
-    /// `ro` or `rw`.
-    pub right: &'static str,
 }
 
 /// The text of `config.json`.
@@ -61,12 +51,6 @@ pub fn config(bundle: &Bundle) -> Value {
         read_only(bundle.dist, DIST),
     ];
     mounts.extend(bundle.programs.map(|folder| read_only(folder, PROGRAMS)));
-    mounts.extend(
-        bundle
-            .folders
-            .iter()
-            .map(|folder| bind(&folder.source, folder.place, folder.right)),
-    );
     json!({
         "ociVersion": "1.0.0",
         "hostname": "pod",
@@ -109,7 +93,6 @@ mod tests {
             workspace: Path::new("/kept"),
             dist: Path::new("/dist"),
             programs: Some(Path::new("/programs")),
-            folders: &[],
         });
         let process = &config["process"];
         assert_eq!(process["user"], json!({"uid": 1000, "gid": 1000}));

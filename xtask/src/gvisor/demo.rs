@@ -28,7 +28,6 @@ pub fn run(layout: &Layout) -> Result<()> {
     let plain = Options {
         env: &[],
         programs: &[],
-        folders: &[],
         limit: LIMIT,
     };
     let check = ["/bin/sh", "-euxc", POD].map(str::to_owned);
@@ -45,7 +44,6 @@ pub fn run(layout: &Layout) -> Result<()> {
     let options = Options {
         env: &[("TMPDIR", WORKSPACE)],
         programs: &[&program],
-        folders: &[],
         limit: LIMIT,
     };
     must_run(layout, "the demo", &argv, &options)

@@ -35,7 +35,8 @@ pub fn find(layout: &Layout) -> Result<PathBuf> {
         let archive = Archive::open(layout, work, &suite, "image")?;
         let packages = archive.download_with_dependencies(&PACKAGES)?;
         let root = work.join("root");
-        lay_out(layout, &packages, &root)?;
+        unpack(layout, &packages, &root)?;
+        add_user(&root)?;
         Ok(root)
     })
     .context(
@@ -44,7 +45,8 @@ pub fn find(layout: &Layout) -> Result<PathBuf> {
     )
 }
 
-fn lay_out(layout: &Layout, packages: &[PathBuf], root: &Path) -> Result<()> {
+/// Lays out the files of packages as a root file system; nothing of them is run.
+pub fn unpack(layout: &Layout, packages: &[PathBuf], root: &Path) -> Result<()> {
     for name in MERGED {
         let folder = root.join("usr").join(name);
         fs::create_dir_all(&folder)
@@ -57,8 +59,11 @@ fn lay_out(layout: &Layout, packages: &[PathBuf], root: &Path) -> Result<()> {
         .args(["-euc", unpack, "sh"])
         .args(packages)
         .dir(root)
-        .quiet(&layout.log("image"))?;
-    // What the script of base-passwd does, which no one has run.
+        .quiet(&layout.log("image"))
+}
+
+/// What the script of base-passwd does, which no one has run, and the user.
+fn add_user(root: &Path) -> Result<()> {
     for (name, ours) in [("passwd", USER), ("group", GROUP)] {
         let master = root.join("usr/share/base-passwd").join(name).with_extension("master");
         let mut text = fs::read_to_string(&master).with_context(|| format!("could not read {}", master.display()))?;
@@ -70,7 +75,7 @@ fn lay_out(layout: &Layout, packages: &[PathBuf], root: &Path) -> Result<()> {
 }
 
 /// The name of the machine's release, as its mirror has it.
-fn codename() -> Result<String> {
+pub fn codename() -> Result<String> {
     let path = "/etc/os-release";
     let text = fs::read_to_string(path).with_context(|| format!("could not read {path}"))?;
     let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));

@@ -4,8 +4,8 @@
 
 mod bundle;
 mod demo;
-mod image;
-mod runsc;
+pub mod image;
+pub mod runsc;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,27 +34,8 @@ pub struct Options<'a> {
     pub env: &'a [(&'a str, &'a str)],
     /// Programs besides those of `target/dist` and the image: files, which the container sees in [`PROGRAMS`].
     pub programs: &'a [&'a Path],
-    /// Folders besides those that every container has.
-    pub folders: &'a [Folder<'a>],
     /// The container is ended when it takes longer.
     pub limit: Duration,
-}
-
-/// A folder that only some containers have.
-pub struct Folder<'a> {
-    /// Where the container sees it.
-    pub place: &'a str,
-    pub content: Content<'a>,
-}
-
-/// What is in such a folder.
-pub enum Content<'a> {
-    /// What is in this one of ours, read-only.
-    Of(&'a Path),
-    /// One file with this name and text, read-only.
-    File(&'a str, &'a str),
-    /// Nothing at first, and the container's user may change that.
-    Own,
 }
 
 /// `cargo xtask gvisor`: one command, on what was built. Gives the command's exit code.
@@ -63,7 +44,6 @@ pub fn command(layout: &Layout, argv: &[String]) -> Result<ExitCode> {
     let options = Options {
         env: &[],
         programs: &[],
-        folders: &[],
         limit: COMMAND_LIMIT,
     };
     Ok(process::exit_code(run(layout, argv, &options)?))
@@ -124,36 +104,6 @@ impl Container {
         Ok(container)
     }
 
-    /// Makes the folders that only this container has: where each lies, where the container sees it, and whether it may
-    /// change it.
-    fn lay_out<'a>(&self, folders: &'a [Folder]) -> Result<Vec<bundle::Bound<'a>>> {
-        let lay_out = |(index, folder): (usize, &'a Folder)| {
-            let made = self.home.join(format!("folder-{index}"));
-            let make =
-                || fs::create_dir(&made).with_context(|| format!("could not make the folder {}", made.display()));
-            let (source, right) = match folder.content {
-                Content::Of(source) => (source.to_owned(), "ro"),
-                Content::File(name, text) => {
-                    make()?;
-                    let file = made.join(name);
-                    fs::write(&file, text).with_context(|| format!("could not write {}", file.display()))?;
-                    (made, "ro")
-                }
-                Content::Own => {
-                    make()?;
-                    give_away(&made)?;
-                    (made, "rw")
-                }
-            };
-            Ok(bundle::Bound {
-                source,
-                place: folder.place,
-                right,
-            })
-        };
-        folders.iter().enumerate().map(lay_out).collect()
-    }
-
     /// Writes `config.json`.
     fn describe(&self, layout: &Layout, root: &Path, argv: &[String], options: &Options) -> Result<()> {
         let programs = self.programs();
@@ -170,7 +120,6 @@ impl Container {
             workspace: &self.workspace(),
             dist: &layout.dist(),
             programs: (!options.programs.is_empty()).then_some(&programs),
-            folders: &self.lay_out(options.folders)?,
         });
         let path = self.home.join("config.json");
         fs::write(&path, format!("{config:#}\n")).with_context(|| format!("could not write {}", path.display()))

@@ -1,0 +1,125 @@
+//! The pods of deploy/ in real gVisor. `cargo xtask pod` builds the image and makes the bundles; this program is what is
+//! around the pods: kubelet, API server and Messages API. It runs in a network with nothing in it but a loopback, where the
+//! names that the manifests have lead to the two servers.
+#![allow(clippy::print_stdout)]
+
+mod cluster;
+mod container;
+mod escape;
+mod figures;
+mod network;
+#[path = "../demo/repository.rs"]
+mod repository;
+mod runsc;
+#[path = "../demo/script.rs"]
+mod script;
+mod standby;
+mod task;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::container::Node;
+use crate::figures::Figures;
+
+#[derive(Debug, Parser)]
+#[command(about = "Runs the pods of deploy/ in gVisor")]
+struct Arguments {
+    /// gVisor.
+    #[arg(long)]
+    runsc: PathBuf,
+    /// The folder with a bundle for each pod.
+    #[arg(long)]
+    bundles: PathBuf,
+    /// Run only this part; may be given several times.
+    #[arg(long, value_parser = PARTS.map(|(name, _)| name))]
+    only: Vec<String>,
+}
+
+/// How long one part's servers have to be gone before the next one's take their places.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// What is tried, by name, and what it makes sure of.
+const PARTS: [(&str, &str); 7] = [
+    ("agent", "a Job's agent repairs a repository"),
+    ("workflow", "a Job's workflow runs"),
+    (
+        "standby",
+        "a runner of the warm pool runs three tasks, and each finds nothing of the last",
+    ),
+    ("drain", "a pod that is to go finishes its task, and takes no other"),
+    ("sigterm", "SIGTERM ends a task within the grace, and says so"),
+    ("harness", "no attack gets out of the sandbox"),
+    ("slim", "an agent without commands runs in the image without a shell"),
+];
+
+/// The part that takes minutes: only when it is asked for.
+const HARNESS: &str = "harness";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let node = Node {
+        runsc: arguments.runsc,
+        bundles: arguments.bundles,
+        limits: has_control_groups(),
+    };
+    if !node.limits {
+        println!("    the limits of the pods are not enforced: this machine lets nobody make control groups");
+    }
+    if let Err(error) = network::prepare().await {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let mut figures = Figures::default();
+    let mut failed = Vec::new();
+    for (name, promise) in PARTS {
+        let wanted = match arguments.only.is_empty() {
+            true => name != HARNESS,
+            false => arguments.only.iter().any(|only| only == name),
+        };
+        if !wanted {
+            continue;
+        }
+        // The servers of the last part have been told to end, and get to it.
+        tokio::time::sleep(SETTLE).await;
+        let started = Instant::now();
+        match part(name, &node, &mut figures).await {
+            Ok(()) => println!("  {name:9} {:5.1} s  {promise}", started.elapsed().as_secs_f64()),
+            Err(error) => {
+                println!("  {name:9} FAILED   {promise}\n{error:#}");
+                failed.push(name);
+            }
+        }
+    }
+    println!("\n{figures}");
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("failed: {}", failed.join(", "));
+    ExitCode::FAILURE
+}
+
+async fn part(name: &str, node: &Node, figures: &mut Figures) -> Result<()> {
+    match name {
+        "agent" => task::agent(node, figures).await,
+        "workflow" => task::workflow(node).await,
+        "standby" => standby::three_tasks(node, figures).await,
+        "drain" => standby::drain(node).await,
+        "sigterm" => standby::sigterm(node).await,
+        HARNESS => escape::attacks(node).await,
+        _ => task::slim(node).await,
+    }
+    .with_context(|| format!("the pod `{name}`"))
+}
+
+/// Whether a control group for memory can be made here.
+fn has_control_groups() -> bool {
+    let group = format!("/sys/fs/cgroup/memory/plue-pod-{}", std::process::id());
+    fs::create_dir(&group).and_then(|()| fs::remove_dir(&group)).is_ok()
+}

@@ -1,0 +1,220 @@
+//! Pods that wait for tasks: what deploy/overlays/warm-pool makes.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use support::{ApiServer, Assignment, Claude, Reply, Turn};
+use tokio::time::sleep;
+
+use crate::cluster::{self, SONNET};
+use crate::container::{Node, Pod};
+use crate::figures::Figures;
+
+/// How long an idle runner is left alone before it is looked at, and how long its processor time is counted.
+const SETTLE: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(5);
+
+/// What a fast model streams: so many pieces, and the time between two.
+const PIECES: usize = 300;
+const PACE: Duration = Duration::from_millis(10);
+
+/// Three tasks in a row, the probes, and the attacks.
+pub async fn three_tasks(node: &Node, figures: &mut Figures) -> Result<()> {
+    let api = cluster::api().await?;
+    let model = cluster::model(hello).await?;
+    let mut pod = node.create("standby").await?;
+    let started = pod.start().await?;
+    idle(&api, 1).await?;
+    figures.registered = Some(api.registrations()[0].at - started);
+    probes(&pod).await?;
+    sleep(SETTLE).await;
+    let share = share_of_a_core(&pod, sleep(IDLE)).await?;
+    figures.idle = Some((pod.memory().await?, share));
+
+    let agent = json!({ "type": "agent", "model": SONNET, "tools": ["write_file", "read_file"],
+        "messages": [{ "role": "user", "content": "Greet." }] });
+    let failing = json!({ "type": "workflow", "steps": [
+        { "run": "ls -A /workspace /tmp; echo that is all" }, { "run": "exit 3" }] });
+    for (id, task, expected) in [
+        (11, agent.clone(), "done"),
+        (12, failing, "step_failed"),
+        (13, agent, "done"),
+    ] {
+        let asked = model.requests().len();
+        model.begin_anew();
+        api.assign(Assignment::new(id, task).with_path());
+        api.wait_until("the task has ended", |api| api.task(id).terminal().is_some())
+            .await;
+        cluster::ending(&api, id, expected)?;
+        let assigned = assignment(&api, id)?;
+        figures.turnaround.push(turnaround(&api, id).await?);
+        let first = api.task(id).attempts().first().context("no event came")?.at;
+        figures.first_event.push(first - assigned);
+        figures
+            .model_request
+            .extend(model.requests().get(asked).map(|request| request.at - assigned));
+    }
+    let lines = cluster::lines(&api, 12);
+    ensure!(
+        lines.contains("that is all") && !lines.contains("greeting"),
+        "the second task found what the first had left: {lines}"
+    );
+    work(&pod, &api, &model, figures).await?;
+    // As an operator does who wants to know: kubectl exec POD -- plue-runner escape-test
+    let attack = ["plue-runner", "escape-test", "--only", "files/dotdot-in-the-middle"].map(str::to_owned);
+    pod.must_exec(&attack).await.context("an attack in the pod")?;
+    pod.signal("TERM").await?;
+    let code = pod.wait().await?;
+    end(pod, &api, &[11, 12, 13, 14], Some(&model), code, 143).await
+}
+
+/// An agent whose model streams for some seconds: what that takes.
+async fn work(pod: &Pod, api: &ApiServer, model: &Claude, figures: &mut Figures) -> Result<()> {
+    model.begin_anew();
+    let task = json!({ "type": "agent", "model": SONNET, "tools": [],
+        "messages": [{ "role": "user", "content": STREAM }] });
+    api.assign(Assignment::new(14, task).with_path());
+    api.wait_until("the model streams", |api| !api.task(14).events_of("token").is_empty())
+        .await;
+    let share = share_of_a_core(pod, sleep(PACE * (PIECES as u32 / 2))).await?;
+    figures.streaming = Some((pod.memory().await?, share));
+    api.wait_until("the task has ended", |api| api.task(14).terminal().is_some())
+        .await;
+    cluster::ending(api, 14, "done").map(drop)
+}
+
+/// What share of a core the pod takes while something else is waited for.
+async fn share_of_a_core(pod: &Pod, waiting: impl Future<Output = ()>) -> Result<f64> {
+    let before = (Instant::now(), pod.processor()?);
+    waiting.await;
+    Ok((pod.processor()? - before.1).as_secs_f64() / before.0.elapsed().as_secs_f64())
+}
+
+/// From the arrival of a task's ending to the next question for a task.
+async fn turnaround(api: &ApiServer, task: i64) -> Result<Duration> {
+    let attempts = api.task(task).attempts();
+    let ended = attempts.last().context("no event came")?.at;
+    let next = |api: &ApiServer| {
+        api.registrations()
+            .into_iter()
+            .map(|asked| asked.at)
+            .find(|at| *at > ended)
+    };
+    api.wait_until("the runner asks for another task", |api| next(api).is_some())
+        .await;
+    Ok(next(api).context("the runner asks no more")? - ended)
+}
+
+/// A runner that works is told to go by its hook. It finishes, and what waits goes to another one.
+pub async fn drain(node: &Node) -> Result<()> {
+    let api = cluster::api().await?;
+    let mut pod = node.create("standby").await?;
+    pod.start().await?;
+    idle(&api, 1).await?;
+    let last = json!({ "type": "workflow", "steps": [{ "run": "echo begun; sleep 3; echo whole" }] });
+    api.assign(Assignment::new(21, last).with_path());
+    api.wait_until("the task has begun", |api| !api.task(21).events_of("log").is_empty())
+        .await;
+    api.assign(Assignment::new(22, json!({ "type": "workflow", "steps": [{ "run": "echo never" }] })).with_path());
+    let (code, _) = pod.stop().await?;
+    cluster::ending(&api, 21, "done")?;
+    ensure!(api.waiting() == 1, "a runner that drains took another task");
+    end(pod, &api, &[21], None, code, 0).await
+}
+
+/// A runner that works gets SIGTERM and nothing before.
+pub async fn sigterm(node: &Node) -> Result<()> {
+    let api = cluster::api().await?;
+    let mut pod = node.create("standby").await?;
+    pod.start().await?;
+    idle(&api, 1).await?;
+    let long = json!({ "type": "workflow", "steps": [{ "run": "echo begun; sleep 600" }] });
+    api.assign(Assignment::new(31, long).with_path());
+    api.wait_until("the task has begun", |api| !api.task(31).events_of("log").is_empty())
+        .await;
+    // As for a pod of a Job: no hook, and the usual grace.
+    pod.facts.pre_stop = None;
+    pod.facts.grace_seconds = 30;
+    let (code, _) = pod.stop().await?;
+    cluster::ending(&api, 31, "cancelled")?;
+    ensure!(api.task(31).events_of("step_end").len() == 1, "the step has no end");
+    end(pod, &api, &[31], None, code, 143).await
+}
+
+/// Waits for so many registrations.
+async fn idle(api: &ApiServer, registrations: usize) -> Result<()> {
+    api.wait_until("the runner has registered", |api| {
+        api.registrations().len() >= registrations
+    })
+    .await;
+    let first = &api.registrations()[0];
+    ensure!(first.status == 200, "the registration was refused");
+    ensure!(
+        first.body["pod_name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("plue-runner-")),
+        "the runner does not know its pod's name: {}",
+        first.body
+    );
+    Ok(())
+}
+
+/// When the API server handed a task out.
+fn assignment(api: &ApiServer, task: i64) -> Result<Instant> {
+    let registrations = api.registrations();
+    let handed_out = registrations
+        .iter()
+        .find(|registration| registration.task == Some(task));
+    Ok(handed_out.context("the task was not handed out")?.at)
+}
+
+/// What kubelet and Docker ask, of a runner that is registered.
+async fn probes(pod: &Pod) -> Result<()> {
+    let [liveness, readiness] = [&pod.facts.liveness, &pod.facts.readiness];
+    let (liveness, readiness) = (liveness.as_ref().context("no liveness probe")?, readiness.as_ref());
+    pod.must_exec(liveness).await.context("the liveness probe")?;
+    pod.must_exec(readiness.context("no readiness probe")?)
+        .await
+        .context("the readiness probe")?;
+    pod.must_exec(&pod.facts.health)
+        .await
+        .context("the image's HEALTHCHECK")
+        .map(drop)
+}
+
+/// What the task asks for whose model streams.
+const STREAM: &str = "Say much.";
+
+/// Writes a file, and greets.
+fn hello(request: &support::Request) -> Reply {
+    if request.messages()[0]["content"][0]["text"] == STREAM || request.messages()[0]["content"] == STREAM {
+        return Turn::text(&vec!["word "; PIECES]).pace(PACE).into();
+    }
+    match request.messages().len() {
+        1 => Turn::new()
+            .call(
+                "toolu_write",
+                "write_file",
+                json!({ "path": "greeting", "content": "Hello.\n" }),
+            )
+            .into(),
+        _ => Turn::says("Hello.").into(),
+    }
+}
+
+async fn end(pod: Pod, api: &ApiServer, tasks: &[i64], model: Option<&Claude>, code: i64, expected: i64) -> Result<()> {
+    let left: Vec<_> = fs::read_dir(pod.volume("workspace"))?
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    let log = pod.log().await;
+    cluster::judge(api, tasks, model, &log)?;
+    ensure!(
+        code == expected,
+        "the exit code was {code} in place of {expected}:\n{log}"
+    );
+    ensure!(left.is_empty(), "the workspace was left with {left:?}");
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Pods that run one task: what deploy/overlays/job makes.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use support::{Reply, Turn};
+
+use crate::cluster;
+use crate::container::{Memory, Node, Pod};
+use crate::figures::Figures;
+use crate::{repository, script};
+
+/// The task's number in the manifest.
+const TASK: i64 = 1;
+
+/// How often memory is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The demo's agent, and what it takes.
+pub async fn agent(node: &Node, figures: &mut Figures) -> Result<()> {
+    let api = cluster::api().await?;
+    let mut script = script::Script::default();
+    let model = cluster::model(move |request| script.answer(request)).await?;
+    let mut pod = node.create("agent").await?;
+    let workspace = pod.volume("workspace");
+    // As an init container does that checks a repository out.
+    repository::lay_out(&workspace).context("lay the repository out")?;
+    give_away(&workspace)?;
+    pod.start().await?;
+    let mut most = Memory::default();
+    while !pod.has_ended() {
+        // It may end while it is looked at.
+        if let Ok(now) = pod.memory().await {
+            most = most.most(now);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let code = pod.wait().await?;
+    let changes = repository::changes(&workspace)?;
+    finish(pod, &api, Some(&model), code, 0).await?;
+    cluster::ending(&api, TASK, "done")?;
+    let paths: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+    ensure!(
+        paths == ["lib/invoice.sh"],
+        "one file was to be changed, and these were: {paths:?}"
+    );
+    figures.at_work = Some(most);
+    Ok(())
+}
+
+/// Steps that look at where they are.
+pub async fn workflow(node: &Node) -> Result<()> {
+    let api = cluster::api().await?;
+    let mut pod = node.create("workflow").await?;
+    pod.start().await?;
+    let code = pod.wait().await?;
+    let lines = cluster::lines(&api, TASK);
+    finish(pod, &api, None, code, 0).await.with_context(|| lines.clone())?;
+    cluster::ending(&api, TASK, "done")?;
+    for expected in ["git version ", "jq-", "user 1000", "no key here"] {
+        ensure!(lines.contains(expected), "the steps did not say {expected:?}: {lines}");
+    }
+    Ok(())
+}
+
+/// An agent without commands, in the image without a shell.
+pub async fn slim(node: &Node) -> Result<()> {
+    let api = cluster::api().await?;
+    let model = cluster::model(|request| -> Reply {
+        match request.index {
+            0 => Turn::new()
+                .call(
+                    "toolu_write",
+                    "write_file",
+                    json!({ "path": "notes.txt", "content": "from a small image\n" }),
+                )
+                .into(),
+            1 => Turn::new()
+                .call("toolu_grep", "grep", json!({ "pattern": "small" }))
+                .into(),
+            _ => match request.success("toolu_grep") {
+                Ok(found) if found.contains("notes.txt:1:from a small image") => Turn::says("Done.").into(),
+                other => Reply::Wrong(format!("grep gave {other:?}")),
+            },
+        }
+    })
+    .await?;
+    let mut pod = node.create("slim").await?;
+    pod.start().await?;
+    let code = pod.wait().await?;
+    let written = fs::read_to_string(pod.volume("workspace").join("notes.txt"));
+    finish(pod, &api, Some(&model), code, 0).await?;
+    ensure!(
+        written.is_ok_and(|text| text == "from a small image\n"),
+        "the file was not written"
+    );
+    cluster::ending(&api, TASK, "done").map(drop)
+}
+
+/// What has to hold of a pod that has ended.
+async fn finish(
+    pod: Pod,
+    api: &support::ApiServer,
+    model: Option<&support::Claude>,
+    code: i64,
+    expected: i64,
+) -> Result<()> {
+    let log = pod.log().await;
+    cluster::judge(api, &[TASK], model, &log)?;
+    ensure!(
+        code == expected,
+        "the exit code was {code} in place of {expected}:\n{log}"
+    );
+    Ok(())
+}
+
+/// Makes the pod's user the owner of all in a folder.
+fn give_away(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))? {
+        let path = entry?.path();
+        chown(&path, Some(1000), Some(1000)).with_context(|| format!("could not give {} away", path.display()))?;
+        if path.is_dir() {
+            give_away(&path)?;
+        }
+    }
+    Ok(())
+}

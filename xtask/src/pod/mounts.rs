@@ -1,0 +1,89 @@
+//! What a container finds in its file system besides the image: what containerd mounts in each, and the pod's volumes, which
+//! are folders that are made here as kubelet makes them.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::oci::{Cluster, Rights, known, list, text};
+use super::quantity;
+
+/// What containerd mounts in every container, and the manifest's volumes.
+pub fn mounts(
+    folder: &Path,
+    spec: &Value,
+    container: &Value,
+    rights: &Rights,
+    cluster: &Cluster,
+) -> Result<Vec<Value>> {
+    let hosts = folder.join("hosts");
+    fs::write(&hosts, cluster.hosts).with_context(|| format!("could not write {}", hosts.display()))?;
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+        json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
+            "options": ["nosuid", "noexec", "nodev", "ro"]}),
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}),
+        json!({"destination": "/etc/hosts", "type": "bind", "source": hosts, "options": ["rbind", "ro"]}),
+    ];
+    for mount in list(container, "volumeMounts")? {
+        known("volume mount", mount, &["mountPath", "name", "readOnly"])?;
+        let (name, place) = (text(mount, "name")?, text(mount, "mountPath")?);
+        let volume = list(spec, "volumes")?
+            .iter()
+            .find(|volume| volume["name"] == name)
+            .with_context(|| format!("the pod has no volume {name}"))?;
+        let home = folder.join("volumes").join(name);
+        fs::create_dir_all(&home).with_context(|| format!("could not make {}", home.display()))?;
+        let right = if mount["readOnly"] == true { "ro" } else { "rw" };
+        mounts.push(
+            fill(volume, &home, rights, cluster)?
+                .unwrap_or_else(|| json!({"type": "bind", "source": home, "options": ["rbind", right]})),
+        );
+        if let Some(mount) = mounts.last_mut() {
+            mount["destination"] = place.into();
+        }
+    }
+    Ok(mounts)
+}
+
+/// Makes a volume in a folder, as kubelet does. Gives the mount when that is none of the folder.
+fn fill(volume: &Value, home: &Path, rights: &Rights, cluster: &Cluster) -> Result<Option<Value>> {
+    if let Some(empty) = volume.get("emptyDir") {
+        known("emptyDir", empty, &["medium", "sizeLimit"])?;
+        // Every user may write to it, and what is made in it belongs to the pod's group.
+        let group = u32::try_from(rights.volumes).context("the pod's fsGroup is no group")?;
+        chown(home, None, Some(group)).with_context(|| format!("could not give {} away", home.display()))?;
+        fs::set_permissions(home, PermissionsExt::from_mode(0o2777))
+            .with_context(|| format!("could not open {}", home.display()))?;
+        if empty["medium"] == "Memory" {
+            let size = quantity::bytes(&empty["sizeLimit"])?;
+            let size = size.map(|size| format!("size={size}"));
+            let options: Vec<String> = ["nosuid", "nodev", "mode=1777"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(size)
+                .collect();
+            return Ok(Some(json!({"type": "tmpfs", "source": "tmpfs", "options": options})));
+        }
+        return Ok(None);
+    }
+    if let Some(name) = volume["configMap"]["name"].as_str() {
+        for (key, value) in cluster.config_map(name)? {
+            let file = home.join(key);
+            fs::write(&file, value.as_str().unwrap_or_default())
+                .with_context(|| format!("could not write {}", file.display()))?;
+        }
+        return Ok(None);
+    }
+    bail!("{volume}: only volumes that are an emptyDir or a ConfigMap are known here")
+}

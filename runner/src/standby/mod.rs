@@ -147,6 +147,11 @@ impl Supervisor<'_> {
                 Ok(next) => next,
                 Err(exit) => return exit,
             };
+            // A task without a worker is told so; then there is no other task.
+            let (worker, no_worker) = match worker {
+                Ok(worker) => (Some(worker), None),
+                Err(exit) => (None, Some(exit)),
+            };
             match self.run(worker, assignment).await {
                 Ok(Arrived(arrived)) => *undelivered |= !arrived,
                 Err(error) => {
@@ -154,12 +159,15 @@ impl Supervisor<'_> {
                     return Exit::Invalid;
                 }
             }
+            if let Some(exit) = no_worker {
+                return exit;
+            }
             done += 1;
         }
     }
 
     /// Runs a task with everything that the outside sees of it.
-    async fn run(&self, worker: WorkerProcess, assignment: Assignment) -> Result<Arrived, ApiError> {
+    async fn run(&self, worker: Option<WorkerProcess>, assignment: Assignment) -> Result<Arrived, ApiError> {
         let id = crate::events::TaskId::Number(assignment.id);
         self.health.working(&id);
         telemetry::set_identity(Some(id.to_value()), self.config.api.request_id.clone());
@@ -238,8 +246,9 @@ impl Supervisor<'_> {
         }
     }
 
-    /// A worker that is ready, and a task for it. Why the runner ends, when it does.
-    async fn next_task(&self) -> Result<(WorkerProcess, Assignment), Exit> {
+    /// A task, and a worker that is ready for it, or why the runner ends when none can be had any more. Why the runner ends
+    /// without a task, when it does.
+    async fn next_task(&self) -> Result<(Result<WorkerProcess, Exit>, Assignment), Exit> {
         let mut worker = self.unless_told_to_go(self.new_worker()).await??;
         let mut pace = Pace::new();
         let mut failures = 0;
@@ -251,7 +260,7 @@ impl Supervisor<'_> {
                     // The server may be giving us a task just now: then it is ours, and has its ending.
                     let last = tokio::time::timeout(LAST_ANSWER, registering).await;
                     return match last {
-                        Ok(Ok(Registered { assignment: Ok(Some(assignment)), .. })) => Ok((worker, assignment)),
+                        Ok(Ok(Registered { assignment: Ok(Some(assignment)), .. })) => Ok((Ok(worker), assignment)),
                         _ => Err(exit),
                     };
                 }
@@ -263,7 +272,7 @@ impl Supervisor<'_> {
                     match registered.assignment {
                         Ok(Some(assignment)) => {
                             // It may have died while the server thought about it.
-                            return Ok((self.well(worker).await?, assignment));
+                            return Ok((self.well(worker).await, assignment));
                         }
                         Ok(None) => {}
                         Err(problem) => {

@@ -22,14 +22,14 @@ const HURRY: Duration = Duration::from_secs(2);
 /// How long a worker may take to end after it has said everything.
 const LAST_STEPS: Duration = Duration::from_secs(3);
 
-/// Runs a task, and sees to it that its ending arrives.
+/// Runs a task, and sees to it that its ending arrives, also when there is no worker for it.
 ///
 /// # Errors
 /// When nobody can be told of anything: there can be no HTTP client for the callback. Nothing was run.
 pub(super) async fn run(
     config: &Config,
     silence: Duration,
-    worker: WorkerProcess,
+    worker: Option<WorkerProcess>,
     assignment: Assignment,
     stop: &Stop,
 ) -> Result<Arrived, ApiError> {
@@ -41,8 +41,8 @@ pub(super) async fn run(
     };
     let events = EventQueue::new(config.spool.clone());
     let delivery = Delivery::start(&identity, config.batches, &events, stop)?;
-    let failure = match assignment.document {
-        Ok(document) => {
+    let failure = match (assignment.document, worker) {
+        (Ok(document), Some(worker)) => {
             let order = TaskOrder {
                 id: assignment.id,
                 kind: assignment.kind,
@@ -50,9 +50,16 @@ pub(super) async fn run(
             };
             supervise(config, silence, worker, order, &events, stop).await
         }
-        Err(message) => {
+        (Ok(_), None) => Some(Failure {
+            code: TaskErrorCode::WorkerLost,
+            message: "the worker ended before the task came, and no other can be started: the runner's log says why"
+                .into(),
+        }),
+        (Err(message), worker) => {
             // Nothing has run in it; it is not worth keeping.
-            let _ = worker.end().await;
+            if let Some(worker) = worker {
+                let _ = worker.end().await;
+            }
             let code = TaskErrorCode::InvalidTask;
             Some(Failure { code, message })
         }

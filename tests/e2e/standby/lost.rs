@@ -120,6 +120,35 @@ async fn a_worker_whose_supervisor_is_killed_ends_with_everything_it_started() {
 }
 
 #[tokio::test]
+async fn a_task_for_which_no_worker_can_be_started_has_its_error() {
+    let late = Answer::Late(Duration::from_millis(1500), Box::new(Answer::Ok));
+    let settings = ApiServer::with().answering_registrations(move |_| late.clone());
+    let scene = Standby::with(settings).await;
+    let plugins = scene.outside().join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    let scene = scene
+        .env("PLUGIN_DIR", &plugins.to_string_lossy())
+        .workflow(1, &json!([{ "run": "true" }]));
+    let running = scene.start();
+    scene
+        .api
+        .wait_until("the task to be given", |api| api.waiting() == 0)
+        .await;
+    // The next worker finds a plugin that does not load.
+    let broken = plugins.join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::write(broken.join("plugin.toml"), "name =").unwrap();
+    send(scene.worker(&running).await, Signal::KILL);
+    let ended = scene.finish(running).await;
+    let error = ended.failed(1, "worker_lost");
+    assert!(
+        error["message"].as_str().unwrap().contains("no other can be started"),
+        "{error}"
+    );
+    assert_eq!(ended.finished.code, 2, "{}", ended.finished.stdout);
+}
+
+#[tokio::test]
 async fn a_worker_that_dies_while_the_server_thinks_costs_no_task() {
     let late = Answer::Late(Duration::from_millis(1500), Box::new(Answer::Ok));
     let settings = ApiServer::with().answering_registrations(move |_| late.clone());

@@ -127,7 +127,7 @@ pub fn lay_out(folder: &Path, pod: &Value, image: &Image, cluster: &Cluster, oth
             // `plue-pod` adds the network, which is one for each pod that it starts.
             "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}],
             "resources": resources(&container["resources"]["limits"])?,
-            "cgroupsPath": format!("/plue/{}", cluster.pod_name),
+            "cgroupsPath": format!("/plue-{}-{}", std::process::id(), cluster.pod_name),
             "maskedPaths": ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/sched_debug", "/proc/timer_list"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },

@@ -83,7 +83,7 @@ impl ApiClient {
             .default_headers(headers)
             .timeout(config.timeout)
             .build()
-            .map_err(|error| ApiError(error.to_string()))?;
+            .map_err(|error| ApiError(crate::http::describe(&error)))?;
         Ok(Self {
             client,
             timeout: config.timeout,

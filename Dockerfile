@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1.7
 # The image of a runner's pod. Two targets:
 #
 #   full  (the default)  git and the command-line tools that steps need, and the attacks that `plue-runner escape-test` runs
@@ -8,7 +7,9 @@
 #   docker build --tag plue-runner:slim --target slim .
 #   docker build --platform linux/arm64 --tag plue-runner:arm64 .
 #
-# Every stage runs on the image's own platform (amd64 or arm64), since the components are compiled ahead of time by the
+# With podman or buildah add `--format docker`: the OCI format has no HEALTHCHECK.
+#
+# Only amd64 was built and run so far. Every stage runs on the image's own platform (amd64 or arm64), since the components are compiled ahead of time by the
 # runner that will load them. A build for another platform than the machine's needs emulation (binfmt) or a builder that
 # is such a machine.
 #
@@ -47,6 +48,8 @@ RUN apt-get update \
     && git config --system --add safe.directory /workspace
 # Root's, and nobody else may write there: compiled components are trusted code.
 COPY --from=dist --chown=0:0 / /opt/plue/
+# Programs of another architecture, from a `dist` that was made elsewhere, fail here.
+RUN ["/opt/plue/plue-runner", "plugin", "list"]
 ENV PATH=/opt/plue:/usr/local/bin:/usr/bin:/bin HOME=/home/runner LANG=C.UTF-8
 WORKDIR /workspace
 # By number, so that Kubernetes can tell that it is not root.
@@ -65,16 +68,16 @@ LABEL org.opencontainers.image.title="Plue Runner" \
 
 # A distroless image has no program that could make folders or leave the attacks out of `dist`.
 FROM ${BASE_IMAGE} AS slim-root
-COPY --from=dist / /root/opt/plue/
-RUN rm /root/opt/plue/plue-escape \
-    && install --directory --mode=755 /root/etc /root/home \
-    && install --directory --owner=1000 --group=1000 /root/workspace /root/home/runner \
-    && printf 'root:x:0:0:root:/root:/sbin/nologin\nrunner:x:1000:1000::/home/runner:/sbin/nologin\n' > /root/etc/passwd \
-    && printf 'root:x:0:\nrunner:x:1000:\n' > /root/etc/group
+COPY --from=dist / /slim/opt/plue/
+RUN rm /slim/opt/plue/plue-escape /slim/opt/plue/sbom/plue-escape* \
+    && install --directory --mode=755 /slim/etc /slim/home \
+    && install --directory --owner=1000 --group=1000 /slim/workspace /slim/home/runner \
+    && printf 'root:x:0:0:root:/root:/sbin/nologin\nrunner:x:1000:1000::/home/runner:/sbin/nologin\n' > /slim/etc/passwd \
+    && printf 'root:x:0:\nrunner:x:1000:\n' > /slim/etc/group
 
 
 FROM ${SLIM_IMAGE} AS slim
-COPY --from=slim-root /root/ /
+COPY --from=slim-root /slim/ /
 ENV PATH=/opt/plue HOME=/home/runner LANG=C.UTF-8
 WORKDIR /workspace
 USER 1000:1000

@@ -22,6 +22,7 @@ use crate::runsc::{LIMIT, Runsc};
 pub struct Facts {
     pub grace_seconds: u64,
     pub pre_stop: Option<Vec<String>>,
+    pub startup: Option<Vec<String>>,
     pub liveness: Option<Vec<String>>,
     pub readiness: Option<Vec<String>>,
     /// The image's own HEALTHCHECK.
@@ -164,10 +165,8 @@ impl Pod {
         self.runsc.read(&["kill", &self.runsc.id, name]).await.map(drop)
     }
 
-    /// Ends it as kubelet does: the hook, then SIGTERM, and SIGKILL when the grace is over. Gives the exit code, and how
-    /// long it took.
-    pub async fn stop(&mut self) -> Result<(i64, Duration)> {
-        let started = Instant::now();
+    /// Ends it as kubelet does: the hook, then SIGTERM, and SIGKILL when the grace is over. Gives the exit code.
+    pub async fn stop(&mut self) -> Result<i64> {
         let grace = Duration::from_secs(self.facts.grace_seconds);
         let in_time = timeout(grace, async {
             if let Some(hook) = &self.facts.pre_stop {
@@ -178,10 +177,9 @@ impl Pod {
             let _ = self.signal("TERM").await;
             self.wait().await
         });
-        let code = in_time
+        in_time
             .await
-            .context("the pod was not gone within its grace, and would be killed")??;
-        Ok((code, started.elapsed()))
+            .context("the pod was not gone within its grace, and would be killed")?
     }
 
     pub fn has_ended(&self) -> bool {

@@ -53,7 +53,7 @@ const PARTS: [(&str, &str); 7] = [
         "a runner of the warm pool runs three tasks, and each finds nothing of the last",
     ),
     ("drain", "a pod that is to go finishes its task, and takes no other"),
-    ("sigterm", "SIGTERM ends a task within the grace, and says so"),
+    ("sigterm", "SIGTERM ends a Job's task within its grace, and says so"),
     ("harness", "no attack gets out of the sandbox"),
     ("slim", "an agent without commands runs in the image without a shell"),
 ];
@@ -111,15 +111,21 @@ async fn part(name: &str, node: &Node, figures: &mut Figures) -> Result<()> {
         "workflow" => task::workflow(node).await,
         "standby" => standby::three_tasks(node, figures).await,
         "drain" => standby::drain(node).await,
-        "sigterm" => standby::sigterm(node).await,
+        "sigterm" => task::sigterm(node).await,
         HARNESS => escape::attacks(node).await,
         _ => task::slim(node).await,
     }
     .with_context(|| format!("the pod `{name}`"))
 }
 
-/// Whether a control group for memory can be made here.
+/// Whether a control group for memory can be made here, of the first version or of the second.
 fn has_control_groups() -> bool {
-    let group = format!("/sys/fs/cgroup/memory/plue-pod-{}", std::process::id());
+    let version_2 = fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let parent = if version_2 {
+        "/sys/fs/cgroup"
+    } else {
+        "/sys/fs/cgroup/memory"
+    };
+    let group = format!("{parent}/plue-pod-{}", std::process::id());
     fs::create_dir(&group).and_then(|()| fs::remove_dir(&group)).is_ok()
 }

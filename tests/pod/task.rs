@@ -48,6 +48,7 @@ pub async fn agent(node: &Node, figures: &mut Figures) -> Result<()> {
         paths == ["lib/invoice.sh"],
         "one file was to be changed, and these were: {paths:?}"
     );
+    ensure!(most.runner < 120_000_000, "the agent held {most:?}");
     figures.at_work = Some(most);
     Ok(())
 }
@@ -71,6 +72,21 @@ pub async fn workflow(node: &Node) -> Result<()> {
     ] {
         ensure!(lines.contains(expected), "the steps did not say {expected:?}: {lines}");
     }
+    Ok(())
+}
+
+/// SIGTERM, and nothing before: a Job's pod has no hook. The manifest's grace is what it has.
+pub async fn sigterm(node: &Node) -> Result<()> {
+    let api = cluster::api().await?;
+    let mut pod = node.create("sigterm").await?;
+    pod.start().await?;
+    api.wait_until("the step has begun", |api| !api.task(TASK).events_of("log").is_empty())
+        .await;
+    ensure!(pod.facts.pre_stop.is_none(), "a Job's pod has a hook");
+    let code = pod.stop().await?;
+    finish(pod, &api, None, code, 143).await?;
+    cluster::ending(&api, TASK, "cancelled")?;
+    ensure!(api.task(TASK).events_of("step_end").len() == 1, "the step has no end");
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! `plue-runner drain`: what a pod does before it goes.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
-use super::health::last_report;
+use super::health::{last_report, silence};
 use super::output::print;
 use crate::run::Exit;
 
@@ -32,22 +33,55 @@ pub(super) fn run(options: &DrainOptions, lookup: &dyn Fn(&str) -> Option<String
 
 fn drain(at_most: Option<Duration>, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let started = Instant::now();
-    let pid = last_report(lookup)?.pid;
+    let report = last_report(lookup)?;
+    let pid = report.pid;
+    // What a runner of an earlier time has left names a process that may be anybody's by now.
+    if let Some(problem) = silence(&report) {
+        return Err(problem);
+    }
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let process = process.ok_or_else(|| format!("the runner says that it is process {pid}, which is none"))?;
+    if !is_runner(pid) {
+        return Err(format!("process {pid} is no runner of this program, or has ended"));
+    }
     match kill_process(process, Signal::USR1) {
         Ok(()) => {}
         Err(Errno::SRCH) => return Err(format!("the runner (process {pid}) has ended already, without a word")),
         Err(error) => return Err(format!("the runner (process {pid}) cannot be told: {error}")),
     }
-    while test_kill_process(process) != Err(Errno::SRCH) {
+    while !has_ended(pid) {
         if at_most.is_some_and(|most| started.elapsed() >= most) {
             return Err(format!(
                 "the runner (process {pid}) is still at work after {} s; it takes no other task",
                 started.elapsed().as_secs()
             ));
         }
+        // One that hangs finishes nothing, however long it is waited for.
+        if let Ok(report) = last_report(lookup)
+            && report.pid == pid
+            && let Some(problem) = silence(&report)
+        {
+            return Err(problem);
+        }
         std::thread::sleep(LOOK);
     }
     Ok(format!("the runner (process {pid}) has ended"))
+}
+
+/// Whether a process was started from a program of our name. Which file that was, the kernel may tell nobody: the runner has
+/// itself protected from others.
+fn is_runner(pid: u32) -> bool {
+    let name = |process: &str| fs::read(format!("/proc/{process}/comm"));
+    matches!((name(&pid.to_string()), name("self")), (Ok(its), Ok(ours)) if its == ours)
+}
+
+/// Whether it has ended, also when nobody has asked for its exit code yet.
+fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    // `pid (name) state …`, and the name may hold anything.
+    stat.map_or(true, |stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
+    })
 }

@@ -40,25 +40,30 @@ pub(super) fn last_report(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Rep
     })
 }
 
+/// What is wrong with a report whose runner should have said something since.
+pub(super) fn silence(report: &Report) -> Option<String> {
+    let (age, pid) = (report.age(), report.pid);
+    if age == Report::FUTURE {
+        return Some(format!(
+            "the runner (process {pid}) has a clock that is ahead of this one"
+        ));
+    }
+    (age > STALE).then(|| {
+        format!(
+            "the runner (process {pid}) has said nothing for {} s: it hangs, or was killed",
+            age.as_secs()
+        )
+    })
+}
+
 fn judge(report: Report, ready: bool) -> (bool, String) {
-    let age = report.age();
     let pid = report.pid;
     // Where processes can be seen at all.
     if Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists() {
         return (false, format!("the runner (process {pid}) has ended without a word"));
     }
-    if age == Report::FUTURE {
-        return (
-            false,
-            format!("the runner (process {pid}) has a clock that is ahead of this one"),
-        );
-    }
-    if age > STALE {
-        let said = format!(
-            "the runner (process {pid}) has said nothing for {} s: it hangs, or was killed",
-            age.as_secs()
-        );
-        return (false, said);
+    if let Some(problem) = silence(&report) {
+        return (false, problem);
     }
     let task = report
         .task_id

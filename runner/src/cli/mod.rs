@@ -53,10 +53,10 @@ enum Command {
     /// Runs the harness `plue-escape` that lies beside this binary, with the attacks that make sense in a live pod.
     /// Exits with 1 when something got through, and with 2 when it could not be run.
     EscapeTest(escape_test::EscapeTestOptions),
-    /// Has the standby runner that stands here finish its task and take no other, and waits until it has ended.
+    /// Has the runner that stands here finish its task and take no other, and waits until it has ended.
     ///
     /// The hook `preStop` of a pod: a rolling update and a smaller pool lose no task. Exits with 0 when the runner has
-    /// ended, and with 1 when there is none, or it has not ended in time.
+    /// ended, and with 1 when there is none, it hangs, or it has not ended in time.
     Drain(drain::DrainOptions),
     /// Says whether the runner that stands here lives, for a probe of Kubernetes or Docker.
     ///

@@ -16,7 +16,7 @@ use crate::sandbox::weak::WeakSandbox;
 use crate::sandbox::{Level, Sandbox};
 use crate::secret::Secret;
 use crate::task::{self, AgentTask, Document, DocumentError, Format, InvalidTask, Task};
-use crate::tools::{Host, HostConfig, Toolbox};
+use crate::tools::{Host, LoadedTools, Toolbox};
 
 use super::settings::check_settings;
 
@@ -61,9 +61,9 @@ impl Ready {
     /// What no task could do without.
     pub async fn make(config: &Config) -> Result<Self, Refused> {
         let tools = async {
-            let sandbox = sandbox(config).await?;
-            let host = host(config, Arc::clone(&sandbox)).await?;
-            Ok::<_, Refused>((sandbox, host))
+            let (sandbox, loaded) = tokio::join!(sandbox(config), loaded(config));
+            let sandbox = sandbox?;
+            Ok::<_, Refused>((Arc::clone(&sandbox), loaded?.with_sandbox(sandbox)))
         };
         let model = async {
             // A workflow does without; an agent's task is told what is wrong.
@@ -162,12 +162,25 @@ async fn prepare_agent(
     }
     // The sandbox is made and the plugins are loaded while the HTTP client reads the system's certificates.
     let tools = async {
-        let sandbox = match ready.sandbox {
-            Some(sandbox) => sandbox,
-            None => sandbox(config).await?,
+        let sandbox = async {
+            match ready.sandbox {
+                Some(sandbox) => Ok(sandbox),
+                None => sandbox(config).await,
+            }
         };
-        let tools = toolbox(config, task, ready.host, Arc::clone(&sandbox)).await?;
-        Ok::<_, Refused>((sandbox, tools))
+        let loaded = async {
+            match ready.host.is_some() || task.tools.is_empty() {
+                true => Ok(None),
+                false => loaded(config).await.map(Some),
+            }
+        };
+        let (sandbox, loaded) = tokio::join!(sandbox, loaded);
+        let sandbox = sandbox?;
+        let host = match loaded? {
+            Some(loaded) => Some(loaded.with_sandbox(Arc::clone(&sandbox))),
+            None => ready.host,
+        };
+        Ok::<_, Refused>((sandbox, toolbox(task, host)?))
     };
     let model = async {
         match ready.model {
@@ -194,31 +207,20 @@ async fn model(config: &Config, api_key: &Secret) -> Result<MessagesClient, Refu
     blocking(move || MessagesClient::new(client)).await?.map_err(internal)
 }
 
-async fn toolbox(
-    config: &Config,
-    task: &AgentTask,
-    ready: Option<Host>,
-    sandbox: Arc<dyn Sandbox>,
-) -> Result<Box<dyn Toolbox>, Refused> {
-    if task.tools.is_empty() {
-        return Ok(Box::new(NoTools));
+/// The tools of a task. Without any there may be no host.
+fn toolbox(task: &AgentTask, host: Option<Host>) -> Result<Box<dyn Toolbox>, Refused> {
+    match host {
+        Some(host) if !task.tools.is_empty() => Ok(Box::new(host.toolbox(&task.tools).map_err(internal)?)),
+        _ => Ok(Box::new(NoTools)),
     }
-    let host = match ready {
-        Some(host) => host,
-        None => host(config, sandbox).await?,
-    };
-    Ok(Box::new(host.toolbox(&task.tools).map_err(internal)?))
 }
 
-async fn host(config: &Config, sandbox: Arc<dyn Sandbox>) -> Result<Host, Refused> {
-    let host_config = HostConfig {
-        plugin_dir: plugin_dir(config.plugin_dir.as_deref()),
-        workspace: config.rules.workspace.clone(),
-        sandbox,
-        // What the operator allows was checked with the task.
-        allowed_tools: None,
-    };
-    blocking(move || Host::load(host_config)).await?.map_err(internal)
+async fn loaded(config: &Config) -> Result<LoadedTools, Refused> {
+    let (plugins, workspace) = (plugin_dir(config.plugin_dir.as_deref()), config.rules.workspace.clone());
+    // What the operator allows was checked with the task.
+    blocking(move || LoadedTools::load(&plugins, workspace, None))
+        .await?
+        .map_err(internal)
 }
 
 fn internal(error: impl std::fmt::Display) -> Refused {

@@ -42,7 +42,7 @@ const MAX_RESTART_WAIT: Duration = Duration::from_secs(30);
 /// How long a worker may take to be ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a registration that is on its way when the runner is told to stop is waited for.
+/// How long a registration that is on its way when a signal comes is waited for.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 /// How many heartbeats a worker may be silent before it counts as hung.
@@ -246,6 +246,19 @@ impl Supervisor<'_> {
         }
     }
 
+    /// The answer to a question that was on its way when the runner was told to go. A server may keep it back for as long as
+    /// it has no task, so one that drains waits as long as a request may take; a signal leaves it little.
+    async fn last_answer<T>(&self, registering: impl Future<Output = T>) -> Option<T> {
+        let time_is_over = async {
+            self.signals.first().await;
+            tokio::time::sleep(LAST_ANSWER).await;
+        };
+        tokio::select! {
+            answer = registering => Some(answer),
+            () = time_is_over => None,
+        }
+    }
+
     /// A task, and a worker that is ready for it, or why the runner ends when none can be had any more. Why the runner ends
     /// without a task, when it does.
     async fn next_task(&self) -> Result<(Result<WorkerProcess, Exit>, Assignment), Exit> {
@@ -258,10 +271,10 @@ impl Supervisor<'_> {
                 registered = &mut registering => registered,
                 exit = self.told_to_go() => {
                     // The server may be giving us a task just now: then it is ours, and has its ending.
-                    let last = tokio::time::timeout(LAST_ANSWER, registering).await;
-                    return match last {
-                        Ok(Ok(Registered { assignment: Ok(Some(assignment)), .. })) => Ok((Ok(worker), assignment)),
-                        _ => Err(exit),
+                    return match self.last_answer(registering).await {
+                        Some(Ok(Registered { assignment: Ok(Some(assignment)), .. })) => Ok((Ok(worker), assignment)),
+                        // A signal may have come since.
+                        _ => Err(self.signals.which().map_or(exit, StopReason::exit)),
                     };
                 }
             };

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 pub use engine::{Allocation, BASELINE_CPU};
 pub use linker::{NotGranted, SUPPORTED_VERSIONS};
 pub use load_error::{LoadError, PluginError, Problem, ToolsError};
-pub use registry::{Host, HostConfig, PluginInfo, compile_plugins, list_plugins};
+pub use registry::{Host, HostConfig, LoadedTools, PluginInfo, compile_plugins, list_plugins};
 pub use toolbox::TaskToolbox;
 
 mod arguments;

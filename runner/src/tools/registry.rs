@@ -54,17 +54,26 @@ pub struct PluginInfo {
     pub imports: Vec<String>,
 }
 
-impl Host {
-    /// Loads every plugin. Blocks, and may be called on any thread.
-    pub fn load(config: HostConfig) -> Result<Self, LoadError> {
+/// All plugins, loaded, and no sandbox yet for the commands of those that start some: either takes its time, and neither
+/// has to wait for the other.
+pub struct LoadedTools {
+    engine: ToolEngine,
+    plugins: BTreeMap<String, Arc<Plugin>>,
+    allowed: Vec<String>,
+    workspace: Arc<WorkspaceFolder>,
+}
+
+impl LoadedTools {
+    /// Loads every plugin, as [`HostConfig`] describes it. Blocks, and may be called on any thread.
+    pub fn load(plugin_dir: &Path, named: PathBuf, allowed: Option<Vec<String>>) -> Result<Self, LoadError> {
         let unusable = |error| LoadError::Workspace {
-            path: config.workspace.clone(),
+            path: named.clone(),
             error,
         };
-        let workspace = config.workspace.canonicalize().map_err(unusable)?;
+        let workspace = named.canonicalize().map_err(unusable)?;
         fs::read_dir(&workspace).map_err(unusable)?;
-        let plugin_dir = config.plugin_dir.canonicalize().map_err(|error| LoadError::PluginDir {
-            path: config.plugin_dir.clone(),
+        let plugin_dir = plugin_dir.canonicalize().map_err(|error| LoadError::PluginDir {
+            path: plugin_dir.to_owned(),
             error,
         })?;
         if plugin_dir.starts_with(&workspace) || workspace.starts_with(&plugin_dir) {
@@ -75,7 +84,7 @@ impl Host {
         }
         let (engine, plugins) = load_all(&plugin_dir)?;
         let installed: Vec<String> = plugins.keys().cloned().collect();
-        let allowed = config.allowed_tools.unwrap_or_else(|| installed.clone());
+        let allowed = allowed.unwrap_or_else(|| installed.clone());
         let names: Vec<String> = allowed
             .iter()
             .filter(|name| !plugins.contains_key(*name))
@@ -84,17 +93,38 @@ impl Host {
         if !names.is_empty() {
             return Err(LoadError::Missing { names, installed });
         }
-        Ok(Self(Arc::new(Shared {
+        Ok(Self {
             engine,
             plugins,
             allowed,
-            workspace: Arc::new(WorkspaceFolder {
-                named: config.workspace,
-                real: workspace,
-            }),
-            sandbox: config.sandbox,
+            workspace: Arc::new(WorkspaceFolder { named, real: workspace }),
+        })
+    }
+
+    /// The tools with a sandbox, in which those with `process = true` start their commands.
+    pub fn with_sandbox(self, sandbox: Arc<dyn Sandbox>) -> Host {
+        let Self {
+            engine,
+            plugins,
+            allowed,
+            workspace,
+        } = self;
+        Host(Arc::new(Shared {
+            engine,
+            plugins,
+            allowed,
+            workspace,
+            sandbox,
             slots: Arc::new(Semaphore::new(Limits::default().calls as usize)),
-        })))
+        }))
+    }
+}
+
+impl Host {
+    /// Loads every plugin. Blocks, and may be called on any thread.
+    pub fn load(config: HostConfig) -> Result<Self, LoadError> {
+        let loaded = LoadedTools::load(&config.plugin_dir, config.workspace, config.allowed_tools)?;
+        Ok(loaded.with_sandbox(config.sandbox))
     }
 
     /// The installed tools, sorted.

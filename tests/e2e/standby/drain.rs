@@ -1,8 +1,10 @@
 //! `plue-runner drain`: a runner that is to go finishes what it has, and takes nothing more.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Assignment, Finished, RunnerProcess};
+use support::{Answer, ApiServer, Assignment, Finished, RunnerProcess};
 
 use super::scene::{Standby, workflow};
 use crate::harness::Scene;
@@ -65,11 +67,61 @@ async fn draining_has_an_end_of_its_own_and_the_task_another() {
 }
 
 #[tokio::test]
-async fn who_drains_where_no_runner_is_hears_so() {
+async fn who_drains_where_no_runner_is_hears_so_and_nobody_else_is_told() {
     let scene = Standby::new().await;
     let drained = drain(&scene, &[]).await;
     assert_eq!(drained.code, 1);
     assert!(drained.stdout.contains("no runner has"), "{}", drained.stdout);
+    // What a runner has left that was killed, and whose number another process has now.
+    let mut other = tokio::process::Command::new("sleep")
+        .arg("60")
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    for (updated, expected) in [(1000, "has said nothing"), (now.as_millis(), "is no runner")] {
+        let report = json!({ "state": "idle", "pid": other.id().unwrap(), "updated_ms": updated as u64 });
+        let spool = scene.outside().join("spool");
+        std::fs::write(spool.join("plue-runner-health.json"), report.to_string()).unwrap();
+        let drained = drain(&scene, &["--at-most", "5"]).await;
+        assert_eq!(drained.code, 1);
+        assert!(drained.stdout.contains(expected), "{}", drained.stdout);
+    }
+    assert!(other.try_wait().unwrap().is_none(), "another process was told to drain");
+}
+
+#[tokio::test]
+async fn a_task_that_a_held_question_brings_is_kept() {
+    let late = Answer::Late(Duration::from_secs(5), Box::new(Answer::Ok));
+    let settings = ApiServer::with().answering_registrations(move |_| late.clone());
+    let scene = Standby::with(settings).await.workflow(4, &json!([{ "run": "true" }]));
+    let running = scene.start();
+    scene
+        .api
+        .wait_until("the task to be given", |api| api.waiting() == 0)
+        .await;
+    let (drained, ended) = tokio::join!(drain(&scene, &[]), running.finish());
+    assert_eq!((ended.unwrap().code, drained.code), (0, 0), "{}", drained.stdout);
+    assert_eq!(scene.api.task(4).terminal().unwrap()["type"], "done");
+}
+
+#[tokio::test]
+async fn a_runner_that_hangs_is_not_waited_for() {
+    let scene = Standby::new()
+        .await
+        .workflow(4, &json!([{ "run": "echo ready; sleep 300" }]));
+    let running = scene.start();
+    scene.api.task(4).wait_for(|event| event["type"] == "log").await;
+    running.signal(Signal::STOP).unwrap();
+    // It is known after 30 s.
+    let drained = drain(&scene, &["--at-most", "120"]).await;
+    assert_eq!(drained.code, 1, "{}", drained.stdout);
+    assert!(drained.stdout.contains("has said nothing"), "{}", drained.stdout);
+    // As kubelet does at the end; a runner that went on would tell again what it did not hear the answer to.
+    running.signal(Signal::KILL).unwrap();
+    drop(running);
 }
 
 #[tokio::test]

@@ -18,13 +18,14 @@ use crate::process::{self, Run};
 use policy::Pod;
 
 /// What an operator applies, below `deploy/`.
-const FOLDERS: [&str; 6] = [
+const FOLDERS: [&str; 7] = [
     "runtime-class",
     "overlays/job",
     "overlays/warm-pool",
     "overlays/agent-sandbox",
     "overlays/local",
-    "example",
+    "example/job",
+    "example/warm-pool",
 ];
 
 /// What an operator adds to one of [`EXTENSIBLE`], in a kustomization of his own.
@@ -34,7 +35,7 @@ const COMPONENTS: [&str; 2] = ["components/cilium", "components/egress-proxy"];
 const EXTENSIBLE: [&str; 3] = ["overlays/job", "overlays/warm-pool", "overlays/agent-sandbox"];
 
 /// What others are made of, and nobody applies.
-const PARTS: [&str; 2] = ["base", "components/pod"];
+const PARTS: [&str; 3] = ["base", "components/pod", "components/stand-in"];
 
 /// What one kustomization came to.
 struct Rendered {

@@ -25,8 +25,8 @@ use crate::layout::Layout;
 use crate::process::{self, Run};
 use crate::{apt, dist, manifests};
 
-/// It takes two minutes.
-const LIMIT: Duration = Duration::from_secs(1200);
+/// The pods take a minute, the attacks seven. Longer than `plue-pod` waits for any of them.
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// What the cluster's DNS would say. `plue-pod` is both, at these addresses (tests/pod/network.rs).
 const HOSTS: &str = "127.0.0.1 localhost\n10.88.0.1 plue-api.plue.svc.cluster.local\n10.88.0.2 model.plue.test\n";
@@ -38,10 +38,11 @@ const SECRETS: [(&str, &str, &str); 2] = [
 ];
 
 /// The pods: the folders of tests/pod/deploy, and what image they run.
-const PODS: [(&str, Target); 5] = [
+const PODS: [(&str, Target); 6] = [
     ("agent", Target::Full),
     ("workflow", Target::Full),
     ("standby", Target::Full),
+    ("sigterm", Target::Full),
     (HARNESS, Target::Full),
     ("slim", Target::Slim),
 ];

@@ -15,7 +15,9 @@ use serde_json::{Map, Value, json};
 
 use super::{mounts, quantity};
 
-/// What decides where a pod is put, or how it is fetched and counted: nothing that runs in it can tell.
+/// What decides where a pod is put and how it is fetched: nothing that runs in it can tell. Of what is known, requests and
+/// limits of disk space are the scheduler's and kubelet's, the times of probes are the kubelet's, and gVisor is a filter of
+/// system calls of its own, in the place of `seccompProfile`.
 const IGNORED: [&str; 11] = [
     "affinity",
     // `/etc/hosts` answers here.
@@ -135,6 +137,7 @@ pub fn lay_out(folder: &Path, pod: &Value, image: &Image, cluster: &Cluster, oth
     let outside = json!({
         "grace_seconds": spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(30),
         "pre_stop": container["lifecycle"]["preStop"]["exec"]["command"],
+        "startup": container["startupProbe"]["exec"]["command"],
         "liveness": container["livenessProbe"]["exec"]["command"],
         "readiness": container["readinessProbe"]["exec"]["command"],
         "health": image.health,
@@ -201,6 +204,10 @@ impl Rights {
             own["capabilities"] == json!({"drop": ["ALL"]}),
             "only `capabilities: {{drop: [ALL]}}` is known here, and the manifest has {}",
             own["capabilities"]
+        );
+        ensure!(
+            user != 0 || (own["runAsNonRoot"] != true && of_pod["runAsNonRoot"] != true),
+            "the manifest says runAsNonRoot, and the user is root"
         );
         Ok(Self {
             user,

@@ -130,6 +130,12 @@ fn what_is_not_known_or_not_safe_is_an_error_and_never_left_out() {
         ("field", "/spec/hostNetwork".to_owned(), json!(true), "`hostNetwork`"),
         ("own", container("tty"), json!(true), "`tty`"),
         (
+            "root",
+            "/spec/securityContext/runAsUser".to_owned(),
+            json!(0),
+            "runAsNonRoot",
+        ),
+        (
             "token",
             "/spec/automountServiceAccountToken".to_owned(),
             json!(true),

@@ -129,6 +129,31 @@ pub fn breaks() -> Vec<Break> {
             "/spec/egress/0/to/0/podSelector",
             json!({}),
         ),
+        (
+            "egress",
+            "NetworkPolicy/plue-runner-api",
+            "/spec/egress/0/to/0/namespaceSelector",
+            json!({}),
+        ),
+        (
+            "egress",
+            "NetworkPolicy/plue-runner-api",
+            "/spec/egress/0/to/+",
+            json!({"podSelector": {"matchLabels": {"app": "other"}}}),
+        ),
+        ("egress", model, "/spec/egress/0/ports/+", json!({"port": 80})),
+        (
+            "egress",
+            "NetworkPolicy/plue-runner-dns",
+            "/spec/egress/0/ports/+",
+            json!({"port": 443}),
+        ),
+        (
+            "egress",
+            "NetworkPolicy/plue-runner-dns",
+            "/spec/egress/0/to/+",
+            json!({"ipBlock": {"cidr": "8.8.0.0/16"}}),
+        ),
         ("ways", model, "/spec/egress/0/ports/0/port", json!(53)),
         (
             "ways",
@@ -215,6 +240,12 @@ pub fn breaks() -> Vec<Break> {
             json!({"httpGet": {"port": 8080}}),
         ),
         ("standby", RUNNER, container("/livenessProbe"), Value::Null),
+        (
+            "standby",
+            RUNNER,
+            container("/livenessProbe/terminationGracePeriodSeconds"),
+            Value::Null,
+        ),
         ("pool", RUNNER, "/spec/replicas", json!(3)),
         (
             "pool",

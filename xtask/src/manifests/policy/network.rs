@@ -121,6 +121,11 @@ fn is_for(policy: &Value, pod: &Pod) -> bool {
     policy["metadata"]["namespace"] == pod.namespace && selects(selector, pod.labels)
 }
 
+/// The places of the ways in [`ways`].
+const NAMES: usize = 0;
+const API: usize = 1;
+const MODEL: usize = 2;
+
 /// Which of the three ways a rule is, by its port and by whom it names.
 fn way(rule: &Value) -> usize {
     let port = rule
@@ -130,9 +135,9 @@ fn way(rule: &Value) -> usize {
         .pointer("/to/0/podSelector/matchLabels")
         .is_some_and(|labels| labels[LABEL.0] == "plue-api");
     match port {
-        Some(port) if *port == 53 || *port == "53" => 0,
-        _ if api => 1,
-        _ => 2,
+        Some(port) if *port == 53 || *port == "53" => NAMES,
+        _ if api => API,
+        _ => MODEL,
     }
 }
 
@@ -149,13 +154,44 @@ fn plain(rule: &Value) -> Result<(), &'static str> {
         ports.iter().all(|port| port["endPort"].is_null()),
         "opens a range of ports",
     )?;
-    for peer in list(&rule["to"]) {
+    let peers = list(&rule["to"]);
+    for peer in peers {
         match peer["ipBlock"]["cidr"].as_str() {
-            Some(block) => require(is_narrow(block), "has a block of addresses that is too wide, or none")?,
-            None => require(has_labels(&peer["podSelector"]), "names no pods")?,
+            Some(block) => require(
+                only(peer, &["ipBlock"]) && is_narrow(block),
+                "has a block of addresses that is too wide, or none",
+            )?,
+            None => {
+                require(has_labels(&peer["podSelector"]), "names no pods")?;
+                let namespace = &peer["namespaceSelector"];
+                require(
+                    namespace.is_null() || has_labels(namespace),
+                    "names pods of all namespaces",
+                )?;
+            }
         }
     }
-    Ok(())
+    // A rule is one way: what is beside it in the rule is another.
+    match way(rule) {
+        NAMES => require(
+            ports.iter().all(|port| port["port"] == 53) && peers.iter().all(answers_names),
+            "is for names, and opens more",
+        ),
+        API => require(
+            ports.len() == 1 && peers.len() == 1 && peers[0]["namespaceSelector"].is_null(),
+            "is for the API server, and opens more",
+        ),
+        _ => require(ports.len() == 1, "is for the model, and opens several ports"),
+    }
+}
+
+/// Whether a peer is the cluster's DNS: its pods, or the one address of a cache on the node.
+fn answers_names(peer: &Value) -> bool {
+    let system = json!({"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}});
+    match peer["ipBlock"]["cidr"].as_str() {
+        Some(block) => block.ends_with("/32") || block.ends_with("/128"),
+        None => peer["namespaceSelector"] == system,
+    }
 }
 
 /// A rule of Cilium.

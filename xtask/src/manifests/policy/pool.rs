@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use super::{Manifests, list, named, selects};
 
+/// How long a runner that hangs may still be given.
+const MOST_FOR_THE_HUNG: u64 = 60;
+
 /// The metric of the API server that the pool's size follows.
 const METRIC: &str = "plue_runners_wanted";
 
@@ -59,6 +62,16 @@ pub fn standby(manifests: &Manifests) -> Vec<String> {
                     "{}: its preStop hook is not `plue-runner drain --at-most SECONDS` with SHUTDOWN_GRACE left after it",
                     pod.owner
                 ));
+            }
+            // A runner that hangs ends by no hook; without this it has as long as the longest task.
+            for probe in ["livenessProbe", "startupProbe"] {
+                let given = container[probe]["terminationGracePeriodSeconds"].as_u64();
+                if !given.is_some_and(|given| given <= MOST_FOR_THE_HUNG) {
+                    wrong.push(format!(
+                        "{}: a runner that hangs is given too long ({probe})",
+                        pod.owner
+                    ));
+                }
             }
             for (field, command) in [
                 ("/startupProbe", json!(["plue-runner", "health"])),

@@ -4,14 +4,17 @@ use serde_json::Value;
 
 use super::{Manifests, Pod, list, named};
 
-/// How the names of variables end whose values are secrets, as in the runner's redaction.
-const SECRET: [&str; 5] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS"];
+/// How the names of variables end whose values are secrets, as in the runner's redaction; headers carry keys too.
+const SECRET: [&str; 6] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS", "_HEADERS"];
 
 /// How keys of the Messages API begin.
 const KEY_PREFIX: &str = "sk-ant-";
 
 /// The one Secret, and what may be taken from it. It is made by the operator and never rendered.
-const OURS: (&str, [&str; 2]) = ("plue-runner", ["ANTHROPIC_API_KEY", "CALLBACK_TOKEN"]);
+const OURS: (&str, [&str; 3]) = (
+    "plue-runner",
+    ["ANTHROPIC_API_KEY", "CALLBACK_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS"],
+);
 
 /// No secret is in what is applied, and what looks like one comes from the Secret.
 pub fn secrets(manifests: &Manifests) -> Vec<String> {

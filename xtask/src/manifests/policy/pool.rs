@@ -66,7 +66,7 @@ pub fn standby(manifests: &Manifests) -> Vec<String> {
             // A runner that hangs ends by no hook; without this it has as long as the longest task.
             for probe in ["livenessProbe", "startupProbe"] {
                 let given = container[probe]["terminationGracePeriodSeconds"].as_u64();
-                if !given.is_some_and(|given| given <= MOST_FOR_THE_HUNG) {
+                if given.is_none_or(|given| given > MOST_FOR_THE_HUNG) {
                     wrong.push(format!(
                         "{}: a runner that hangs is given too long ({probe})",
                         pod.owner

@@ -8,8 +8,8 @@ use crate::container::Node;
 pub async fn attacks(node: &Node) -> Result<()> {
     let mut pod = node.create("harness").await?;
     pod.start().await?;
-    let code = pod.wait().await?;
+    let code = pod.wait().await;
     println!("{}", pod.log().await.trim_end());
-    ensure!(code == 0, "something got through, or could not be tried");
+    ensure!(code? == 0, "something got through, or could not be tried");
     Ok(())
 }

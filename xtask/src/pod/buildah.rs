@@ -219,9 +219,11 @@ impl<'a> Buildah<'a> {
         if known.is_ok_and(|id| !id.trim().is_empty()) {
             return Ok(());
         }
+        // Not beside the images, which are root's.
         let root = self
-            .storage()
-            .join("root")
+            .layout
+            .target
+            .join("images")
             .join(name.rsplit('/').next().unwrap_or(name));
         self.remove(&root)?;
         fs::create_dir_all(&root).with_context(|| format!("could not make {}", root.display()))?;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::oci::{Cluster, Rights, known, list, text};
 use super::quantity;
+use crate::process;
 
 /// What containerd mounts in every container, and the manifest's volumes.
 pub fn mounts(
@@ -56,15 +57,29 @@ pub fn mounts(
     Ok(mounts)
 }
 
+/// Gives a folder to a group, and opens it. Only root may do that for a group that is not one's own.
+fn open(folder: &Path, group: u32) -> Result<()> {
+    let own =
+        chown(folder, None, Some(group)).and_then(|()| fs::set_permissions(folder, PermissionsExt::from_mode(0o2777)));
+    if own.is_ok() {
+        return Ok(());
+    }
+    for (program, right) in [("chgrp", group.to_string()), ("chmod", "2777".to_owned())] {
+        process::as_root("opening a volume for the pod", program)?
+            .arg(right)
+            .arg(folder)
+            .read()?;
+    }
+    Ok(())
+}
+
 /// Makes a volume in a folder, as kubelet does. Gives the mount when that is none of the folder.
 fn fill(volume: &Value, home: &Path, rights: &Rights, cluster: &Cluster) -> Result<Option<Value>> {
     if let Some(empty) = volume.get("emptyDir") {
         known("emptyDir", empty, &["medium", "sizeLimit"])?;
         // Every user may write to it, and what is made in it belongs to the pod's group.
         let group = u32::try_from(rights.volumes).context("the pod's fsGroup is no group")?;
-        chown(home, None, Some(group)).with_context(|| format!("could not give {} away", home.display()))?;
-        fs::set_permissions(home, PermissionsExt::from_mode(0o2777))
-            .with_context(|| format!("could not open {}", home.display()))?;
+        open(home, group)?;
         if empty["medium"] == "Memory" {
             let size = quantity::bytes(&empty["sizeLimit"])?;
             let size = size.map(|size| format!("size={size}"));

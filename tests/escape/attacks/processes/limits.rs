@@ -16,7 +16,7 @@ pub(super) const LITTLE_MEMORY: &[(&str, &str)] = &[("COMMAND_MEMORY", "96Mi")];
 pub(super) const FEW_PROCESSES: &[(&str, &str)] = &[("COMMAND_PROCESSES", "32")];
 pub(super) const MUCH: usize = 320 << 20;
 /// How long it is held: long enough for everybody who looks from time to time.
-pub(super) const HELD_FOR: Duration = Duration::from_secs(4);
+pub(super) const HELD_FOR: Duration = Duration::from_secs(2);
 
 const MEMORY: &[Protection] = &[Protection::Memory];
 const RLIMITS: &[Protection] = &[Protection::Rlimits];

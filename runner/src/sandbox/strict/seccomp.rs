@@ -129,13 +129,16 @@ const IOPRIO_WHO_USER: u64 = 3;
 /// to the runner's user or, where files are mapped, to root.
 const SET_ID_BITS: [libc::mode_t; 2] = [libc::S_ISUID, libc::S_ISGID];
 
+/// The same on every architecture; the library knows it on some.
+const FCHMODAT2: c_long = 452;
+
 /// Calls that give a file a mode, with the index of that argument.
 const MODES: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, 1),
     (libc::SYS_fchmod, 1),
     (libc::SYS_fchmodat, 2),
-    (libc::SYS_fchmodat2, 2),
+    (FCHMODAT2, 2),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_creat, 1),
     #[cfg(target_arch = "x86_64")]

@@ -5,6 +5,7 @@ use serde_json::Value;
 use support::claude::KEY;
 use support::{ApiServer, Claude, Reply, Request};
 
+use crate::container::Pod;
 use crate::network;
 
 /// `CALLBACK_TOKEN` in the Secret of the pods.
@@ -27,8 +28,25 @@ pub async fn model(script: impl FnMut(&Request) -> Reply + Send + 'static) -> Re
     Claude::at(at, KEY, script).await.context("start the Messages API")
 }
 
+/// What has to hold of a pod that has ended, and of what was said of its tasks. The exit code, and the one that it must be.
+pub async fn finish(
+    pod: Pod,
+    api: &ApiServer,
+    tasks: &[i64],
+    model: Option<&Claude>,
+    (code, expected): (i64, i64),
+) -> Result<()> {
+    let log = pod.log().await;
+    judge(api, tasks, model, &log)?;
+    ensure!(
+        code == expected,
+        "the exit code was {code} in place of {expected}:\n{log}"
+    );
+    Ok(())
+}
+
 /// What has to hold of everything that was said of these tasks, whatever they were.
-pub fn judge(api: &ApiServer, tasks: &[i64], model: Option<&Claude>, log: &str) -> Result<()> {
+fn judge(api: &ApiServer, tasks: &[i64], model: Option<&Claude>, log: &str) -> Result<()> {
     let mut violations = api.violations();
     violations.extend(tasks.iter().flat_map(|task| api.task(*task).final_violations()));
     ensure!(

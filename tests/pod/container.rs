@@ -307,11 +307,7 @@ impl Drop for Pod {
     fn drop(&mut self) {
         self.log.abort();
         // Also after an error nothing of it stays.
-        let _ = std::process::Command::new(&self.runsc.program)
-            .arg("--root")
-            .arg(&self.runsc.state)
-            .args((!self.runsc.limits).then_some("--ignore-cgroups"))
-            .args(["delete", "--force", &self.runsc.id])
-            .output();
+        let mut delete = self.runsc.command(&["delete", "--force", &self.runsc.id]);
+        let _ = delete.as_std_mut().output();
     }
 }

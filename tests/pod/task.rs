@@ -10,7 +10,7 @@ use serde_json::json;
 use support::{Reply, Turn};
 
 use crate::cluster;
-use crate::container::{Memory, Node, Pod};
+use crate::container::{Memory, Node};
 use crate::figures::Figures;
 use crate::{repository, script};
 
@@ -41,7 +41,7 @@ pub async fn agent(node: &Node, figures: &mut Figures) -> Result<()> {
     }
     let code = pod.wait().await?;
     let changes = repository::changes(&workspace)?;
-    finish(pod, &api, Some(&model), code, 0).await?;
+    cluster::finish(pod, &api, &[TASK], Some(&model), (code, 0)).await?;
     cluster::ending(&api, TASK, "done")?;
     let paths: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
     ensure!(
@@ -60,16 +60,17 @@ pub async fn workflow(node: &Node) -> Result<()> {
     pod.start().await?;
     let code = pod.wait().await?;
     let lines = cluster::lines(&api, TASK);
-    finish(pod, &api, None, code, 0).await.with_context(|| lines.clone())?;
+    cluster::finish(pod, &api, &[TASK], None, (code, 0))
+        .await
+        .with_context(|| lines.clone())?;
     cluster::ending(&api, TASK, "done")?;
-    // The manifest's limit is what gVisor says that the machine has.
-    for expected in [
-        "git version ",
-        "jq-",
-        "user 1000",
-        "no key here",
-        "MemTotal: 2097152 kB",
-    ] {
+    // The manifest's limit is what gVisor says that the machine has, where there are control groups.
+    let limit = if node.limits {
+        "MemTotal: 2097152 kB"
+    } else {
+        "MemTotal: "
+    };
+    for expected in ["git version ", "jq-", "user 1000", "no key here", limit] {
         ensure!(lines.contains(expected), "the steps did not say {expected:?}: {lines}");
     }
     Ok(())
@@ -84,7 +85,7 @@ pub async fn sigterm(node: &Node) -> Result<()> {
         .await;
     ensure!(pod.facts.pre_stop.is_none(), "a Job's pod has a hook");
     let code = pod.stop().await?;
-    finish(pod, &api, None, code, 143).await?;
+    cluster::finish(pod, &api, &[TASK], None, (code, 143)).await?;
     cluster::ending(&api, TASK, "cancelled")?;
     ensure!(api.task(TASK).events_of("step_end").len() == 1, "the step has no end");
     Ok(())
@@ -116,29 +117,12 @@ pub async fn slim(node: &Node) -> Result<()> {
     pod.start().await?;
     let code = pod.wait().await?;
     let written = fs::read_to_string(pod.volume("workspace").join("notes.txt"));
-    finish(pod, &api, Some(&model), code, 0).await?;
+    cluster::finish(pod, &api, &[TASK], Some(&model), (code, 0)).await?;
     ensure!(
         written.is_ok_and(|text| text == "from a small image\n"),
         "the file was not written"
     );
     cluster::ending(&api, TASK, "done").map(drop)
-}
-
-/// What has to hold of a pod that has ended.
-async fn finish(
-    pod: Pod,
-    api: &support::ApiServer,
-    model: Option<&support::Claude>,
-    code: i64,
-    expected: i64,
-) -> Result<()> {
-    let log = pod.log().await;
-    cluster::judge(api, &[TASK], model, &log)?;
-    ensure!(
-        code == expected,
-        "the exit code was {code} in place of {expected}:\n{log}"
-    );
-    Ok(())
 }
 
 /// Makes the pod's user the owner of all in a folder.

@@ -303,6 +303,15 @@ pub fn as_root(purpose: impl Into<String>, program: impl AsRef<OsStr>) -> Result
     })
 }
 
+/// Removes a folder, and what other users have in it.
+pub fn remove_as_root(folder: &Path) -> Result<()> {
+    as_root("removing a folder", "rm")?
+        .args(["-rf", "--one-file-system", "--"])
+        .arg(folder)
+        .read()
+        .map(drop)
+}
+
 /// Whether root runs this.
 pub fn is_root() -> Result<bool> {
     Ok(Run::new("asking who runs this", "id").arg("-u").read()?.trim() == "0")

@@ -176,9 +176,7 @@ fn remove_leftovers(containers: &Path) {
 
 /// Removes a folder whose files may belong to the container's user. When it stays, that is said, and no failure.
 fn remove(folder: &Path) {
-    let removed = process::as_root("removing a container's folder", "rm")
-        .and_then(|run| run.args(["-rf", "--one-file-system", "--"]).arg(folder).read());
-    if let Err(error) = removed {
+    if let Err(error) = process::remove_as_root(folder) {
         process::note(&format!("{error:#}"));
     }
 }

@@ -10,13 +10,13 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::oci::Image;
+use crate::apt;
 use crate::gvisor::image;
 use crate::layout::Layout;
 use crate::process::{self, Run};
-use crate::{apt, sbom};
 
 /// A target of the Dockerfile.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub enum Target {
     Full,
     Slim,
@@ -59,17 +59,14 @@ impl<'a> Buildah<'a> {
         Ok(Self { layout, suite })
     }
 
-    /// Builds a target of what `cargo xtask build` made, and unpacks it for a container.
+    /// Builds a target of what `cargo xtask build` and `sbom` made, and unpacks it for a container.
     pub fn image(&self, target: Target) -> Result<Image> {
         self.bases(target)?;
-        sbom::write(self.layout)?;
         process::announce(&format!("building the Dockerfile's target `{}`", target.name()));
-        let mut build = self.build(target)?;
-        build = build
+        self.build(target)?
             .arg(format!("--build-arg=RUST_IMAGE={BASE}"))
             // Compiled already: nothing of it is built twice.
-            .arg(format!("--build-context=dist={}", self.layout.dist().display()));
-        build
+            .arg(format!("--build-context=dist={}", self.layout.dist().display()))
             .arg(&self.layout.root)
             .quiet(&self.layout.log(&format!("image-{}", target.name())))?;
         self.unpack(target)
@@ -79,7 +76,7 @@ impl<'a> Buildah<'a> {
     pub fn build_all(&self) -> Result<()> {
         self.bases(Target::Full)?;
         self.rust_base()?;
-        process::announce("building the whole Dockerfile (compiles everything: 15 to 40 minutes)");
+        process::announce("building the whole Dockerfile (compiles everything: a quarter of an hour on two cores)");
         self.build(Target::Full)?
             .arg(format!("--build-arg=RUST_IMAGE={RUST_BASE}"))
             .arg(&self.layout.root)
@@ -132,7 +129,7 @@ impl<'a> Buildah<'a> {
             env: words(&config["Env"]),
             user: config["User"].as_str().unwrap_or_default().to_owned(),
             working_dir: config["WorkingDir"].as_str().unwrap_or("/").to_owned(),
-            health: words(&config["Healthcheck"]["Test"]).split_off(1),
+            health: words(&config["Healthcheck"]["Test"]).into_iter().skip(1).collect(),
         })
     }
 
@@ -157,15 +154,16 @@ impl<'a> Buildah<'a> {
         process::announce("making the slim image's base of Debian's packages (once)");
         let work = root.with_extension("packages");
         let archive = apt::Archive::open(self.layout, &work, &self.suite, "slim")?;
-        let names: Vec<String> = SLIM_PACKAGES.map(str::to_owned).to_vec();
+        // Those themselves, and not what their scripts need.
+        let is_wanted = |file: &PathBuf| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let package = name.split('_').next().unwrap_or_default();
+            SLIM_PACKAGES.contains(&package) || package.starts_with("gcc-")
+        };
         let files: Vec<PathBuf> = archive
             .download_with_dependencies(&SLIM_PACKAGES)?
             .into_iter()
-            .filter(|file| {
-                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                // Those themselves, and not what their scripts need.
-                names.iter().any(|wanted| name.starts_with(&format!("{wanted}_"))) || name.starts_with("gcc-")
-            })
+            .filter(is_wanted)
             .collect();
         image::unpack(self.layout, &files, root)?;
         // What the script of ca-certificates does.
@@ -225,7 +223,7 @@ impl<'a> Buildah<'a> {
             .target
             .join("images")
             .join(name.rsplit('/').next().unwrap_or(name));
-        self.remove(&root)?;
+        process::remove_as_root(&root)?;
         fs::create_dir_all(&root).with_context(|| format!("could not make {}", root.display()))?;
         fill(&root)?;
         let container = self.buildah("making a base")?.args(["from", "scratch"]).read()?;
@@ -237,15 +235,7 @@ impl<'a> Buildah<'a> {
         self.buildah("naming a base")?
             .args(["commit", "--rm", "--quiet", "--format", "docker", container, name])
             .read()?;
-        self.remove(&root)
-    }
-
-    fn remove(&self, folder: &Path) -> Result<()> {
-        process::as_root("removing a folder", "rm")?
-            .args(["-rf", "--one-file-system", "--"])
-            .arg(folder)
-            .read()
-            .map(drop)
+        process::remove_as_root(&root)
     }
 
     fn storage(&self) -> PathBuf {

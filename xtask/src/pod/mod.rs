@@ -2,7 +2,7 @@
 //!
 //! What a cluster does with a pod is done here for each of [`PODS`]: `kubectl kustomize` renders its manifest, [`oci`] makes
 //! of pod and image what containerd would, and `plue-pod` (tests/pod) is kubelet, API server and model. Its network is a
-//! namespace of its own with nothing but a loopback, where the names of the manifest lead to it.
+//! namespace of its own with nothing else in it, where the names of the manifest lead to it.
 
 mod buildah;
 mod mounts;
@@ -22,10 +22,10 @@ use self::oci::{Cluster, Image};
 use crate::escape::TEST_PLUGINS;
 use crate::gvisor::runsc;
 use crate::layout::Layout;
-use crate::process::{self, Run};
-use crate::{apt, dist, manifests};
+use crate::process;
+use crate::{apt, dist, manifests, sbom};
 
-/// The pods take a minute, the attacks seven. Longer than `plue-pod` waits for any of them.
+/// The pods take a minute, the attacks nine. Longer than `plue-pod` waits for any of them.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// What the cluster's DNS would say. `plue-pod` is both, at these addresses (tests/pod/network.rs).
@@ -65,15 +65,23 @@ pub fn test(layout: &Layout, only: &[String]) -> Result<()> {
     let runsc = runsc::find(layout)?;
     apt::install(layout, &["iproute2"])?;
     let buildah = Buildah::open(layout)?;
-    let images = [buildah.image(Target::Full)?, buildah.image(Target::Slim)?];
+    sbom::write(layout)?;
     let bundles = Bundles::new(layout)?;
-    for (name, target) in PODS {
-        let image = match target {
-            Target::Full => &images[0],
-            Target::Slim => &images[1],
-        };
-        lay_out(layout, &bundles.0.join(name), name, image)
-            .with_context(|| format!("could not make the pod `{name}`"))?;
+    // The attacks alone need one image and one pod of them.
+    let alone = only.iter().all(|part| part == HARNESS) && !only.is_empty();
+    for target in [Target::Full, Target::Slim] {
+        let pods = PODS
+            .iter()
+            .filter(|pod| pod.1 == target && (!alone || pod.0 == HARNESS));
+        let pods: Vec<&str> = pods.map(|pod| pod.0).collect();
+        if pods.is_empty() {
+            continue;
+        }
+        let image = buildah.image(target)?;
+        for name in pods {
+            lay_out(layout, &bundles.0.join(name), name, &image)
+                .with_context(|| format!("could not make the pod `{name}`"))?;
+        }
     }
     process::announce("the pods in gVisor");
     // A network with nothing in it, for the pods and for those that they talk to.
@@ -129,9 +137,7 @@ impl Bundles {
 impl Drop for Bundles {
     fn drop(&mut self) {
         // Files of the pods' user; what is left is rubbish, and no reason to fail.
-        let removed = process::as_root("removing the pods' folders", "rm")
-            .and_then(|run: Run| run.args(["-rf", "--one-file-system", "--"]).arg(&self.0).read());
-        if let Err(error) = removed {
+        if let Err(error) = process::remove_as_root(&self.0) {
             process::note(&format!("{error:#}"));
         }
     }

@@ -96,6 +96,24 @@ async fn a_registration_that_would_crash_the_real_server_is_refused() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_that_is_not_an_empty_object_is_written_down() {
+    let json = &[JSON][..];
+    for (headers, body, named) in [
+        (json, "", "object"),
+        (json, "[]", "object"),
+        (json, r#"{"runner_id":41}"#, "runner_id"),
+        (&[], "{}", "application/json"),
+    ] {
+        let api = ApiServer::start().await.unwrap();
+        reply(&api, "a").await;
+        let answer = post(&api.heartbeat_url(41), headers, body).await.unwrap();
+        assert_eq!(answer.status, 200, "the real server does not look at it");
+        let found = api.violations();
+        assert!(found.len() == 1 && found[0].contains(named), "{body}: {found:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_silent_runner_is_reaped_and_comes_back_by_registering() {
     let api = ApiServer::with()
         .reap_after(Duration::from_millis(400))
@@ -135,7 +153,10 @@ async fn without_its_token_nobody_is_let_in_and_without_a_token_none_may_come() 
         post(&api.register_url(), &[JSON, token], &body).await.unwrap().status,
         200
     );
-    assert_eq!(post(&api.heartbeat_url(41), &[token], "").await.unwrap().status, 200);
+    let beat = post(&api.heartbeat_url(41), &[JSON, token], "{}").await.unwrap();
+    assert_eq!(beat.status, 200);
+    let reply = serde_json::from_str(&beat.body).unwrap();
+    assert_eq!(support::schema::heartbeat_reply_errors(&reply), Vec::<String>::new());
     assert_eq!(api.violations(), Vec::<String>::new());
 
     let open = ApiServer::start().await.unwrap();

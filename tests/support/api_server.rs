@@ -417,13 +417,14 @@ async fn heartbeat(
     ConnectInfo(wire): ConnectInfo<Wire>,
     Path(id): Path<i64>,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Response {
     let (answer, usual) = match shared.refuses(&headers) {
         Some(note) => {
             shared.record().runners.violations.extend(note);
             (Answer::Status(401), String::new())
         }
-        None => shared.record().runners.beat(id),
+        None => shared.record().runners.beat(id, &headers, &body),
     };
     shared.changed.notify_waiters();
     answer.give(&wire, usual).await

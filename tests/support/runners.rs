@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer};
+use crate::schema;
 use crate::task_record::text_of;
 
 /// After how much silence the real server gives a runner up.
@@ -28,9 +29,13 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// The task with this id and configuration. Its type is that of the configuration, or `agent`.
+    /// The task with this id and configuration. Its type is that of the configuration when the server knows that, or `agent`.
     pub fn new(id: i64, config: Value) -> Self {
-        let kind = config["type"].as_str().unwrap_or("agent").to_owned();
+        let kind = match config["type"].as_str() {
+            Some("workflow") => "workflow",
+            _ => "agent",
+        };
+        let kind = kind.to_owned();
         Self {
             id,
             config,
@@ -96,7 +101,7 @@ impl Assignment {
             true => reply["callback_path"] = json!(path),
             false => reply["callback_url"] = json!(format!("{base}{path}")),
         }
-        reply.to_string()
+        checked(reply).to_string()
     }
 }
 
@@ -185,15 +190,10 @@ impl Runners {
             status: 422,
             task: None,
         };
-        if text_of(headers, "content-type").as_deref() != Some("application/json") {
-            self.violations
-                .push("a registration that is not application/json".to_owned());
-        }
-        let wrong = registration_errors(&registration.body);
+        self.expect_json(headers, "registration");
+        let wrong = schema::register_request_errors(&registration.body);
         if !wrong.is_empty() {
-            let shown = String::from_utf8_lossy(body);
-            let wrong = wrong.into_iter().map(|wrong| format!("{wrong} [{shown}]"));
-            self.violations.extend(wrong);
+            self.malformed("registration", wrong, body);
             self.registrations.push(registration);
             return (Answer::Status(422), String::new());
         }
@@ -214,11 +214,26 @@ impl Runners {
             registration.task = assignment.as_ref().map(Assignment::id);
             usual = match assignment {
                 Some(assignment) => assignment.reply(registration.runner_id, base),
-                None => json!({ "runner_id": registration.runner_id, "task": null }).to_string(),
+                None => idle(registration.runner_id).to_string(),
             };
         }
         self.registrations.push(registration);
         (answer, usual)
+    }
+
+    fn expect_json(&mut self, headers: &HeaderMap, what: &str) {
+        if text_of(headers, "content-type").as_deref() != Some("application/json") {
+            self.violations.push(format!("a {what} that is not application/json"));
+        }
+    }
+
+    /// Writes down what is wrong with a body.
+    fn malformed(&mut self, what: &str, wrong: Vec<String>, body: &[u8]) {
+        let shown = String::from_utf8_lossy(body);
+        let wrong = wrong
+            .into_iter()
+            .map(|wrong| format!("a malformed {what}: {wrong} [{shown}]"));
+        self.violations.extend(wrong);
     }
 
     /// A pod has one id for as long as the server lives.
@@ -235,9 +250,12 @@ impl Runners {
         id
     }
 
-    /// Takes a heartbeat.
-    pub(crate) fn beat(&mut self, id: i64) -> (Answer, String) {
+    /// Takes a heartbeat. Its body is checked and then ignored, as in the real server: the URL says all.
+    pub(crate) fn beat(&mut self, id: i64, headers: &HeaderMap, body: &[u8]) -> (Answer, String) {
         self.reaped();
+        self.expect_json(headers, "heartbeat");
+        let wrong = schema::heartbeat_request_errors(&serde_json::from_slice(body).unwrap_or_default());
+        self.malformed("heartbeat", wrong, body);
         let mut beat = Beat {
             runner_id: id,
             at: Instant::now(),
@@ -261,28 +279,17 @@ impl Runners {
     }
 }
 
-/// What the real server would refuse in a registration.
-fn registration_errors(body: &Value) -> Vec<String> {
-    let Some(fields) = body.as_object() else {
-        return vec!["a registration that is no JSON object".to_owned()];
-    };
-    let mut wrong = Vec::new();
-    for name in ["pod_name", "pod_ip"] {
-        if !fields.contains_key(name) {
-            wrong.push(format!("a registration without {name}"));
-        }
-    }
-    for (name, value) in fields {
-        let fits = match name.as_str() {
-            "pod_name" | "pod_ip" | "node_name" => value.is_string(),
-            "labels" => value
-                .as_array()
-                .is_some_and(|labels| labels.iter().all(Value::is_string)),
-            _ => false,
-        };
-        if !fits {
-            wrong.push(format!("{name} of a registration is {value}"));
-        }
-    }
-    wrong
+/// The reply that hands nothing out.
+fn idle(runner: i64) -> Value {
+    checked(json!({ "runner_id": runner, "task": null }))
+}
+
+/// A reply of this double, which must be one that a runner has to expect.
+fn checked(reply: Value) -> Value {
+    let wrong = schema::register_reply_errors(&reply);
+    assert!(
+        wrong.is_empty(),
+        "the double breaks the protocol itself: {wrong:?} [{reply}]"
+    );
+    reply
 }

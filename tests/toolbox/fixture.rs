@@ -17,7 +17,7 @@ use crate::sandbox_double::SandboxDouble;
 /// No call of these tests takes longer; one that does is one that hangs.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 
-/// The tools, in the order of protocol.md §5.
+/// The tools, in the order of the protocol, §5.
 pub const TOOLS: [&str; 5] = ["read_file", "write_file", "list_files", "grep", "shell"];
 
 /// A fresh workspace, and the host that serves it.

@@ -1,4 +1,4 @@
-//! Delivery to the callback URL: one `POST` an event, one request in flight, retried by the rules of the protocol (§3).
+//! Delivery to the callback URL: one `POST` an event, one request in flight, retried by its rules (protocol, §3.4).
 //! Where the server takes batches, one `POST` has all events that wait.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! No secret leaves: every event, log line and panic message passes here, and so does what the model reads (protocol, §3,
-//! promise 6).
+//! No secret leaves: every event, log line and panic message passes here, and so does what the model reads (protocol,
+//! §3.4).
 //!
 //! A secret is the API key, the callback's token, and the value of every variable of the runner's whose name says so. It is
 //! looked for as it is and in the forms that programs write it in ([`forms`]), in base64 also when that is broken into lines

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// The exit codes of the protocol (§1).
+/// The exit codes (protocol, §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// The task succeeded.
@@ -20,6 +20,30 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// Every one, in the order of the documents.
+    pub const ALL: [Exit; 6] = [
+        Exit::Success,
+        Exit::Failed,
+        Exit::Invalid,
+        Exit::Undelivered,
+        Exit::Interrupted,
+        Exit::Terminated,
+    ];
+
+    /// What it means, for the table in `docs/reference/codes.md`.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Exit::Success => "the task succeeded; standby: the runner was drained, or `STANDBY_MAX_TASKS` are done",
+            Exit::Failed => "the task ran and failed; standby: what a task left could not be removed",
+            Exit::Invalid => {
+                "the configuration or the task was invalid, or a layer of the sandbox is missing; nothing was run"
+            }
+            Exit::Undelivered => "the task's ending could not be delivered; standby: that of any task",
+            Exit::Interrupted => "cancelled by SIGINT",
+            Exit::Terminated => "cancelled by SIGTERM",
+        }
+    }
+
     /// The number.
     pub fn code(self) -> u8 {
         match self {

@@ -1,4 +1,4 @@
-//! What the API server answers to a registration (protocol, §1): a runner's id and, when there is one, a task.
+//! What the API server answers to a registration (protocol, §1.2): a runner's id and, when there is one, a task.
 
 use std::borrow::Cow;
 

@@ -31,7 +31,7 @@ const MODULES: &[&str] = &[
     "workflow",
 ];
 
-/// How much is logged; the names are those of the Python runner.
+/// How much is logged; the names are those of the log lines (protocol, §4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLevel {
     Debug,

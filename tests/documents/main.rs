@@ -4,6 +4,7 @@
 //! `PLUE_UPDATE_DOCUMENTS=1 cargo test --release --workspace --test documents` writes the tables.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod examples;
 mod operations;
 mod protocol;
 mod specification;

@@ -1,9 +1,11 @@
 //! The tables that are written from the code, wherever they stand between their markers.
 
+use std::fmt::Write;
 use std::fs;
 
 use plue_runner::config;
 use plue_runner::events::TaskErrorCode;
+use plue_runner::run::Exit;
 use plue_runner::tools::{ToolErrorCode, limits};
 use serde_json::Value;
 
@@ -13,6 +15,7 @@ use crate::{files, read, root};
 fn tables() -> Vec<(&'static str, String)> {
     vec![
         ("variables", variables()),
+        ("exit-codes", exit_codes()),
         (
             "task-errors",
             codes(TaskErrorCode::TABLE.iter().map(|(_, name, meaning)| (*name, *meaning))),
@@ -24,6 +27,7 @@ fn tables() -> Vec<(&'static str, String)> {
         ("limits", limits()),
         ("events", events()),
         ("event-fields", event_fields()),
+        ("tools", tools()),
     ]
 }
 
@@ -55,6 +59,11 @@ fn variables() -> String {
         &["variable", "default", "meaning", "example"],
         config::VARIABLES.iter().map(row),
     )
+}
+
+fn exit_codes() -> String {
+    let row = |exit: &Exit| vec![exit.code().to_string(), exit.meaning().to_owned()];
+    table(&["code", "meaning"], Exit::ALL.iter().map(row))
 }
 
 fn codes<'a>(rows: impl Iterator<Item = (&'a str, &'a str)>) -> String {
@@ -216,15 +225,69 @@ fn event_fields() -> String {
     )
 }
 
+/// What the model is told about the five tools. A test of the tools themselves holds the snapshot against them.
+fn tools() -> String {
+    let snapshot =
+        read("tests/toolbox/snapshots/toolbox__contract__the_model_is_told_exactly_this_about_the_five_tools.snap");
+    let (_, told) = snapshot
+        .split_once("expression: told\n---\n")
+        .expect("the snapshot's head");
+    let mut text = String::new();
+    for tool in told.split("\n}\n").map(str::trim).filter(|tool| !tool.is_empty()) {
+        let (name, rest) = tool.split_once('\n').unwrap();
+        let (about, schema) = rest.split_once('\n').unwrap();
+        let schema: Value = serde_json::from_str(&format!("{schema}\n}}")).unwrap();
+        let required = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let row = |(argument, property): (&String, &Value)| {
+            let bounds = ["minimum", "maximum"]
+                .iter()
+                .filter_map(|name| Some(format!(", {name} {}", property.get(name)?)));
+            let kind = property["type"].as_str().unwrap().to_owned() + &bounds.collect::<String>();
+            let default = match property.get("default") {
+                Some(default) => code(&default.to_string()),
+                None if required.iter().any(|it| it == argument) => "required".into(),
+                None => String::new(),
+            };
+            let meaning = property["description"].as_str().unwrap().to_owned();
+            vec![code(argument), kind, default, meaning]
+        };
+        let properties = schema["properties"].as_object().unwrap();
+        let arguments = table(
+            &["argument", "type", "default", "what the model is told"],
+            properties.iter().map(row),
+        );
+        write!(text, "\n### `{name}`\n\n{}\n\n{arguments}", wrapped(about)).unwrap();
+    }
+    text + "\n"
+}
+
+/// A paragraph in lines of at most 120 columns.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().unwrap();
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= 120 {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.join("\n")
+}
+
 #[test]
 fn the_generated_tables_are_those_of_the_code() {
     let update = std::env::var_os("PLUE_UPDATE_DOCUMENTS").is_some();
     let mut unused: Vec<&str> = tables().iter().map(|(name, _)| *name).collect();
     let mut wrong = Vec::new();
-    let documents = files(&["docs", "protocol"], &["md"])
-        .into_iter()
-        .chain([("README.md".to_owned(), read("README.md"))]);
-    for (document, before) in documents {
+    for (document, before) in files(&["docs", "protocol"], &["md"]) {
         let mut text = before.clone();
         for (name, table) in tables() {
             let start = format!("<!-- table: {name} -->\n");

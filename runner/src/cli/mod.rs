@@ -29,7 +29,7 @@ const WORKER_THREADS: usize = 2;
 /// Runs one Claude agent or one workflow, with tools as sandboxed WebAssembly components.
 ///
 /// Without a command it runs the task that its environment names (TASK_ID, CALLBACK_URL, TASK_CONFIG, …) and streams
-/// events to the callback URL. The README lists all variables.
+/// events to the callback URL. docs/reference/environment.md lists all variables.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {

@@ -1,6 +1,6 @@
-//! The table of environment variables: the README's is written from it, and errors explain a variable by it.
+//! The table of environment variables: `docs/reference/environment.md` is written from it, and errors explain a variable by it.
 
-/// One environment variable, as the README's table shows it and as errors explain it.
+/// One environment variable, as the reference shows it and as errors explain it.
 #[derive(Clone, Copy, Debug)]
 pub struct Variable {
     pub name: &'static str,

@@ -85,7 +85,7 @@ impl LogLevel {
     }
 }
 
-/// Why a task failed. The names are fixed; the README lists them.
+/// Why a task failed. The names are fixed; `docs/reference/codes.md` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskErrorCode {
@@ -108,7 +108,7 @@ pub enum TaskErrorCode {
 }
 
 impl TaskErrorCode {
-    /// Every code with its meaning: the README's table is checked against this one.
+    /// Every code with its meaning: `docs/reference/codes.md` is written from it.
     pub const TABLE: &[(TaskErrorCode, &str, &str)] = &[
         (
             Self::InvalidTask,

@@ -1,4 +1,4 @@
-//! The limits of a tool call, in one table: name, default, unit, error code, meaning. The README's table is generated
+//! The limits of a tool call, in one table: name, default, unit, error code, meaning. `docs/reference/limits.md` is written
 //! from it, a manifest's `[limits]` is read by it, and every message about a limit speaks its names.
 
 use std::fmt;
@@ -18,7 +18,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The word in the README's table.
+    /// The word in messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Seconds => "seconds",
@@ -138,7 +138,7 @@ limits! {
         "how long a cancelled call may go on, to end its command and say how far it came";
 }
 
-/// Every limit, in the order of the README.
+/// Every limit, in the order of the reference.
 pub fn table() -> &'static [Limit] {
     TABLE
 }

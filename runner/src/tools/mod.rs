@@ -38,7 +38,7 @@ mod strict_type;
 mod toolbox;
 mod workspace;
 
-/// Why a tool call failed, as events and the README name it. The serialized name is fixed.
+/// Why a tool call failed, as events name it. The serialized name is fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolErrorCode {
@@ -72,7 +72,7 @@ pub enum ToolErrorCode {
 }
 
 impl ToolErrorCode {
-    /// Every code with its name in events and its meaning: the README's table is checked against this one.
+    /// Every code with its name in events and its meaning: `docs/reference/codes.md` is written from it.
     pub const TABLE: &[(ToolErrorCode, &str, &str)] = &[
         (
             Self::InvalidInput,

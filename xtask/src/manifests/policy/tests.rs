@@ -76,7 +76,7 @@ fn find<'a>(objects: &'a mut [Value], kind: &str, name: Option<&str>) -> &'a mut
 }
 
 fn known() -> Vec<String> {
-    names_in_table(include_str!("../../../../README.md"))
+    names_in_table(include_str!("../../../../docs/reference/environment.md"))
 }
 
 /// Breaks one object.

@@ -1,0 +1,27 @@
+//! The events that the documents show are events that a runner could send.
+
+use serde_json::Value;
+use support::event_rules::EventRules;
+use support::schema::event_errors;
+
+use crate::read;
+
+#[test]
+fn the_events_of_the_reference_are_whole_tasks_of_the_protocol() {
+    let text = read("docs/reference/events.md");
+    let streams: Vec<&str> = text
+        .split("```jsonl\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert_eq!(streams.len(), 2);
+    for stream in streams {
+        let mut rules = EventRules::default();
+        for line in stream.lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(event_errors(&event), Vec::<String>::new(), "{line}");
+            assert_eq!(rules.accept(&event, 0), Vec::<String>::new(), "{line}");
+        }
+        assert_eq!(rules.finish(), Vec::<String>::new());
+    }
+}

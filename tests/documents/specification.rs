@@ -56,6 +56,25 @@ fn every_promise_of_the_specification_names_a_test_that_exists() {
     }
 }
 
+#[test]
+fn every_test_that_a_recipe_names_exists() {
+    let text = read("CONTRIBUTING.md");
+    let tests = test_names();
+    let named: Vec<&str> = text
+        .split('`')
+        .filter(|part| part.contains("::") && !part.contains(['(', ' ']))
+        .collect();
+    let missing: Vec<&&str> = named
+        .iter()
+        .filter(|name| !tests.contains(name.rsplit("::").next().unwrap()))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "CONTRIBUTING.md names tests that are not there: {missing:?}"
+    );
+    assert!(named.len() > 10, "the recipes name {} tests", named.len());
+}
+
 /// The names of the attacks of tests/escape, as its sources have them.
 fn attack_names() -> BTreeSet<String> {
     const CLASSES: [&str; 5] = ["files", "processes", "network", "components", "input"];

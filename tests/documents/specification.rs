@@ -6,6 +6,14 @@ use plue_runner::mutation::Protection;
 
 use crate::{CODE, files, read};
 
+#[test]
+fn the_readme_is_short_enough_to_be_read() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 150, "README.md has {lines} lines");
+    let lines = read("STYLE.md").lines().count();
+    assert!(lines <= 40, "STYLE.md has {lines} lines");
+}
+
 /// The parts of `cargo xtask pod`, as its program lists them.
 fn pod_parts() -> Vec<String> {
     let text = read("tests/pod/main.rs");

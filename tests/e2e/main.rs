@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod environment;
 mod escape_test;
+mod guide;
 mod harness;
 mod invalid_tasks;
 mod model_api;

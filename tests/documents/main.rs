@@ -24,8 +24,8 @@ fn read(name: &str) -> String {
 }
 
 /// All files with one of these extensions in these folders: name and text.
-fn files(folders: &[&str], extensions: &[&str]) -> Vec<(String, String)> {
-    let mut waiting: Vec<PathBuf> = folders.iter().map(|name| root().join(name)).collect();
+fn files<S: AsRef<str>>(folders: &[S], extensions: &[&str]) -> Vec<(String, String)> {
+    let mut waiting: Vec<PathBuf> = folders.iter().map(|name| root().join(name.as_ref())).collect();
     let mut found = Vec::new();
     while let Some(folder) = waiting.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -42,5 +42,13 @@ fn files(folders: &[&str], extensions: &[&str]) -> Vec<(String, String)> {
     found
 }
 
-/// The folders with code.
-const CODE: [&str; 7] = ["examples", "fuzz", "runner", "tests", "tool-plugins", "wit", "xtask"];
+/// The folders with code: all but those with documents and manifests.
+fn code_folders() -> Vec<String> {
+    const OTHERS: [&str; 4] = ["deploy", "docs", "protocol", "target"];
+    let entries = fs::read_dir(root()).unwrap().map(Result::unwrap);
+    entries
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.') && !OTHERS.contains(&name.as_str()))
+        .collect()
+}

@@ -6,7 +6,7 @@ use plue_runner::events::TaskErrorCode;
 use plue_runner::tools::ToolErrorCode;
 use serde_json::Value;
 
-use crate::{CODE, files, read};
+use crate::{code_folders, files, read};
 
 /// The sections, as the headings of `protocol/README.md` number them: `3`, `3.1`.
 fn sections() -> Vec<String> {
@@ -68,7 +68,7 @@ fn every_section_that_is_cited_exists() {
     let sections: BTreeSet<String> = sections().into_iter().collect();
     let mut wrong = Vec::new();
     let mut citations = 0;
-    for (name, text) in files(&CODE, &["rs", "wit", "toml"]) {
+    for (name, text) in files(&code_folders(), &["rs", "wit", "toml"]) {
         // This file speaks of sections that do not exist.
         if name.starts_with("tests/documents/") {
             continue;
@@ -103,6 +103,27 @@ fn every_section_that_is_cited_exists() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(citations >= 8, "the code cites the protocol {citations} times");
+}
+
+#[test]
+fn every_schema_is_named_in_the_protocol_and_used_by_the_doubles() {
+    let (text, doubles) = (read("protocol/README.md"), read("tests/support/schema.rs"));
+    let schemas = files(&["protocol"], &["json"]);
+    assert!(schemas.len() >= 7, "{} schemas", schemas.len());
+    for (name, _) in schemas {
+        let name = name.strip_prefix("protocol/").unwrap();
+        let short = name
+            .strip_suffix(".schema.json")
+            .unwrap_or_else(|| panic!("{name} is no schema"));
+        assert!(
+            text.contains(&format!("({name})")),
+            "protocol/README.md does not link to {name}"
+        );
+        assert!(
+            doubles.contains(&format!("{short:?}")),
+            "nothing is held against {name}"
+        );
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use plue_runner::mutation::Protection;
 
-use crate::{CODE, files, read};
+use crate::{code_folders, files, read};
 
 #[test]
 fn the_readme_is_short_enough_to_be_read() {
@@ -100,7 +100,7 @@ fn attack_names() -> BTreeSet<String> {
 /// The names of all test functions in this repository.
 fn test_names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for (_, text) in files(&CODE, &["rs"]) {
+    for (_, text) in files(&code_folders(), &["rs"]) {
         let functions = text.lines().filter_map(|line| {
             let line = line.trim_start();
             let line = line.strip_prefix("async ").unwrap_or(line);

@@ -105,12 +105,17 @@ fn width(line: &str) -> usize {
     first + rest.sum::<usize>()
 }
 
-/// The files that a line of Markdown links to, and the headings in them. No file: this one.
+/// The files that a line of Markdown links to or shows, and the headings in them. No file: this one.
 fn links(line: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
-    line.split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split_once(')'))
-        .map(|(target, _)| target)
+    let between = |start: &'static str, end: char| {
+        line.split(start)
+            .skip(1)
+            .filter_map(move |rest| rest.split_once(end))
+            .map(|(target, _)| target)
+    };
+    between("](", ')')
+        .chain(between(" src=\"", '"'))
+        .chain(between(" srcset=\"", '"'))
         .filter(|target| !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:"))
         .map(|target| match target.split_once('#') {
             Some((file, heading)) => (file, Some(heading)),
@@ -149,6 +154,8 @@ mod tests {
             links(line).collect::<Vec<_>>(),
             [("docs/a.md", Some("why")), ("", Some("below")), ("b.md", None)]
         );
+        let picture = r#"<source srcset="a.svg"> <img src="b.svg">"#;
+        assert_eq!(links(picture).collect::<Vec<_>>(), [("b.svg", None), ("a.svg", None)]);
     }
 
     #[test]

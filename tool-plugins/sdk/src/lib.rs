@@ -6,7 +6,7 @@
 //! #[derive(serde::Deserialize, schemars::JsonSchema)]
 //! #[serde(deny_unknown_fields)]
 //! struct Input {
-//!     /// The file to count.
+//!     /// The file, relative to the workspace.
 //!     path: String,
 //! }
 //!

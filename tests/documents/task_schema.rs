@@ -122,6 +122,8 @@ fn bad() -> Vec<Value> {
         json!({ "type": "workflow", "messages": [{ "role": "user", "content": "Go." }] }),
         json!({ "type": null, "steps": steps }),
         json!({ "type": "checkout", "steps": steps }),
+        agent("type", json!("checkout")),
+        agent("type", json!(null)),
         json!({ "messages": null, "steps": steps }),
         json!({ "steps": steps, "jobs": { "a": { "steps": steps } } }),
         json!({ "steps": null, "jobs": { "a": { "steps": steps } } }),
@@ -188,10 +190,17 @@ fn bad() -> Vec<Value> {
         json!(604_801),
         json!(1e30),
     ] {
-        bad.extend([
-            run("timeout_seconds", value.clone()),
-            run("timeout-minutes", value.clone()),
-        ]);
+        for name in [
+            "timeout_seconds",
+            "timeout-seconds",
+            "timeout_minutes",
+            "timeout-minutes",
+        ] {
+            bad.push(run(name, value.clone()));
+        }
+        if value != json!(604_801) {
+            bad.push(agent("max_tokens", value.clone()));
+        }
         bad.extend([
             agent("timeout_seconds", value.clone()),
             agent("max_turns", value.clone()),
@@ -304,6 +313,71 @@ fn the_task_reader_and_the_schema_take_the_same_documents() {
         good.len(),
         bad.len()
     );
+}
+
+/// The places of all rules in a schema: what can be taken out, and the rest is a schema still.
+fn rules(schema: &Value, at: &str, found: &mut Vec<String>) {
+    const NO_RULES: [&str; 6] = ["$schema", "$defs", "title", "description", "default", "properties"];
+    match schema {
+        Value::Object(members) => {
+            for (name, value) in members {
+                let place = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+                let in_names = at.ends_with("/properties") || at.ends_with("/$defs");
+                if !in_names && !NO_RULES.contains(&name.as_str()) {
+                    found.push(place.clone());
+                }
+                rules(value, &place, found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                rules(item, &format!("{at}/{index}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Rules that decide nothing, since another one refuses the same: they let a validator say better what is wrong. The last is
+/// for the keys that belong to a kind of step.
+const FOR_READERS: [&str; 6] = [
+    "/type",
+    "/if/anyOf/1/anyOf",
+    "/$defs/job/type",
+    "/$defs/step/type",
+    "/$defs/step/allOf/1/if",
+    "/$defs/step/allOf/1/then",
+];
+
+#[test]
+fn each_rule_of_the_schema_decides_about_a_document_of_the_table() {
+    let schema: Value = serde_json::from_str(&read("protocol/task.schema.json")).unwrap();
+    let documents: Vec<Value> = good().into_iter().chain(bad()).collect();
+    let verdicts = |schema: &Value| -> Vec<bool> {
+        let validator = jsonschema::draft202012::new(schema).unwrap();
+        documents.iter().map(|document| validator.is_valid(document)).collect()
+    };
+    let expected = verdicts(&schema);
+    let mut places = Vec::new();
+    rules(&schema, "", &mut places);
+    let mut idle = Vec::new();
+    for place in places
+        .iter()
+        .filter(|place| !FOR_READERS.iter().any(|rule| place.starts_with(rule)))
+    {
+        let (parent, name) = place.rsplit_once('/').unwrap();
+        let mut weaker = schema.clone();
+        let parent = weaker.pointer_mut(parent).unwrap();
+        parent.as_object_mut().unwrap().remove(name);
+        if verdicts(&weaker) == expected {
+            idle.push(place);
+        }
+    }
+    assert!(
+        idle.is_empty(),
+        "without these rules every verdict is the same: {idle:#?}"
+    );
+    assert!(places.len() > 100, "{} rules", places.len());
 }
 
 /// The keys that the reader knows at a place: it lists them when it is asked for one that nobody knows.

@@ -36,6 +36,10 @@ async fn a_well_formed_task_breaks_no_rule() {
         json!({ "type": "tool_start", "message_id": MESSAGE, "tool_id": "t1", "tool_name": "grep", "args": { "pattern": "x" } }),
         json!({ "type": "tool_end", "tool_id": "t1", "tool_state": "error", "output": "no", "duration_ms": 1,
             "truncated": false, "code": "denied" }),
+        json!({ "type": "thinking", "message_id": MESSAGE, "text": "hm" }),
+        json!({ "type": "tool_output", "tool_id": "t1", "text": "x" }),
+        json!({ "type": "usage", "message_id": MESSAGE, "input_tokens": 1, "output_tokens": 2, "cache_read_tokens": 0,
+            "cache_write_tokens": 0 }),
         json!({ "type": "step_start", "step_name": "Test", "step_index": 0 }),
         json!({ "type": "log", "level": "stdout", "message": "ok", "step_index": 0, "partial": true }),
         json!({ "type": "step_end", "step_name": "Test", "step_index": 0, "step_state": "success", "exit_code": 0,
@@ -45,15 +49,16 @@ async fn a_well_formed_task_breaks_no_rule() {
         let answer = send(&api, &event(index as u64 + 1, fields)).await.unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"ok":true}"#));
     }
-    send(&api, &done(9)).await;
+    send(&api, &done(12)).await;
     assert_eq!(api.final_violations(), Vec::<String>::new());
-    assert_eq!(api.events().len(), 9);
+    assert_eq!(api.events().len(), 12);
     assert_eq!(api.terminal().unwrap()["type"], "done");
 }
 
 #[tokio::test]
 async fn an_event_that_would_crash_the_real_server_is_refused() {
     let token = json!({ "type": "token", "message_id": MESSAGE, "text": "x", "token_index": 0 });
+    let thinking = json!({ "type": "thinking", "message_id": MESSAGE, "text": "x" });
     let tool_end = json!({ "type": "tool_end", "tool_id": "t", "tool_state": "success", "output": "", "duration_ms": 1,
         "truncated": false });
     let cases: &[(&Value, &str, Value, &str)] = &[
@@ -66,6 +71,9 @@ async fn an_event_that_would_crash_the_real_server_is_refused() {
         (&token, "seq", json!(0), "/seq"),
         (&token, "colour", json!("red"), "colour"),
         (&token, "type", json!("tokens"), "/type"),
+        (&token, "type", json!("denied"), "/type"),
+        (&thinking, "token_index", json!(0), "token_index"),
+        (&thinking, "text", Value::Null, "/text"),
         (&tool_end, "tool_state", json!("failure"), "/tool_state"),
         (&tool_end, "tool_state", json!("error"), "code"),
         (&tool_end, "code", json!("denied"), "/code"),

@@ -377,3 +377,37 @@ async fn an_agent_uses_all_five_tools_and_each_turn_is_a_message_of_its_own() {
         "one\ntwo\n3"
     );
 }
+
+#[tokio::test]
+async fn extra_events_are_sent_when_they_are_asked_for_and_only_then() {
+    for asked in [false, true] {
+        let turns = [
+            Turn::new().block(Block::thinking(&["Let me ", "see."], "c2ln")).call(
+                "toolu_1",
+                "shell",
+                json!({ "command": "echo live" }),
+            ),
+            Turn::says("Done."),
+        ];
+        let scene = Scene::new()
+            .await
+            .env("CALLBACK_EXTRA_EVENTS", if asked { "1" } else { "0" });
+        let outcome = scene.agent(json!({ "tools": ["shell"] }), turns).await.run().await;
+        let done = outcome.done();
+        let text = |kind: &str| -> String {
+            let events = outcome.events_of(kind);
+            events.iter().map(|event| event["text"].as_str().unwrap()).collect()
+        };
+        let usage = outcome.events_of("usage");
+        if asked {
+            assert_eq!(
+                (text("thinking").as_str(), text("tool_output").as_str()),
+                ("Let me see.", "live\n")
+            );
+            let output: u64 = usage.iter().map(|turn| turn["output_tokens"].as_u64().unwrap()).sum();
+            assert_eq!((usage.len(), &json!(output)), (2, &done["usage"]["output_tokens"]));
+        } else {
+            assert_eq!((text("thinking"), text("tool_output"), usage.len()), Default::default());
+        }
+    }
+}

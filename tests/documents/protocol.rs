@@ -93,7 +93,8 @@ fn every_section_that_is_cited_exists() {
         }
     }
     let own = files(&["protocol"], &["md", "json"]).into_iter();
-    for (name, text) in own.chain(files(&["docs"], &["md"])) {
+    let at_the_top = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"].map(|name| (name.to_owned(), read(name)));
+    for (name, text) in own.chain(files(&["docs"], &["md"])).chain(at_the_top) {
         for (at, _) in text.match_indices('§') {
             let cited = number(&text[at + '§'.len_utf8()..]);
             if !sections.contains(cited) {

@@ -144,6 +144,8 @@ pub async fn restart(node: &Node) -> Result<()> {
     ensure!(api.task(31).terminal().is_none(), "somebody ended the task already");
     let asked = api.registrations().len();
     drop(pod);
+    // The kernel takes a moment to take the pod's network away, and kubelet waits longer.
+    sleep(SETTLE).await;
 
     let mut pod = node.create("standby").await?;
     let next = json!({ "type": "workflow", "steps": [{ "run": "ls -A /workspace; echo that is all" }] });

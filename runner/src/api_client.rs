@@ -29,6 +29,13 @@ pub struct ApiConfig {
     pub timeout: Duration,
     /// The first wait of the retry rule; each next one is twice as long.
     pub retry_base: Duration,
+    /// After how long without a sign of life of the peer a connection with something under way is given up.
+    pub silence: Duration,
+}
+
+impl ApiConfig {
+    /// For what waits patiently: as long as a request may take at most by default.
+    pub const SILENCE: Duration = Duration::from_secs(30);
 }
 
 /// Why a client could not be made.
@@ -48,9 +55,44 @@ pub enum Answer {
         reason: String,
         /// After this time, when the server named one.
         retry_after: Option<Duration>,
-        /// Nobody could be reached: the request was not even sent.
-        unreachable: bool,
+        /// What the server may have done with it.
+        fate: Fate,
     },
+}
+
+/// What is known of a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody could be reached: it was not even sent.
+    NotSent,
+    /// It was sent, and no answer was read: the server may have done what was asked, or not.
+    Unanswered,
+    /// An answer came that leaves this as open: from a proxy that lost its server (502, 504), or from a server that broke
+    /// off (a 5xx without a body).
+    Unclear,
+    /// The server has answered that it did nothing.
+    Declined,
+}
+
+impl Fate {
+    /// Of a request that was answered with a status that is worth another try.
+    fn of_status(status: StatusCode, body: &[u8]) -> Self {
+        let from_a_proxy = matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT);
+        match status.is_server_error() && (from_a_proxy || body.is_empty()) {
+            true => Self::Unclear,
+            false => Self::Declined,
+        }
+    }
+
+    /// Whether the server may have done what was asked.
+    pub fn is_ambiguous(self) -> bool {
+        matches!(self, Self::Unanswered | Self::Unclear)
+    }
+
+    /// Whether somebody answered.
+    pub fn is_answered(self) -> bool {
+        matches!(self, Self::Unclear | Self::Declined)
+    }
 }
 
 /// A client for one origin.
@@ -82,6 +124,7 @@ impl ApiClient {
         let client = crate::http::client_builder(url)
             .default_headers(headers)
             .timeout(config.timeout)
+            .tcp_user_timeout(config.silence)
             .build()
             .map_err(|error| ApiError(crate::http::describe(&error)))?;
         Ok(Self {
@@ -114,13 +157,17 @@ impl ApiClient {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => {
-                let unreachable = error.is_connect();
+                let fate = if error.is_connect() {
+                    Fate::NotSent
+                } else {
+                    Fate::Unanswered
+                };
                 // `without_url`: the URL may carry credentials.
                 let reason = crate::http::describe(&error.without_url());
                 return Answer::Failed {
                     reason,
                     retry_after: None,
-                    unreachable,
+                    fate,
                 };
             }
         };
@@ -139,7 +186,7 @@ impl ApiClient {
             Answer::Failed {
                 reason: format!("status {status}"),
                 retry_after,
-                unreachable: false,
+                fate: Fate::of_status(status, &body),
             }
         } else {
             Answer::Refused(status)
@@ -182,4 +229,26 @@ pub fn asks_for_cancel(answer: &[u8]) -> bool {
 
 fn is_retryable(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_of_the_server_itself_says_that_nothing_was_done() {
+        for (status, body, fate) in [
+            (500, "out of memory", Fate::Declined),
+            (503, "{}", Fate::Declined),
+            (500, "", Fate::Unclear),
+            (503, "", Fate::Unclear),
+            (502, "<html>", Fate::Unclear),
+            (504, "<html>", Fate::Unclear),
+            (429, "", Fate::Declined),
+            (408, "", Fate::Declined),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap_or_default();
+            assert_eq!(Fate::of_status(status, body.as_bytes()), fate, "{status} {body:?}");
+        }
+    }
 }

@@ -18,3 +18,4 @@ mod soak;
 #[path = "../e2e/standby/scene.rs"]
 #[allow(dead_code)]
 mod standby;
+mod stuck;

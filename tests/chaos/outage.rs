@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 use support::{Answer, ApiServer};
 
 use crate::harness::Scene;
 use crate::proxy::Proxy;
 use crate::seed::each_seed;
+use crate::standby::Standby;
 
 /// Half a minute by a clock that runs ten times as fast: the first wait of the retry rule is 50 ms in place of 500.
 const AWAY: Duration = Duration::from_secs(3);
@@ -16,16 +18,7 @@ const AWAY: Duration = Duration::from_secs(3);
 async fn a_callback_that_is_away_for_half_a_minute_misses_nothing() {
     each_seed(|seed| async move {
         let scene = Scene::with(ApiServer::with()).await;
-        let url: String = scene.api.url();
-        let address = url
-            .trim_start_matches("http://")
-            .split('/')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
-        let mut way = Proxy::open(address).await;
-        let url = url.replace(&address.to_string(), &way.address().to_string());
+        let (mut way, url) = Proxy::to(&scene.api.url()).await;
         let script = "for i in $(seq 1 150); do echo line $i; sleep 0.01; done";
         let scene = scene
             .workflow(&json!([{ "run": script }, { "run": "echo last" }]))
@@ -48,4 +41,24 @@ async fn a_callback_that_is_away_for_half_a_minute_misses_nothing() {
         assert_eq!(outcome.lines("stdout", 1), ["last"]);
     })
     .await;
+}
+
+/// What it waits between two attempts does not grow with the time that the server is away: tasks wait for it when it is back.
+#[tokio::test]
+async fn an_idle_runner_is_there_soon_after_a_long_outage() {
+    let scene = Standby::new().await.env("CALLBACK_RETRY_BASE_MS", "500");
+    let (mut way, url) = Proxy::to(&scene.api.register_url()).await;
+    let scene = scene.env("REGISTER_URL", &url);
+    let running = scene.start();
+    scene.registered(1).await;
+    way.down().await;
+    let asked = scene.api.registrations().len();
+    tokio::time::sleep(Duration::from_secs(18)).await;
+    way.up().await;
+    // Within 5 s and the time that a busy machine takes; waits that double would be half-way from 15.5 s to 31.5 s now.
+    tokio::time::timeout(Duration::from_secs(9), scene.registered(asked + 1))
+        .await
+        .expect("the runner asks again");
+    running.signal(Signal::TERM).unwrap();
+    scene.finish_under_names(running).await;
 }

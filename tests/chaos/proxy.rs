@@ -25,6 +25,14 @@ impl Proxy {
         }
     }
 
+    /// A way to the server of a URL, and the URL by that way.
+    pub async fn to(url: &str) -> (Self, String) {
+        let address = url.trim_start_matches("http://").split('/').next().unwrap();
+        let way = Self::open(address.parse().unwrap()).await;
+        let url = url.replace(address, &way.address().to_string());
+        (way, url)
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }

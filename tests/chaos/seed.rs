@@ -65,12 +65,21 @@ impl Seed {
 
 /// Runs a trouble with every seed, some side by side. A failure names its seed; `PLUE_CHAOS_SEED=N` tries that one alone.
 pub async fn each_seed<F: Future<Output = ()> + Send + 'static>(run: impl Fn(Seed) -> F + Send + Sync + 'static) {
+    each_of(SEEDS, SIDE_BY_SIDE, run).await;
+}
+
+/// The same with so many seeds when nothing else is said, so many side by side.
+pub async fn each_of<F: Future<Output = ()> + Send + 'static>(
+    count: u64,
+    side_by_side: usize,
+    run: impl Fn(Seed) -> F + Send + Sync + 'static,
+) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("PLUE_CHAOS_SEED") {
         Some(only) => only..only + 1,
-        None => 1..number("PLUE_CHAOS_SEEDS").unwrap_or(SEEDS) + 1,
+        None => 1..number("PLUE_CHAOS_SEEDS").unwrap_or(count) + 1,
     };
-    let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
+    let places = Arc::new(Semaphore::new(side_by_side));
     let mut runs = JoinSet::new();
     for seed in seeds {
         let place = Arc::clone(&places);

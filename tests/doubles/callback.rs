@@ -260,3 +260,54 @@ async fn a_light_server_keeps_totals_that_do_not_depend_on_merging() {
     assert!(api.violations()[0].contains("seq 4 comes after 2"));
     assert_eq!(api.terminal().unwrap()["type"], "done");
 }
+
+/// As the real server does: over 1 MiB the connection is cut, and the next time there is a 413. A runner must never come to
+/// that, so it is a violation.
+#[tokio::test]
+async fn a_body_over_a_mebibyte_is_refused_by_a_reset_and_then_by_a_413() {
+    let api = ApiServer::start().await.unwrap();
+    let task = json!("task-7");
+    let with = |length: usize| log(&task, 1, &"x".repeat(length));
+    let envelope = with(0).to_string().len();
+    assert_eq!(send(&api, 7, &with((1 << 20) - envelope)).await.unwrap().status, 200);
+    assert_eq!(api.violations(), Vec::<String>::new());
+    let large = with((1 << 20) - envelope + 1);
+    assert!(send(&api, 7, &large).await.is_none());
+    assert_eq!(send(&api, 7, &large).await.unwrap().status, 413);
+    assert_eq!(api.violations().len(), 2);
+    assert_eq!(api.events().len(), 1);
+}
+
+/// Two runs of a task are judged each by itself; what comes again under its key is taken again.
+#[tokio::test]
+async fn where_there_may_be_several_runs_keys_are_ignored_and_a_killed_runner_may_go_on() {
+    let api = ApiServer::with().several_runs().start().await.unwrap();
+    let task = json!("task-7");
+    let sent = async |runner: &str, seq: u64, event: Value| {
+        let key = format!("task-7-{seq}");
+        let headers = [
+            ("content-type", "application/json"),
+            ("idempotency-key", &*key),
+            ("x-request-id", runner),
+        ];
+        post(&api.url(), &headers, &event.to_string()).await.unwrap().status
+    };
+    for (runner, event) in [
+        ("a", log(&task, 1, "one")),
+        ("b", log(&task, 1, "other")),
+        ("a", log(&task, 1, "one")),
+    ] {
+        assert_eq!(sent(runner, 1, event).await, 200);
+    }
+    assert_eq!((api.events().len(), api.task(7).begun()), (3, 2));
+    // Started again, it cannot know whether its second event arrived.
+    let fields = json!({ "type": "error", "message": "x", "code": "worker_lost", "duration_ms": 5, "sandbox": "weak", "lost_events": 1 });
+    assert_eq!(sent("a", 3, event(&task, 3, fields)).await, 200);
+    assert_eq!(sent("b", 2, done(&task, 2)).await, 200);
+    assert_eq!(api.violations(), Vec::<String>::new());
+    assert_eq!(api.task(7).final_violations(), Vec::<String>::new());
+    // But it must not leave out more.
+    assert_eq!(sent("c", 1, log(&task, 1, "x")).await, 200);
+    assert_eq!(sent("c", 4, done(&task, 4)).await, 200);
+    assert_eq!(api.violations().len(), 1, "{:?}", api.violations());
+}

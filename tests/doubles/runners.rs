@@ -137,6 +137,88 @@ async fn a_silent_runner_is_reaped_and_comes_back_by_registering() {
     assert_eq!(statuses, [404, 200, 200, 200, 200, 200, 200, 404, 200]);
 }
 
+/// Waits until the double looks for silent runners again, since somebody asks, and gives what it answered.
+async fn given(api: &ApiServer, pod: &str) -> Value {
+    for _ in 0..200 {
+        let reply = reply(api, pod).await;
+        if reply["task"] != Value::Null {
+            return reply["task"]["id"].clone();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{pod} gets no task");
+}
+
+#[tokio::test]
+async fn a_task_is_claimed_by_registering_and_given_away_when_its_name_is_silent() {
+    let api = ApiServer::with()
+        .reap_after(Duration::from_millis(400))
+        .look_every(Duration::from_millis(50))
+        .answering_registrations(|registration| match registration.number {
+            1 => Answer::LostAck,
+            _ => Answer::Ok,
+        })
+        .start()
+        .await
+        .unwrap();
+    api.assign(Assignment::new(1, json!({})));
+    api.assign(Assignment::new(2, json!({})));
+    // The answer is lost, and the task is claimed.
+    let body = json!({ "pod_name": "a", "pod_ip": "" });
+    assert!(register(&api, &body).await.is_none());
+    assert_eq!((api.held(), api.waiting()), (vec![1], 1));
+    // Whoever registers under the name, or beats for it, keeps the task alive, also one that knows nothing of it.
+    let other = reply(&api, "b").await;
+    assert_eq!(other["task"]["id"], 2);
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(reply(&api, "a").await["task"], Value::Null);
+        beat(&api, other["runner_id"].as_i64().unwrap()).await;
+    }
+    assert_eq!(api.held(), [1, 2]);
+    // Silence gives both away, the older one first; what has ended is nobody's.
+    assert_eq!(given(&api, "c").await, 1);
+    send_done(&api, 2).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(given(&api, "d").await, 1);
+    send_done(&api, 1).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(reply(&api, "e").await["task"], Value::Null);
+    assert_eq!((api.held(), api.waiting()), (vec![], 0));
+    let given: Vec<(i64, bool)> = api.hand_outs().iter().map(|given| (given.task, given.told)).collect();
+    assert_eq!(given, [(1, false), (2, true), (1, true), (1, true)]);
+}
+
+async fn send_done(api: &ApiServer, id: i64) {
+    let event = json!({ "task_id": id, "seq": 1, "timestamp": "2026-11-23T12:00:00.123Z", "type": "done",
+        "duration_ms": 5, "sandbox": "weak" });
+    let key = format!("{id}-1");
+    let headers = [JSON, ("idempotency-key", &*key)];
+    assert_eq!(
+        post(&api.task_url(id), &headers, &event.to_string())
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_starts_gives_away_what_silent_runners_have() {
+    let api = ApiServer::with()
+        .reap_after(Duration::from_millis(100))
+        .look_every(Duration::from_secs(3600))
+        .start()
+        .await
+        .unwrap();
+    api.assign(Assignment::new(1, json!({})));
+    assert_eq!(reply(&api, "a").await["task"]["id"], 1);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(reply(&api, "b").await["task"], Value::Null, "it has not looked yet");
+    api.has_started_anew();
+    assert_eq!(reply(&api, "b").await["task"]["id"], 1);
+}
+
 #[tokio::test]
 async fn without_its_token_nobody_is_let_in_and_without_a_token_none_may_come() {
     let api = ApiServer::with().token("secret").start().await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Answer, ApiServer, Attempt};
+use support::{Answer, ApiServer, Attempt, Turn};
 
 use crate::harness::{Outcome, Scene};
 
@@ -285,4 +285,56 @@ async fn at_the_end_the_delivery_has_its_time_and_what_did_not_arrive_is_said() 
     let last = finished.log.last().unwrap();
     assert_eq!(last["level"], "CRITICAL", "{last}");
     assert!(last["context"]["undelivered_events"].as_u64().unwrap() >= 3, "{last}");
+}
+
+/// The API server takes 1 MiB, as JSON: a control character is six bytes there.
+#[tokio::test]
+async fn a_call_with_large_arguments_and_a_large_result_is_told_in_events_that_the_server_takes() {
+    let content = "\u{1}\"".repeat(300_000);
+    let large = "\u{2}é".repeat(200_000);
+    let turns = [
+        Turn::new().call("w", "write_file", json!({ "path": "large", "content": content })),
+        Turn::new().call(
+            "s",
+            "shell",
+            json!({ "command": format!("true {}; head -c 900000 /dev/zero", &large[..60_000]) }),
+        ),
+        Turn::new().call("r", "read_file", json!({ "path": large })),
+        Turn::says("Done."),
+    ];
+    let scene = Scene::new().await;
+    let workspace = scene.workspace();
+    let outcome = scene
+        .agent(json!({ "tools": ["write_file", "read_file", "shell"] }), turns)
+        .await
+        .run()
+        .await;
+    // The double refuses what the real server refuses.
+    outcome.done();
+    assert_eq!(
+        std::fs::read_to_string(workspace.join("large")).unwrap().len(),
+        content.len()
+    );
+    let starts = outcome.events_of("tool_start");
+    let args = |id: &str| {
+        let start = starts
+            .iter()
+            .find(|start| start["tool_id"] == id && start.get("args").is_some());
+        start.unwrap()["args"].clone()
+    };
+    let written = args("w");
+    assert_eq!(written["path"], "large");
+    assert!(
+        written["content"].as_str().unwrap().contains("left out"),
+        "the middle is cut"
+    );
+    assert!(
+        written["_truncated"].as_str().unwrap().contains("1 long texts"),
+        "{}",
+        written["_truncated"]
+    );
+    assert!(args("r")["_truncated"].is_string());
+    // What the model gets, and what the tool got, is whole.
+    let sent = outcome.request(1)["messages"][1]["content"][0]["input"]["content"].clone();
+    assert_eq!(sent, content);
 }

@@ -78,6 +78,7 @@ async fn doctor_finds_every_layer_and_all_that_a_task_needs() {
         "plugin folder",
         "plugins",
         "callback",
+        "pod name",
         "model",
     ] {
         assert_eq!(check(&checks, name)["state"], "ok", "{checks:#?}");

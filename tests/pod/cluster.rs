@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use support::api_server::Settings;
 use support::claude::KEY;
 use support::{ApiServer, Claude, Reply, Request};
 
@@ -15,12 +16,17 @@ const TOKEN: &str = "callback-token-of-the-double";
 pub const SONNET: &str = "claude-sonnet-5-5";
 
 pub async fn api() -> Result<ApiServer> {
+    started(ApiServer::with()).await
+}
+
+/// One that knows that a runner may be killed and started again.
+pub async fn api_for_several_runs() -> Result<ApiServer> {
+    started(ApiServer::with().several_runs()).await
+}
+
+async fn started(api: Settings) -> Result<ApiServer> {
     let at = format!("{}:80", network::API).parse()?;
-    ApiServer::with()
-        .token(TOKEN)
-        .start_at(at)
-        .await
-        .context("start the API server")
+    api.token(TOKEN).start_at(at).await.context("start the API server")
 }
 
 pub async fn model(script: impl FnMut(&Request) -> Reply + Send + 'static) -> Result<Claude> {

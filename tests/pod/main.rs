@@ -45,7 +45,7 @@ struct Arguments {
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// What is tried, by name, and what it makes sure of.
-const PARTS: [(&str, &str); 7] = [
+const PARTS: [(&str, &str); 8] = [
     ("agent", "a Job's agent repairs a repository"),
     ("workflow", "a Job's workflow runs"),
     (
@@ -53,6 +53,10 @@ const PARTS: [(&str, &str); 7] = [
         "a runner of the warm pool runs three tasks, and each finds nothing of the last",
     ),
     ("drain", "a pod that is to go finishes its task, and takes no other"),
+    (
+        "restart",
+        "a runner that is killed and started again ends the task that it had, and takes the next",
+    ),
     ("sigterm", "SIGTERM ends a Job's task within its grace, and says so"),
     ("harness", "no attack gets out of the sandbox"),
     ("slim", "an agent without commands runs in the image without a shell"),
@@ -111,6 +115,7 @@ async fn part(name: &str, node: &Node, figures: &mut Figures) -> Result<()> {
         "workflow" => task::workflow(node).await,
         "standby" => standby::three_tasks(node, figures).await,
         "drain" => standby::drain(node).await,
+        "restart" => standby::restart(node).await,
         "sigterm" => task::sigterm(node).await,
         HARNESS => escape::attacks(node).await,
         _ => task::slim(node).await,

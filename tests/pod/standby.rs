@@ -128,6 +128,53 @@ pub async fn drain(node: &Node) -> Result<()> {
     end(pod, &api, &[21], None, (code, 0)).await
 }
 
+/// The kernel kills a runner at work, and kubelet starts its container again: the same name, the same volumes.
+pub async fn restart(node: &Node) -> Result<()> {
+    let api = cluster::api_for_several_runs().await?;
+    let mut pod = node.create("standby").await?;
+    pod.start().await?;
+    idle(&api).await?;
+    let task = json!({ "type": "workflow", "steps": [{ "run": "echo begun; sleep 300" }] });
+    api.assign(Assignment::new(31, task).with_path());
+    api.wait_until("the task has begun", |api| !api.task(31).events_of("log").is_empty())
+        .await;
+    pod.signal("KILL").await?;
+    let code = pod.wait().await?;
+    ensure!(code == 137, "the killed runner ended with {code}");
+    ensure!(api.task(31).terminal().is_none(), "somebody ended the task already");
+    let asked = api.registrations().len();
+    drop(pod);
+    // The kernel takes a moment to take the pod's network away, and kubelet waits longer.
+    sleep(SETTLE).await;
+
+    let mut pod = node.create("standby").await?;
+    let next = json!({ "type": "workflow", "steps": [{ "run": "ls -A /workspace; echo that is all" }] });
+    api.assign(Assignment::new(32, next).with_path());
+    pod.start().await?;
+    api.wait_until("both tasks have ended", |api| api.has_ended(31) && api.has_ended(32))
+        .await;
+    cluster::ending(&api, 31, "worker_lost")?;
+    cluster::ending(&api, 32, "done")?;
+    ensure!(
+        cluster::lines(&api, 32) == "that is all",
+        "the next task found something"
+    );
+    let again = &api.registrations()[asked];
+    let told = api.ended_at(31).context("the task has no ending")?;
+    ensure!(
+        told < again.at,
+        "it asked for a task before it ended the one that it had"
+    );
+    ensure!(
+        again.body["pod_name"] == api.registrations()[0].body["pod_name"],
+        "the runner has changed its name: {}",
+        again.body
+    );
+    pod.signal("TERM").await?;
+    let code = pod.wait().await?;
+    end(pod, &api, &[31, 32], None, (code, 143)).await
+}
+
 /// Waits until the runner has registered.
 async fn idle(api: &ApiServer) -> Result<()> {
     api.wait_until("the runner has registered", |api| !api.registrations().is_empty())

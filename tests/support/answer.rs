@@ -22,6 +22,8 @@ pub enum Answer {
     Say(Value),
     /// This status and an empty body. A 2xx delivers too.
     Status(u16),
+    /// This status and this body.
+    StatusSaying(u16, Value),
     /// This status with `Retry-After` in seconds.
     RetryAfter(u16, u64),
     /// This status with `retry-after-ms`.
@@ -48,6 +50,7 @@ impl Answer {
         match self {
             Answer::Ok | Answer::Say(_) => 200,
             Answer::Status(status)
+            | Answer::StatusSaying(status, _)
             | Answer::RetryAfter(status, _)
             | Answer::RetryAfterMs(status, _)
             | Answer::Redirect(status, _)
@@ -71,6 +74,15 @@ impl Answer {
         (200..300).contains(&self.status())
     }
 
+    /// Whether the client can read all of it.
+    pub(crate) fn is_whole(&self) -> bool {
+        match self {
+            Answer::Half(_) => false,
+            Answer::Late(_, then) => then.is_whole(),
+            answer => answer.tells(),
+        }
+    }
+
     /// Answers. `usual` is the body of the real server's answer.
     pub(crate) async fn give(mut self, wire: &Wire, usual: String) -> Response {
         loop {
@@ -78,6 +90,7 @@ impl Answer {
                 Answer::Ok => reply(200, usual),
                 Answer::Say(body) => reply(200, body.to_string()),
                 Answer::Status(status) => reply(status, String::new()),
+                Answer::StatusSaying(status, body) => reply(status, body.to_string()),
                 Answer::RetryAfter(status, seconds) => with(reply(status, String::new()), header::RETRY_AFTER, seconds),
                 Answer::RetryAfterMs(status, milliseconds) => {
                     let name = HeaderName::from_static("retry-after-ms");
@@ -105,7 +118,7 @@ pub(crate) fn ok() -> String {
     json!({ "ok": true }).to_string()
 }
 
-fn reply(status: u16, body: String) -> Response {
+pub(crate) fn reply(status: u16, body: String) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).expect("a status that HTTP knows");
     with(response, header::CONTENT_TYPE, "application/json")
@@ -117,7 +130,7 @@ fn with(mut response: Response, name: HeaderName, value: impl ToString) -> Respo
     response
 }
 
-fn cut(wire: &Wire) -> Response {
+pub(crate) fn cut(wire: &Wire) -> Response {
     wire.cut();
     reply(500, String::new())
 }

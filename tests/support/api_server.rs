@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -22,7 +22,7 @@ use crate::runners::{BeatScript, RegisterScript, Runners};
 use crate::task_record::{Expected, Script, TaskRecord, text_of};
 
 pub use crate::answer::Answer;
-pub use crate::runners::{Assignment, Beat, Registration};
+pub use crate::runners::{Assignment, Beat, HandOut, Registration};
 pub use crate::task_record::{Attempt, BATCH, Seen};
 pub use crate::task_view::TaskView;
 
@@ -30,6 +30,8 @@ pub use crate::task_view::TaskView;
 pub(crate) const WAIT: Duration = Duration::from_secs(30);
 /// The task of [`ApiServer::url`].
 const TASK: i64 = 7;
+/// As much as the real server reads of a request.
+const LARGEST_BODY: usize = 1 << 20;
 
 /// What is set before the server starts.
 #[derive(Default)]
@@ -38,7 +40,9 @@ pub struct Settings {
     request_id: Option<String>,
     batches: bool,
     light: bool,
+    several_runs: bool,
     reap_after: Option<Duration>,
+    look_every: Option<Duration>,
     script: Option<Script>,
     register_script: Option<RegisterScript>,
     beat_script: Option<BeatScript>,
@@ -76,6 +80,19 @@ impl Settings {
         self
     }
 
+    /// How often it looks for runners that are silent, and gives their tasks away; 30 s when it is not said.
+    pub fn look_every(mut self, time: Duration) -> Self {
+        self.look_every = Some(time);
+        self
+    }
+
+    /// A task may be run more than once, and by a runner that was killed and started again: the events of each runner, told
+    /// apart by their `X-Request-ID`, are judged by themselves. As the real server, it ignores the `Idempotency-Key`.
+    pub fn several_runs(mut self) -> Self {
+        self.several_runs = true;
+        self
+    }
+
     /// Decides the answer to each attempt at an event. Without it every event is answered with [`Answer::Ok`].
     pub fn answering(mut self, script: impl FnMut(&Attempt) -> Answer + Send + 'static) -> Self {
         self.script = Some(Box::new(script));
@@ -102,6 +119,7 @@ impl Settings {
     pub async fn start_at(mut self, at: SocketAddr) -> io::Result<ApiServer> {
         let mut record = Record::default();
         record.runners.reap_after = self.reap_after;
+        record.runners.look_every = self.look_every;
         record.runners.register_script = self.register_script.take();
         record.runners.beat_script = self.beat_script.take();
         let shared = Arc::new(Shared {
@@ -125,13 +143,18 @@ impl Settings {
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) tasks: BTreeMap<i64, TaskRecord>,
+    /// What each runner has sent of a task, where there may be several.
+    runs: BTreeMap<(i64, String), TaskRecord>,
+    /// How often a body was too large.
+    too_large: u32,
     runners: Runners,
     looked_at: bool,
 }
 
 impl Record {
     fn violations(&self) -> Vec<String> {
-        let of_tasks = self.tasks.values().flat_map(|task| &task.violations);
+        let of_tasks = self.tasks.values().chain(self.runs.values());
+        let of_tasks = of_tasks.flat_map(|task| &task.violations);
         of_tasks.chain(&self.runners.violations).cloned().collect()
     }
 }
@@ -221,6 +244,36 @@ impl ApiServer {
     /// How many tasks no runner has got yet.
     pub fn waiting(&self) -> usize {
         self.shared.record().runners.waiting()
+    }
+
+    /// The tasks that a runner has, as far as the server knows.
+    pub fn held(&self) -> Vec<i64> {
+        self.shared.record().runners.held()
+    }
+
+    /// Each time that a task was handed out, in that order.
+    pub fn hand_outs(&self) -> Vec<HandOut> {
+        self.shared.record().runners.hand_outs.clone()
+    }
+
+    /// Every request that came for a task, delivered or not.
+    pub fn attempts_of(&self, task: i64) -> Vec<Attempt> {
+        self.task(task).attempts()
+    }
+
+    /// Whether a task has an ending, of whichever run.
+    pub fn has_ended(&self, task: i64) -> bool {
+        self.task(task).terminal().is_some()
+    }
+
+    /// When the first ending of a task came.
+    pub fn ended_at(&self, task: i64) -> Option<Instant> {
+        self.shared.record().runners.ended_at(task)
+    }
+
+    /// What the real server does when it starts: it gives the tasks away of those that are silent.
+    pub fn has_started_anew(&self) {
+        self.shared.record().runners.look(true);
     }
 
     pub fn registrations(&self) -> Vec<Registration> {
@@ -363,7 +416,11 @@ async fn receive(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let _in_flight = InFlight::new(&shared, id);
+    if body.len() > LARGEST_BODY {
+        return refuse_large(&shared, id, &body, &wire);
+    }
+    let several_runs = shared.settings.lock().expect("no script panics").several_runs;
+    let _in_flight = (!several_runs).then(|| InFlight::new(&shared, id));
     let answer = match shared.refuses(&headers) {
         Some(note) => {
             shared.record().tasks.entry(id).or_default().violations.extend(note);
@@ -385,11 +442,54 @@ async fn receive(
                 script: script.as_mut(),
             };
             let mut record = shared.record();
-            record.tasks.entry(id).or_default().judge(headers, body, expected)
+            let answer = match several_runs {
+                true => judge_run(&mut record, id, headers, body, expected),
+                false => record.tasks.entry(id).or_default().judge(headers, body, expected),
+            };
+            if record.tasks.get(&id).is_some_and(TaskRecord::has_ended) {
+                record.runners.has_ended(id);
+            }
+            answer
         }
     };
     shared.changed.notify_waiters();
     answer.give(&wire, answer::ok()).await
+}
+
+/// Judges what one of several runs of a task sends, as far as one can that ends at any moment.
+fn judge_run(record: &mut Record, id: i64, headers: HeaderMap, body: Bytes, expected: Expected<'_>) -> Answer {
+    let runner = text_of(&headers, "x-request-id");
+    let number = record.tasks.entry(id).or_default().number;
+    let run = record.runs.entry((id, runner.clone().unwrap_or_default())).or_default();
+    run.number = number;
+    run.is_one_of_several = true;
+    let request_id = runner.as_deref();
+    let begun = run.begun;
+    let answer = run.judge(headers, body, Expected { request_id, ..expected });
+    // What comes again under its key is taken again.
+    let taken = run.delivered.last().filter(|_| answer.takes()).cloned();
+    let begun = run.begun - begun;
+    let task = record.tasks.entry(id).or_default();
+    task.is_one_of_several = true;
+    task.begun += begun;
+    task.delivered.extend(taken);
+    answer
+}
+
+/// What the real server does with a body that is too large: it cuts the connection, and the next time it says 413.
+fn refuse_large(shared: &Shared, id: i64, body: &Bytes, wire: &Wire) -> Response {
+    let mut record = shared.record();
+    record.too_large += 1;
+    let begin = String::from_utf8_lossy(&body[..200]).into_owned();
+    let wrong = format!(
+        "a body of {} bytes, and the server takes {LARGEST_BODY}: {begin}",
+        body.len()
+    );
+    record.tasks.entry(id).or_default().violations.push(wrong);
+    match record.too_large % 2 {
+        1 => answer::cut(wire),
+        _ => answer::reply(413, String::new()),
+    }
 }
 
 async fn register(

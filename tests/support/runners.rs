@@ -1,7 +1,8 @@
-//! The part of the API server's double that standby runners talk to: they register, get tasks, and beat. Who is silent
-//! for too long is reaped.
+//! The part of the API server's double that standby runners talk to: they register, get tasks, and beat. As the real server,
+//! it knows a runner by its name alone, claims a task for whoever registers, without an acknowledgement, and gives the tasks
+//! away of a name that has been silent for too long.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
@@ -11,8 +12,9 @@ use crate::answer::{self, Answer};
 use crate::schema;
 use crate::task_record::text_of;
 
-/// After how much silence the real server gives a runner up.
+/// After how much silence the real server gives a runner up, and how often it looks for one.
 const REAP_AFTER: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// The id of the first runner.
 const FIRST: i64 = 41;
 
@@ -140,6 +142,22 @@ struct Runner {
     reaped: bool,
 }
 
+/// A task that was handed out and has not ended.
+struct Held {
+    runner: i64,
+    assignment: Assignment,
+}
+
+/// One time that a task was handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandOut {
+    pub task: i64,
+    /// The name that it was given to.
+    pub pod: String,
+    /// The answer that said so was whole when it left the server.
+    pub told: bool,
+}
+
 /// All runners, and the tasks that wait for one.
 #[derive(Default)]
 pub(crate) struct Runners {
@@ -149,7 +167,12 @@ pub(crate) struct Runners {
     pub(crate) beats: Vec<Beat>,
     pub(crate) violations: Vec<String>,
     reaped: Vec<i64>,
+    held: BTreeMap<i64, Held>,
+    ended: HashMap<i64, Instant>,
+    pub(crate) hand_outs: Vec<HandOut>,
+    looked: Option<Instant>,
     pub(crate) reap_after: Option<Duration>,
+    pub(crate) look_every: Option<Duration>,
     pub(crate) register_script: Option<RegisterScript>,
     pub(crate) beat_script: Option<BeatScript>,
 }
@@ -161,6 +184,43 @@ impl Runners {
 
     pub(crate) fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// The tasks that somebody has, as far as the server knows.
+    pub(crate) fn held(&self) -> Vec<i64> {
+        self.held.keys().copied().collect()
+    }
+
+    /// A task has its ending: nobody has it any more, and nobody gets it.
+    pub(crate) fn has_ended(&mut self, task: i64) {
+        self.ended.entry(task).or_insert_with(Instant::now);
+        self.held.remove(&task);
+        self.queue.retain(|assignment| assignment.id() != task);
+    }
+
+    pub(crate) fn ended_at(&self, task: i64) -> Option<Instant> {
+        self.ended.get(&task).copied()
+    }
+
+    /// Looks for silent runners when it is time to, or in any case.
+    pub(crate) fn look(&mut self, in_any_case: bool) {
+        let every = self.look_every.unwrap_or(LOOK_EVERY);
+        let looked = *self.looked.get_or_insert_with(Instant::now);
+        if looked.elapsed() < every && !in_any_case {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        self.reaped();
+        let silent = |held: &Held| self.runners.get(&held.runner).is_none_or(|runner| runner.reaped);
+        let given_up: Vec<i64> = self
+            .held
+            .iter()
+            .filter(|(_, held)| silent(held))
+            .map(|(id, _)| *id)
+            .collect();
+        for held in given_up.iter().rev().filter_map(|id| self.held.remove(id)) {
+            self.queue.push_front(held.assignment);
+        }
     }
 
     /// Who was given up so far, in that order.
@@ -180,7 +240,7 @@ impl Runners {
 
     /// Takes a registration; the answer, and the body that the real server's would have.
     pub(crate) fn register(&mut self, headers: &HeaderMap, body: &[u8], base: &str) -> (Answer, String) {
-        self.reaped();
+        self.look(false);
         let number = self.registrations.len() as u32 + 1;
         let mut registration = Registration {
             body: serde_json::from_slice(body).unwrap_or_default(),
@@ -205,13 +265,24 @@ impl Runners {
         let mut usual = String::new();
         if answer.takes() {
             let pod = registration.body["pod_name"].as_str().unwrap_or_default().to_owned();
-            registration.runner_id = self.heard_from(pod);
+            registration.runner_id = self.heard_from(pod.clone());
             // Who says something else hands nothing out.
             let assignment = match answer {
                 Answer::Say(_) | Answer::Status(_) => None,
                 _ => self.queue.pop_front(),
             };
             registration.task = assignment.as_ref().map(Assignment::id);
+            if let Some(assignment) = &assignment {
+                let task = assignment.id();
+                self.hand_outs.push(HandOut {
+                    task,
+                    pod,
+                    told: answer.is_whole(),
+                });
+                let runner = registration.runner_id;
+                let assignment = assignment.clone();
+                self.held.insert(task, Held { runner, assignment });
+            }
             usual = match assignment {
                 Some(assignment) => assignment.reply(registration.runner_id, base),
                 None => idle(registration.runner_id).to_string(),
@@ -252,7 +323,7 @@ impl Runners {
 
     /// Takes a heartbeat. Its body is checked and then ignored, as in the real server: the URL says all.
     pub(crate) fn beat(&mut self, id: i64, headers: &HeaderMap, body: &[u8]) -> (Answer, String) {
-        self.reaped();
+        self.look(false);
         self.expect_json(headers, "heartbeat");
         let wrong = schema::heartbeat_request_errors(&serde_json::from_slice(body).unwrap_or_default());
         self.malformed("heartbeat", wrong, body);

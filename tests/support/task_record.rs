@@ -75,6 +75,10 @@ pub(crate) struct TaskRecord {
     pub(crate) violations: Vec<String>,
     pub(crate) in_flight: u32,
     pub(crate) subscribers: Vec<mpsc::UnboundedSender<Value>>,
+    /// Other runners may have the task too, and this one may have been killed and started again.
+    pub(crate) is_one_of_several: bool,
+    /// How often the task has begun.
+    pub(crate) begun: u32,
     keys: HashMap<String, Sent>,
     /// Events that came and were not taken yet.
     pending: u64,
@@ -108,6 +112,17 @@ impl TaskRecord {
             wrong.push(format!("task_id {} in an event of task {number}", event["task_id"]));
         }
 
+        if self.is_one_of_several && begins_anew(&events, &body, &self.attempts) {
+            let violations = std::mem::take(&mut self.violations);
+            *self = Self {
+                number: self.number,
+                violations,
+                is_one_of_several: true,
+                begun: self.begun,
+                ..Self::default()
+            };
+        }
+        self.rules.may_go_on_after_a_kill = self.is_one_of_several;
         let lost = self.pending;
         let digest: [u8; 32] = Sha256::digest(&body).into();
         let sent = self.keys.entry(key.clone()).or_insert(Sent {
@@ -119,11 +134,12 @@ impl TaskRecord {
         sent.attempts += 1;
         let mut repeats = false;
         if sent.attempts == 1 {
+            self.begun += u32::from(events.iter().any(|event| event["seq"] == 1));
             self.pending += events.len() as u64;
             wrong.extend(events.iter().flat_map(|event| self.rules.accept(event, lost)));
         } else if sent.digest != digest {
             wrong.push(format!("attempt {} at {key} differs from the first", sent.attempts));
-        } else if sent.told {
+        } else if sent.told && !self.is_one_of_several {
             wrong.push(format!("{key} was sent again after it was delivered"));
         } else {
             repeats = sent.taken;
@@ -152,7 +168,7 @@ impl TaskRecord {
         let answer = match expected.script {
             _ if malformed => Answer::Status(400),
             // It is known already: that is what the key is for.
-            _ if repeats => Answer::Ok,
+            _ if repeats && !self.is_one_of_several => Answer::Ok,
             Some(script) => script(&attempt),
             None => Answer::Ok,
         };
@@ -172,6 +188,17 @@ impl TaskRecord {
         answer
     }
 
+    /// The ending that was delivered.
+    pub(crate) fn terminal(&self) -> Option<&Value> {
+        self.delivered
+            .iter()
+            .find(|event| event["type"] == "done" || event["type"] == "error")
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.terminal().is_some()
+    }
+
     fn deliver(&mut self, event: Value, light: bool) {
         self.totals.add(&event);
         self.subscribers
@@ -189,6 +216,12 @@ impl TaskRecord {
             self.delivered.push(event);
         }
     }
+}
+
+/// Whether a runner begins a task that it had before: its first event again, with other bytes.
+fn begins_anew(events: &[Value], body: &Bytes, before: &[Attempt]) -> bool {
+    let first = events.first().is_some_and(|event| event["seq"] == 1);
+    first && before.first().is_some_and(|before| before.body != *body)
 }
 
 /// The events of a body.

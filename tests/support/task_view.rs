@@ -40,6 +40,11 @@ impl TaskView {
         self.record(|task| task.seen.clone())
     }
 
+    /// How many runs of it have told of themselves.
+    pub fn begun(&self) -> u32 {
+        self.record(|task| task.begun)
+    }
+
     /// Every request that came, delivered or not. None at a light server.
     pub fn attempts(&self) -> Vec<Attempt> {
         self.record(|task| task.attempts.clone())
@@ -88,6 +93,10 @@ impl TaskView {
 
     /// The same now that the runner has ended: a missing terminal event too.
     pub fn final_violations(&self) -> Vec<String> {
-        self.record(|task| [task.violations.clone(), task.rules.finish()].concat())
+        self.record(|task| match task.is_one_of_several && task.has_ended() {
+            // Each run was judged by itself, and one of them has ended.
+            true => task.violations.clone(),
+            false => [task.violations.clone(), task.rules.finish()].concat(),
+        })
     }
 }

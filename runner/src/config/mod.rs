@@ -60,6 +60,17 @@ pub enum Mode {
     Standby(StandbyConfig),
 }
 
+/// How many characters of a pod's name the API server takes.
+pub const MAX_POD_NAME: usize = 255;
+
+/// What a standby runner registers as, and why.
+#[derive(Clone, Debug)]
+pub struct PodName {
+    pub name: String,
+    /// Where the name comes from, for people.
+    pub source: &'static str,
+}
+
 /// How a standby runner gets its tasks.
 #[derive(Clone, Debug)]
 pub struct StandbyConfig {
@@ -70,6 +81,8 @@ pub struct StandbyConfig {
     pub labels: Vec<String>,
     /// How often the server hears that we live.
     pub heartbeat: Duration,
+    /// After how much silence the server gives a runner's task to another one.
+    pub heartbeat_timeout: Duration,
     /// After how many tasks the runner ends; `None`: never.
     pub max_tasks: Option<u64>,
 }
@@ -153,6 +166,8 @@ pub struct Surroundings {
     pub commands: CommandRules,
     pub callback_url: Option<Url>,
     pub model_url: Url,
+    /// What a standby runner would register as.
+    pub pod_name: PodName,
 }
 
 impl Surroundings {
@@ -164,6 +179,7 @@ impl Surroundings {
         let commands = reader.commands();
         let plugin_dir = reader.get("PLUGIN_DIR").map(PathBuf::from);
         let callback_url = reader.callback_url();
+        let pod_name = reader.pod_name();
         match reader.model() {
             Some(model) if reader.problems.is_empty() => Ok(Self {
                 workspace: rules.workspace,
@@ -171,6 +187,7 @@ impl Surroundings {
                 commands,
                 callback_url,
                 model_url: model.base_url,
+                pod_name,
             }),
             _ => Err(ConfigError {
                 problems: reader.problems,

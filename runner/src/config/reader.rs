@@ -7,7 +7,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    BUILT_IN_MODELS, BUILT_IN_TOOLS, Identity, ModelConfig, StandbyConfig, TaskRules, TaskSource, wrong_value,
+    BUILT_IN_MODELS, BUILT_IN_TOOLS, Identity, MAX_POD_NAME, ModelConfig, PodName, StandbyConfig, TaskRules,
+    TaskSource, wrong_value,
 };
 use crate::api_client::ApiConfig;
 use crate::events::{SpoolConfig, TaskId};
@@ -80,6 +81,7 @@ impl<'a> Reader<'a> {
             request_id: self.header("REQUEST_ID"),
             timeout: Duration::from_secs(self.at_least_one("CALLBACK_TIMEOUT", 30)),
             retry_base: Duration::from_millis(self.number("CALLBACK_RETRY_BASE_MS", 500)),
+            silence: ApiConfig::SILENCE,
         }
     }
 
@@ -95,20 +97,55 @@ impl<'a> Reader<'a> {
                 "it has a user name or a password, and CALLBACK_TOKEN is set too: only one of them can be sent",
             );
         }
-        let unknown = || "unknown".to_owned();
-        let pod_name = self.get("POD_NAME").unwrap_or_else(unknown);
-        let pod_ip = self.get("POD_IP").unwrap_or_else(unknown);
+        let pod_name = self.pod_name();
+        let pod_ip = self.get("POD_IP").unwrap_or_else(|| "unknown".to_owned());
         let heartbeat = Duration::from_secs(self.at_least_one("HEARTBEAT_SECONDS", 15));
+        let heartbeat_timeout = Duration::from_secs(self.at_least_one("HEARTBEAT_TIMEOUT", 60));
+        if heartbeat >= heartbeat_timeout {
+            let problem = format!(
+                "with a heartbeat every {} s, the API server takes the runner for lost after {} s (HEARTBEAT_TIMEOUT)",
+                heartbeat.as_secs(),
+                heartbeat_timeout.as_secs()
+            );
+            self.wrong("HEARTBEAT_SECONDS", &problem);
+        }
         let max_tasks = Some(self.number("STANDBY_MAX_TASKS", 0)).filter(|tasks| *tasks > 0);
         Some(StandbyConfig {
             register_url: register_url?,
-            pod_name,
+            pod_name: pod_name.name,
             pod_ip,
             node_name: self.get("NODE_NAME"),
             labels: self.list("RUNNER_LABELS").unwrap_or_default(),
             heartbeat,
+            heartbeat_timeout,
             max_tasks,
         })
+    }
+
+    /// The name that a standby runner registers under: no two may share one, since the API server takes a task for alive as
+    /// long as anybody beats under the name that has it.
+    pub(super) fn pod_name(&mut self) -> PodName {
+        if let Some(name) = self.get("POD_NAME") {
+            let length = name.chars().count();
+            if length > MAX_POD_NAME {
+                let problem = format!("it has {length} characters, and the API server takes {MAX_POD_NAME}");
+                self.wrong("POD_NAME", &problem);
+            }
+            return PodName {
+                name,
+                source: "POD_NAME",
+            };
+        }
+        match host_name() {
+            Some(name) => PodName {
+                name,
+                source: "the host name, since POD_NAME is not set",
+            },
+            None => PodName {
+                name: format!("plue-runner-{:08x}", getrandom::u32().unwrap_or_default()),
+                source: "made up, since POD_NAME is not set and the host has no name of its own",
+            },
+        }
     }
 
     /// Where the task document is.
@@ -403,6 +440,14 @@ impl<'a> Reader<'a> {
             processes,
         }
     }
+}
+
+/// The name of this host; in a pod that is the pod's. `None`: a name that every host may have.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim();
+    let shared = ["", "(none)", "localhost", "localhost.localdomain", "unknown"];
+    (!shared.contains(&name)).then(|| name.chars().take(MAX_POD_NAME).collect())
 }
 
 /// A shell needs some.

@@ -117,14 +117,17 @@ fn standby_asks_for_a_registration_url_and_for_no_task() {
     let Mode::Standby(standby_config) = config.mode else {
         unreachable!()
     };
+    // Never a name that others share: the server takes a task for alive as long as anybody beats under it.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let name = &standby_config.pod_name;
+    assert!(*name == host.trim() || name.starts_with("plue-runner-"), "{name}");
+    assert_ne!(name, "unknown");
+    assert_eq!(standby_config.pod_ip, "unknown");
     assert_eq!(
-        (standby_config.pod_name.as_str(), standby_config.pod_ip.as_str()),
-        ("unknown", "unknown")
+        (standby_config.heartbeat, standby_config.heartbeat_timeout),
+        (Duration::from_secs(15), Duration::from_secs(60))
     );
-    assert_eq!(
-        (standby_config.heartbeat, standby_config.max_tasks),
-        (Duration::from_secs(15), None)
-    );
+    assert_eq!(standby_config.max_tasks, None);
     let url = ("REGISTER_URL", "http://api/internal/runners/register");
     let config = standby(&[
         url,
@@ -144,6 +147,13 @@ fn standby_asks_for_a_registration_url_and_for_no_task() {
         (&[][..], "REGISTER_URL"),
         (&[("REGISTER_URL", "nowhere")], "REGISTER_URL"),
         (&[url, ("HEARTBEAT_SECONDS", "0")], "HEARTBEAT_SECONDS"),
+        (&[url, ("HEARTBEAT_SECONDS", "60")], "HEARTBEAT_TIMEOUT"),
+        (
+            &[url, ("HEARTBEAT_SECONDS", "5"), ("HEARTBEAT_TIMEOUT", "5")],
+            "HEARTBEAT_SECONDS",
+        ),
+        (&[url, ("HEARTBEAT_TIMEOUT", "0")], "HEARTBEAT_TIMEOUT"),
+        (&[url, ("POD_NAME", &*"p".repeat(256))], "POD_NAME"),
         (&[url, ("STANDBY_MAX_TASKS", "-1")], "STANDBY_MAX_TASKS"),
     ] {
         let error = standby(pairs).unwrap_err();

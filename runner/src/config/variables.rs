@@ -75,7 +75,8 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "SPOOL_DIR",
         "/tmp",
-        "the folder for events that wait and do not fit in memory (16 MiB), and for what `plue-runner health` reads",
+        "the folder for events that wait and do not fit in memory (16 MiB), for what `plue-runner health` reads and, in \
+         standby, for what a runner that is started again has to know: a volume that outlives the container",
         "/var/spool/plue",
     ),
     variable(
@@ -92,8 +93,8 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable(
         "POD_NAME",
-        "unknown",
-        "standby: the pod's name, told when registering",
+        "the host name",
+        "standby: the name to register under, of at most 255 characters; each runner needs one of its own",
         "plue-runner-7d9f",
     ),
     variable("POD_IP", "unknown", "standby: the pod's address, likewise", "10.0.0.7"),
@@ -109,6 +110,12 @@ pub const VARIABLES: &[Variable] = &[
         "15",
         "standby: how often the server hears that the runner lives; a worker that is silent for four times that is lost",
         "15",
+    ),
+    variable(
+        "HEARTBEAT_TIMEOUT",
+        "60",
+        "standby: after how many seconds without a heartbeat the API server gives a runner's task to another one",
+        "60",
     ),
     variable(
         "STANDBY_MAX_TASKS",

@@ -89,6 +89,7 @@ pub async fn examine(surroundings: &Surroundings) -> Vec<Check> {
     checks.push(surroundings::openat2());
     checks.extend(surroundings::tools(surroundings, sandbox.clone()).await);
     checks.extend(surroundings::reachable(surroundings).await);
+    checks.push(surroundings::pod_name(&surroundings.pod_name));
     if let Some(sandbox) = sandbox {
         sandbox.shut_down().await;
     }

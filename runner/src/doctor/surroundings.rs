@@ -8,7 +8,7 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{Check, State};
-use crate::config::{Surroundings, wrong_value};
+use crate::config::{PodName, Surroundings, wrong_value};
 use crate::http;
 use crate::run::plugin_dir;
 use crate::sandbox::Sandbox;
@@ -100,6 +100,18 @@ fn ownership(folder: &Path) -> Check {
             check(state, format!("{shown}: owner {owner}, mode {mode:o}"))
         }
     }
+}
+
+/// The name that a standby runner registers under.
+pub(super) fn pod_name(name: &PodName) -> Check {
+    let shown: String = name.name.chars().filter(|c| !c.is_control()).collect();
+    Check::new(
+        "pod name",
+        State::Ok,
+        format!("a standby runner registers as {shown} ({})", name.source),
+        "the API server tells runners apart; no two may have one name",
+        "",
+    )
 }
 
 /// The callback and the Messages API, as far as the environment names them.

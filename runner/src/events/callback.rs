@@ -1,6 +1,7 @@
 //! Delivery to the callback URL: one `POST` an event, one request in flight, retried by its rules (protocol, §3.4).
 //! Where the server takes batches, one `POST` has all events that wait.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::bounds::MAX_ENCODED;
 use super::event::TaskId;
 use super::queue::{EventQueue, Numbered};
-use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, SHORT_ANSWER, asks_for_cancel};
+use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, Fate, SHORT_ANSWER, asks_for_cancel};
 
 /// Retries after the first attempt of an event that must arrive, and of any event while nobody can be reached: a server that
 /// is away for half a minute loses nothing.
@@ -20,7 +22,7 @@ const OTHER_RETRIES: u32 = 5;
 
 /// How many events one batch has at most, and how many bytes: as much as one event may have.
 const MAX_BATCH: usize = 500;
-const MAX_BATCH_BYTES: usize = 1 << 20;
+const MAX_BATCH_BYTES: usize = MAX_ENCODED;
 
 /// How long the end of a request that was abandoned may take to reach the server.
 const ABANDONED: Duration = Duration::from_millis(50);
@@ -67,8 +69,38 @@ impl DeliveryReport {
     }
 }
 
+/// Hears what becomes of a task's events, for whoever has to go on after the death of this process.
+pub trait Progress: Send + Sync {
+    /// A request is about to be sent for the first time: from now on the server may have it.
+    fn sending(&self, request: &EventRequest<'_>);
+
+    /// It arrived. So many events before it did not.
+    fn arrived(&self, lost: u64);
+}
+
+/// Events as they go over the wire, in one request.
+#[derive(Clone, Copy, Debug)]
+pub struct EventRequest<'a> {
+    pub events: &'a [Numbered],
+    /// How many events are lost when this request is.
+    pub lost: u64,
+    pub body: &'a Bytes,
+    pub key: &'a str,
+}
+
+/// The request with a task's ending, as it was sent once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentEnding {
+    pub seq: u64,
+    pub key: String,
+    /// Whether other events are in it, too.
+    pub batch: bool,
+    pub body: Bytes,
+}
+
 /// Sends events to the callback URL.
 pub struct Callback {
+    progress: Option<Arc<dyn Progress>>,
     config: CallbackConfig,
     client: ApiClient,
     id: String,
@@ -115,10 +147,11 @@ impl Callback {
     ///
     /// # Errors
     /// When the token or the request id cannot be a header, or TLS cannot be set up.
-    pub fn new(config: CallbackConfig, time: TimeLeft) -> Result<Self, ApiError> {
+    pub fn new(config: CallbackConfig, time: TimeLeft, progress: Option<Arc<dyn Progress>>) -> Result<Self, ApiError> {
         let client = ApiClient::new(&config.url, &config.api)?;
         let id = config.task_id.to_string();
         Ok(Self {
+            progress,
             config,
             client,
             id,
@@ -145,6 +178,7 @@ impl Callback {
                 Sent::Delivered => {
                     report.set_lost(lost);
                     report.delivered(&events);
+                    self.tell(|progress| progress.arrived(lost + queue.lost()));
                 }
                 Sent::Refused if events.len() > 1 => {
                     tracing::warn!(
@@ -165,26 +199,55 @@ impl Callback {
         report.set_lost(report.lost() + queue.lost());
     }
 
+    /// Sends an ending again that an earlier process has sent, under its key and with its bytes. Whether it arrived.
+    pub async fn repeat(&self, ending: &SentEnding) -> bool {
+        let weight = Weight {
+            critical: true,
+            ending: true,
+        };
+        let content_type = if ending.batch { NDJSON } else { JSON };
+        let body = ending.body.clone();
+        self.send_bytes(ending.seq, weight, body, content_type, &ending.key, &|| {})
+            .await
+            == Sent::Delivered
+    }
+
+    fn tell(&self, what: impl FnOnce(&dyn Progress)) {
+        if let Some(progress) = &self.progress {
+            what(progress.as_ref());
+        }
+    }
+
     /// Sends events in one request, with retries. The bytes are made once: a retry repeats them under the same key.
     async fn send(&self, events: &[Numbered], lost: u64, cancel: &(dyn Fn() + Sync)) -> Sent {
-        let [first, .., last] = events else {
-            return match events {
-                [event] => {
-                    let body = event.record.body(&self.config.task_id, event.seq, lost);
-                    let key = format!("{}-{}", self.id, event.seq);
-                    self.send_bytes(event.seq, Weight::of(events), body.into(), JSON, &key, cancel)
-                        .await
+        let body = |event: &Numbered| event.record.body(&self.config.task_id, event.seq, lost);
+        let (first, body, content_type, key) = match events {
+            [] => return Sent::Delivered,
+            [event] => (event.seq, body(event), JSON, format!("{}-{}", self.id, event.seq)),
+            [first, .., last] => {
+                let mut lines = Vec::new();
+                for event in events {
+                    lines.extend_from_slice(&body(event));
+                    lines.push(b'\n');
                 }
-                _ => Sent::Delivered,
-            };
+                (
+                    first.seq,
+                    lines,
+                    NDJSON,
+                    format!("{}-{}-{}", self.id, first.seq, last.seq),
+                )
+            }
         };
-        let mut body = Vec::new();
-        for event in events {
-            body.extend_from_slice(&event.record.body(&self.config.task_id, event.seq, lost));
-            body.push(b'\n');
-        }
-        let key = format!("{}-{}-{}", self.id, first.seq, last.seq);
-        self.send_bytes(first.seq, Weight::of(events), body.into(), NDJSON, &key, cancel)
+        let body = Bytes::from(body);
+        self.tell(|progress| {
+            progress.sending(&EventRequest {
+                events,
+                lost: lost + events.len() as u64,
+                body: &body,
+                key: &key,
+            });
+        });
+        self.send_bytes(first, Weight::of(events), body, content_type, &key, cancel)
             .await
     }
 
@@ -227,9 +290,13 @@ impl Callback {
                 Answer::Failed {
                     reason,
                     retry_after,
-                    unreachable,
+                    fate,
                 } => {
-                    *(if unreachable { &mut unanswered } else { &mut answered }) += 1;
+                    let count = match fate {
+                        Fate::NotSent => &mut unanswered,
+                        _ => &mut answered,
+                    };
+                    *count += 1;
                     (reason, retry_after)
                 }
             };

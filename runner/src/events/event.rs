@@ -163,7 +163,7 @@ impl TaskErrorCode {
         (
             Self::WorkerLost,
             "worker_lost",
-            "the process that ran the task died or hung (standby)",
+            "the process that ran the task died or hung, or the runner was started again (standby)",
         ),
         (
             Self::Internal,

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::bounds::encoded;
 use super::record::{Kind, Record};
 
 /// The bytes of a frame's length.
@@ -36,13 +37,15 @@ impl Record {
         let head_length = u32::from_le_bytes(fixed.get(25..FIXED)?.try_into().ok()?);
         let (head, text) = rest.split_at_checked(head_length as usize)?;
         let owned = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+        let text = owned(text)?;
         Some(Record {
+            encoded: encoded(&text),
             kind,
             timestamp,
             step,
             index,
             head: owned(head)?,
-            text: owned(text)?,
+            text,
         })
     }
 }

@@ -4,10 +4,11 @@
 //! more; the [`queue`] keeps a slow server from holding up the task, in memory and behind that on disk ([`spool`]); and
 //! [`callback`] delivers.
 
+pub mod bounds;
 pub mod callback;
 pub mod event;
 pub mod frame;
-mod open;
+pub mod open;
 pub mod queue;
 pub mod record;
 pub mod sink;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::event::{Event, StepState, ToolState};
 use super::record::{Kind, Record};
@@ -12,21 +13,22 @@ use crate::tools::ToolErrorCode;
 const CALL: &str = "The call has no result: the task ended before it did.";
 const STEP: &str = "the task ended before the step did";
 
-/// See the module.
-#[derive(Default)]
-pub(super) struct Open {
-    calls: BTreeMap<String, Timestamp>,
-    step: Option<(String, usize, Timestamp)>,
+/// See the module. Times are milliseconds since 1970, so that it can be kept where a process that comes later reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    calls: BTreeMap<String, i64>,
+    step: Option<(String, usize, i64)>,
 }
 
 impl Open {
     /// Takes note of what a record begins or ends.
-    pub(super) fn note(&mut self, record: &Record) {
+    pub fn note(&mut self, record: &Record) {
+        let begun = record.timestamp.as_millisecond();
         let id = || record.members()["tool_id"].as_str().map(str::to_owned);
         match record.kind {
             Kind::ToolStart => {
                 if let Some(id) = id() {
-                    self.calls.entry(id).or_insert(record.timestamp);
+                    self.calls.entry(id).or_insert(begun);
                 }
             }
             Kind::ToolEnd => {
@@ -40,7 +42,7 @@ impl Open {
                 let index = members["step_index"]
                     .as_u64()
                     .and_then(|index| usize::try_from(index).ok());
-                self.step = index.map(|index| (name, index, record.timestamp));
+                self.step = index.map(|index| (name, index, begun));
             }
             Kind::StepEnd => self.step = None,
             _ => {}
@@ -49,10 +51,8 @@ impl Open {
 
     /// Ends everything that is open.
     pub(super) fn close(&mut self) -> Vec<Record> {
-        let since = |begun: Timestamp| {
-            let duration = Timestamp::now().duration_since(begun);
-            u64::try_from(duration.as_millis()).unwrap_or_default()
-        };
+        let now = Timestamp::now().as_millisecond();
+        let since = |begun: i64| u64::try_from(now - begun).unwrap_or_default();
         let calls = std::mem::take(&mut self.calls).into_iter().map(|(tool_id, begun)| {
             Record::from(Event::ToolEnd {
                 tool_id,

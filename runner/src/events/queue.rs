@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::bounds::MAX_ENCODED;
 use super::open::Open;
 use super::record::Record;
 use super::spool::{Spool, SpoolConfig};
@@ -27,9 +28,8 @@ pub const MAX_BACK: usize = 8 << 20;
 
 /// How large one merged event may become: a larger one would make one lost request cost too much.
 const MAX_MERGED: usize = 64 << 10;
-/// The same while the spool is in use: the server is far behind, and fewer requests are all that helps. As large as the
-/// largest result of a tool.
-const MAX_MERGED_BEHIND: usize = 1 << 20;
+/// The same while the spool is in use: the server is far behind, and fewer requests are all that helps.
+const MAX_MERGED_BEHIND: usize = MAX_ENCODED;
 
 /// An event that was taken from the queue; its number is its place in the order of sending.
 #[derive(Debug)]
@@ -46,6 +46,17 @@ pub struct Waiting {
     pub bytes: u64,
 }
 
+/// What an earlier process has sent of a task's events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// The number of the last event that was sent, whether or not it arrived.
+    pub last_seq: u64,
+    /// How many of them are not known to have arrived.
+    pub lost: u64,
+    /// What has begun by them and has no end yet.
+    pub open: Open,
+}
+
 /// Records in memory, in order.
 #[derive(Default)]
 struct Line {
@@ -54,10 +65,11 @@ struct Line {
 }
 
 impl Line {
-    /// Adds a record at the end, or its text to the last one, when the two may be sent as one that is not larger than `most`.
+    /// Adds a record at the end, or its text to the last one, when that one is not as large as `most` yet, and the two may be
+    /// sent as one event that the server takes.
     fn add(&mut self, record: Record, most: usize) {
         let record = match self.records.back_mut() {
-            Some(last) if last.size() < most => {
+            Some(last) if last.in_memory() < most && last.size() + record.size() <= MAX_ENCODED => {
                 let before = last.size();
                 match last.merge(record) {
                     None => {
@@ -107,16 +119,21 @@ struct Shared {
 impl EventQueue {
     /// An empty queue.
     pub fn new(spool: SpoolConfig) -> Self {
+        Self::resume(spool, Past::default())
+    }
+
+    /// An empty queue that goes on where another one was when its process ended.
+    pub fn resume(spool: SpoolConfig, past: Past) -> Self {
         let state = State {
             front: Line::default(),
             spool: Spool::new(spool),
             back: Line::default(),
             spool_is_full: false,
             in_flight: false,
-            last_seq: 0,
-            lost: 0,
+            last_seq: past.last_seq,
+            lost: past.lost,
             closed: false,
-            open: Open::default(),
+            open: past.open,
         };
         let shared = Shared {
             state: Mutex::new(state),
@@ -238,7 +255,7 @@ impl State {
     /// Writes the back to the spool, but for its last record when that may still grow.
     fn write_back(&mut self) -> std::io::Result<()> {
         let records = &mut self.back.records;
-        let grows = records.back().is_some_and(|last| last.size() < MAX_MERGED_BEHIND);
+        let grows = records.back().is_some_and(|last| last.in_memory() < MAX_MERGED_BEHIND);
         let count = records.len() - usize::from(grows);
         let mut frames = Vec::with_capacity(self.back.bytes);
         records.iter().take(count).for_each(|record| record.encode(&mut frames));

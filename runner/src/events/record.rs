@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::bounds::encoded;
 use super::event::{Event, TaskId};
 
 /// What a record is: as much as the queue and the delivery have to know of an event.
@@ -80,6 +81,9 @@ impl Kind {
     }
 }
 
+/// What every event carries besides its own members, in bytes, about.
+const ENVELOPE: usize = 160;
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -93,6 +97,8 @@ pub struct Record {
     /// Members as JSON, without braces. Neighbours are merged only when they are the same.
     pub(super) head: String,
     pub(super) text: String,
+    /// How many bytes the text takes on the wire.
+    pub(super) encoded: usize,
 }
 
 impl From<Event> for Record {
@@ -104,6 +110,7 @@ impl From<Event> for Record {
             index: 0,
             head: String::new(),
             text: String::new(),
+            encoded: 0,
         };
         match event {
             Event::Token {
@@ -159,14 +166,19 @@ impl From<Event> for Record {
                 record.head = members(&event);
             }
         }
+        record.encoded = encoded(&record.text);
         record
     }
 }
 
 impl Record {
-    /// About how many bytes it takes, in memory and on the wire.
+    /// About how many bytes it takes on the wire; in memory it is at most that.
     pub(super) fn size(&self) -> usize {
-        const ENVELOPE: usize = 160;
+        ENVELOPE + self.head.len() + self.encoded
+    }
+
+    /// About how many bytes it takes in memory.
+    pub(super) fn in_memory(&self) -> usize {
         ENVELOPE + self.head.len() + self.text.len()
     }
 
@@ -180,6 +192,7 @@ impl Record {
             Some(joint) => {
                 self.text.push_str(joint);
                 self.text.push_str(&next.text);
+                self.encoded += encoded(joint) + next.encoded;
             }
             None if self.kind == Kind::Cut => self.index += next.index,
             None => return Some(next),
@@ -197,6 +210,7 @@ impl Record {
             index: self.text.len() as u64 + 1,
             head: String::new(),
             text: String::new(),
+            encoded: 0,
         }
     }
 
@@ -208,7 +222,7 @@ impl Record {
     /// The event as it goes over the wire. `lost` is how many events before it the server did not get; the terminal event
     /// says it.
     pub fn body(&self, task_id: &TaskId, seq: u64, lost: u64) -> Vec<u8> {
-        let mut body = Vec::with_capacity(self.size() + self.text.len() / 16);
+        let mut body = Vec::with_capacity(self.size() + 64);
         body.push(b'{');
         body.extend_from_slice(self.head.as_bytes());
         if self.kind == Kind::Cut {

@@ -46,6 +46,8 @@ impl EventSink {
         let redactor = redaction::current();
         let records = events.into_iter().map(|mut event| {
             event.redact(redactor);
+            // Only now: a secret that is cut in two would be one no more.
+            event.bound();
             Record::from(event)
         });
         match &self.0 {

@@ -11,7 +11,7 @@ use super::Stop;
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity};
 use crate::events::EventQueue;
-use crate::events::callback::{Callback, CallbackConfig, DeliveryReport, TimeLeft};
+use crate::events::callback::{Callback, CallbackConfig, DeliveryReport, Progress, SentEnding, TimeLeft};
 
 /// How long the delivery may take at least, and when there is no time left.
 const LAST_ATTEMPT: Duration = Duration::from_millis(500);
@@ -44,6 +44,35 @@ impl Patience {
     }
 }
 
+/// Where the events of a task go.
+fn callback(identity: &Identity, batches: bool) -> CallbackConfig {
+    CallbackConfig {
+        task_id: identity.task_id.clone(),
+        url: identity.callback_url.clone(),
+        batches,
+        api: identity.api.clone(),
+    }
+}
+
+/// Sends the ending of a task again that an earlier process has sent and did not see arrive. Whether it arrived within
+/// this time.
+///
+/// # Errors
+/// When there can be no HTTP client.
+pub async fn repeat_ending(
+    identity: &Identity,
+    ending: &SentEnding,
+    stop: &Stop,
+    patience: Patience,
+) -> Result<bool, ApiError> {
+    let callback = Callback::new(callback(identity, ending.batch), TimeLeft::default(), None)?;
+    Ok(tokio::select! {
+        arrived = callback.repeat(ending) => arrived,
+        () = tokio::time::sleep(patience.flush) => false,
+        () = stop.patience_is_over(patience.grace) => false,
+    })
+}
+
 /// A delivery on its way; it ends with the ending of its queue.
 pub struct Delivery {
     task: JoinHandle<()>,
@@ -53,19 +82,20 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Starts to deliver what is in the queue, and what will come. The server may stop the task.
+    /// Starts to deliver what is in the queue, and what will come. The server may stop the task. `progress` hears how far it
+    /// has come.
     ///
     /// # Errors
     /// When there can be no HTTP client.
-    pub fn start(identity: &Identity, batches: bool, events: &EventQueue, stop: &Stop) -> Result<Self, ApiError> {
+    pub fn start(
+        identity: &Identity,
+        batches: bool,
+        events: &EventQueue,
+        stop: &Stop,
+        progress: Option<Arc<dyn Progress>>,
+    ) -> Result<Self, ApiError> {
         let time = TimeLeft::default();
-        let config = CallbackConfig {
-            task_id: identity.task_id.clone(),
-            url: identity.callback_url.clone(),
-            batches,
-            api: identity.api.clone(),
-        };
-        let callback = Callback::new(config, time.clone())?;
+        let callback = Callback::new(callback(identity, batches), time.clone(), progress)?;
         let (events, cancel) = (events.clone(), stop.by_server());
         let (queue, report) = (events.clone(), Arc::<DeliveryReport>::default());
         let so_far = Arc::clone(&report);

@@ -23,7 +23,7 @@ mod prepare;
 mod settings;
 mod stop;
 
-pub use delivery::{Delivery, Patience};
+pub use delivery::{Delivery, Patience, repeat_ending};
 pub use exit::Exit;
 pub use prepare::{Ready, Refused, plugin_dir};
 pub use settings::check_settings;
@@ -75,7 +75,7 @@ pub async fn report_refusal(identity: &Identity, failure: Failure, sandbox: Leve
 }
 
 fn start_delivery(identity: &Identity, batches: bool, events: &EventQueue, stop: &Stop) -> Result<Delivery, Exit> {
-    Delivery::start(identity, batches, events, stop).map_err(|error| {
+    Delivery::start(identity, batches, events, stop, None).map_err(|error| {
         tracing::error!(critical = true, error = %error, "events cannot be sent");
         Exit::Invalid
     })

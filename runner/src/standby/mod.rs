@@ -18,9 +18,11 @@ mod assignment;
 mod channel;
 mod condition;
 mod emptying;
+mod journal;
 pub mod leftovers;
 mod mounts;
 mod process;
+mod recovery;
 mod registration;
 mod task;
 mod worker;
@@ -31,6 +33,7 @@ pub use worker::work;
 
 use assignment::{Assignment, Registered};
 use channel::Word;
+use journal::Journal;
 use process::{WorkerProcess, describe};
 use registration::{Cancel, Pace, Registration, Unregistered};
 use task::Arrived;
@@ -53,6 +56,7 @@ struct Supervisor<'a> {
     config: Arc<Config>,
     standby: &'a StandbyConfig,
     registration: Registration,
+    journal: Arc<Journal>,
     workspace: Arc<Workspace>,
     health: &'a Health,
     signals: Signals,
@@ -63,6 +67,25 @@ struct Supervisor<'a> {
 /// Runs one task after the other, until a signal or as many as the operator wants. `home` is a folder that is never
 /// emptied.
 pub async fn run(
+    config: Arc<Config>,
+    standby: &StandbyConfig,
+    home: Option<PathBuf>,
+    health: &Health,
+    signals: Signals,
+) -> Exit {
+    let (journal, left) = Journal::open(&config.spool.folder, standby);
+    let journal = Arc::new(journal);
+    // Before anything else: the server waits.
+    let name = recovery::recover(&config, standby, &journal, left, &signals.stop()).await;
+    let exit = run_as(name, Arc::clone(&journal), config, standby, home, health, signals).await;
+    journal.close();
+    exit
+}
+
+/// Runs under this name, which the journal has.
+async fn run_as(
+    name: String,
+    journal: Arc<Journal>,
     config: Arc<Config>,
     standby: &StandbyConfig,
     home: Option<PathBuf>,
@@ -84,7 +107,7 @@ pub async fn run(
             return Exit::Invalid;
         }
     };
-    let registration = match Registration::new(standby, &config.api) {
+    let registration = match Registration::new(standby, &config.api, name, Arc::clone(&journal)) {
         Ok(registration) => registration,
         Err(error) => {
             tracing::error!(critical = true, error = %error, "nobody can be asked for tasks");
@@ -99,6 +122,7 @@ pub async fn run(
         config,
         standby,
         registration,
+        journal,
         workspace,
         health,
         signals,
@@ -152,9 +176,18 @@ impl Supervisor<'_> {
                 Ok(worker) => (Some(worker), None),
                 Err(exit) => (None, Some(exit)),
             };
+            let id = assignment.id;
             match self.run(worker, assignment).await {
-                Ok(Arrived(arrived)) => *undelivered |= !arrived,
+                Ok(Arrived(true)) => self.registration.task_is_over(),
+                Ok(Arrived(false)) => {
+                    *undelivered = true;
+                    // As far as the server knows it still runs, for as long as this name is beaten for.
+                    self.registration
+                        .leave_name(&format!("the ending of task {id} did not arrive"));
+                }
                 Err(error) => {
+                    self.registration
+                        .leave_name(&format!("nobody can be told of task {id}"));
                     tracing::error!(critical = true, error = %error, "nobody can be told of tasks: this runner takes no other");
                     return Exit::Invalid;
                 }
@@ -174,7 +207,8 @@ impl Supervisor<'_> {
         tracing::info!(session_id = assignment.session_id, "a task was assigned");
         let stop = self.signals.stop();
         *self.lock() = Some(Arc::new(stop.by_server()));
-        let arrived = task::run(&self.config, self.silence(), worker, assignment, &stop).await;
+        let progress = Arc::clone(&self.journal);
+        let arrived = task::run(&self.config, self.silence(), worker, assignment, progress, &stop).await;
         *self.lock() = None;
         self.health.is(State::Starting);
         telemetry::set_identity(None, self.config.api.request_id.clone());
@@ -301,7 +335,7 @@ impl Supervisor<'_> {
                 }
                 Err(Unregistered::Failed { reason, retry_after }) => {
                     self.health.is(State::Unregistered);
-                    let wait = retry_after.unwrap_or_else(|| self.registration.backoff(failures));
+                    let wait = retry_after.unwrap_or_else(|| self.registration.next_attempt(failures));
                     tracing::warn!(
                         reason,
                         wait_ms = wait.as_millis() as u64,

@@ -1,17 +1,16 @@
 //! Asking the API server for tasks, and letting it know that we live.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::StatusCode;
 use serde::Serialize;
-use url::Url;
 
 use super::assignment::Registered;
+use super::journal::{Journal, now_ms};
 use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, SHORT_ANSWER, asks_for_cancel};
-use crate::config::StandbyConfig;
+use crate::config::{MAX_POD_NAME, StandbyConfig};
 use crate::task::MAX_DOCUMENT_BYTES;
 
 const JSON: &str = "application/json";
@@ -20,11 +19,13 @@ const JSON: &str = "application/json";
 const FIRST_POLL: Duration = Duration::from_millis(250);
 const LAST_POLL: Duration = Duration::from_secs(5);
 
+/// The longest wait after an attempt that failed.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The least wait after an attempt that failed.
 const LEAST_WAIT: Duration = Duration::from_millis(50);
 
 /// What cancels one task.
-pub(super) type Cancel = std::sync::Arc<dyn Fn() + Send + Sync>;
+pub(super) type Cancel = Arc<dyn Fn() + Send + Sync>;
 
 /// How soon a beat that failed is tried again.
 const NEXT_BEAT: Duration = Duration::from_secs(2);
@@ -51,91 +52,194 @@ pub(super) enum Unregistered {
     },
 }
 
+impl Unregistered {
+    fn failed(reason: String) -> Self {
+        Self::Failed {
+            reason,
+            retry_after: None,
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Registration {
     client: ApiClient,
     /// A beat that takes longer than the time between two is none.
     beats: ApiClient,
-    url: Url,
-    body: Bytes,
-    interval: Duration,
-    runner_id: Mutex<Option<i64>>,
+    config: StandbyConfig,
+    journal: Arc<Journal>,
+    row: Mutex<Row>,
+}
+
+/// What the server knows of us: its row of this name.
+struct Row {
+    name: String,
+    runner_id: Option<i64>,
 }
 
 impl Registration {
+    /// Under this name, which the journal has.
+    ///
     /// # Errors
     /// When there can be no HTTP client.
-    pub(super) fn new(config: &StandbyConfig, api: &ApiConfig) -> Result<Self, ApiError> {
-        let url = config.register_url.clone();
-        let beat = ApiConfig {
-            timeout: api.timeout.min(config.heartbeat),
+    pub(super) fn new(
+        config: &StandbyConfig,
+        api: &ApiConfig,
+        name: String,
+        journal: Arc<Journal>,
+    ) -> Result<Self, ApiError> {
+        let url = &config.register_url;
+        // A connection whose other end is gone must not hold up the next question.
+        let register = ApiConfig {
+            silence: MAX_WAIT,
             ..api.clone()
         };
+        let beat = ApiConfig {
+            timeout: api.timeout.min(config.heartbeat),
+            ..register.clone()
+        };
+        Ok(Self {
+            client: ApiClient::new(url, &register)?,
+            beats: ApiClient::new(url, &beat)?,
+            config: config.clone(),
+            journal,
+            row: Mutex::new(Row { name, runner_id: None }),
+        })
+    }
+
+    /// Registers, once, and perhaps gets a task. When nobody can know whether the server has given one, the name is left.
+    pub(super) async fn register(&self) -> Result<Registered, Unregistered> {
+        let url = &self.config.register_url;
+        let body = self.body();
+        let sent = now_ms();
+        self.journal.asking();
+        // A task is in the answer.
+        // One that is too large is read, too, so that it can be refused.
+        let most = 2 * MAX_DOCUMENT_BYTES;
+        let unread = match self.client.post(url, JSON, None, body, most).await {
+            Answer::Taken { body, whole: true } => match Registered::parse(&body, url) {
+                Ok(registered) => {
+                    self.registered(&registered, sent);
+                    return Ok(registered);
+                }
+                Err(error) => format!("a malformed reply: {error}"),
+            },
+            Answer::Taken { whole: false, .. } => "the reply broke off, or is too large".to_owned(),
+            Answer::Refused(status) => {
+                self.journal.waiting(None);
+                return Err(match status {
+                    StatusCode::UNAUTHORIZED => Unregistered::Unauthorized,
+                    status => Unregistered::failed(format!("status {status}")),
+                });
+            }
+            Answer::Failed {
+                reason,
+                retry_after,
+                fate,
+            } => {
+                match fate.is_ambiguous() {
+                    true => self.leave_name(&reason),
+                    false => self.journal.waiting(None),
+                }
+                return Err(Unregistered::Failed { reason, retry_after });
+            }
+        };
+        self.leave_name(&unread);
+        Err(Unregistered::failed(unread))
+    }
+
+    /// Takes note of an answer to a question that was sent then.
+    fn registered(&self, registered: &Registered, sent: i64) {
+        let before = self.row().runner_id.replace(registered.runner_id);
+        if before != Some(registered.runner_id) {
+            let name = self.row().name.clone();
+            tracing::info!(
+                runner_id = registered.runner_id,
+                pod_name = name,
+                "registered at the API server"
+            );
+        }
+        match &registered.assignment {
+            Ok(Some(assignment)) => self.journal.has_task(assignment, sent),
+            Ok(None) => self.journal.waiting(Some(sent)),
+            // The server counts it as ours, and nobody can end it.
+            Err(problem) => self.leave_name(problem),
+        }
+    }
+
+    fn body(&self) -> Bytes {
+        let config = &self.config;
+        let row = self.row();
         let register = Register {
-            pod_name: &config.pod_name,
+            pod_name: &row.name,
             pod_ip: &config.pod_ip,
             node_name: config.node_name.as_deref(),
             labels: &config.labels,
         };
-        Ok(Self {
-            client: ApiClient::new(&url, api)?,
-            beats: ApiClient::new(&url, &beat)?,
-            body: serde_json::to_vec(&register).unwrap_or_default().into(),
-            interval: config.heartbeat,
-            runner_id: Mutex::new(None),
-            url,
-        })
+        serde_json::to_vec(&register).unwrap_or_default().into()
     }
 
-    /// Registers, once, and perhaps gets a task.
-    pub(super) async fn register(&self) -> Result<Registered, Unregistered> {
-        let failed = |reason: String, retry_after| Unregistered::Failed { reason, retry_after };
-        // A task is in the answer.
-        // One that is too large is read, too, so that it can be refused.
-        let most = 2 * MAX_DOCUMENT_BYTES;
-        match self.client.post(&self.url, JSON, None, self.body.clone(), most).await {
-            Answer::Taken { body, whole: true } => {
-                let registered = Registered::parse(&body, &self.url)
-                    .map_err(|error| failed(format!("a malformed reply: {error}"), None))?;
-                let before = self.lock().replace(registered.runner_id);
-                if before != Some(registered.runner_id) {
-                    tracing::info!(runner_id = registered.runner_id, "registered at the API server");
-                }
-                Ok(registered)
-            }
-            Answer::Taken { whole: false, .. } => Err(failed("the reply broke off, or is too large".into(), None)),
-            Answer::Refused(StatusCode::UNAUTHORIZED) => Err(Unregistered::Unauthorized),
-            Answer::Refused(status) => Err(failed(format!("status {status}"), None)),
-            Answer::Failed {
-                reason, retry_after, ..
-            } => Err(failed(reason, retry_after)),
-        }
+    /// Goes on under a fresh name. The old one is not beaten for any more: what the server has given it, if anything, goes
+    /// to another runner when it has been silent for long enough.
+    pub(super) fn leave_name(&self, why: &str) {
+        let fresh = fresh_name(&self.config.pod_name);
+        let old = {
+            let mut row = self.row();
+            row.runner_id = None;
+            std::mem::replace(&mut row.name, fresh.clone())
+        };
+        self.journal.named(&fresh);
+        tracing::warn!(
+            old_name = old,
+            name = fresh,
+            why,
+            "the API server may count a task as this runner's that it does not have: it goes on under a fresh name, and the \
+             server gives the task away when the old name has been silent for long enough"
+        );
     }
 
-    /// How long to wait after so many attempts that failed in a row.
+    /// The task has ended, and the server knows it.
+    pub(super) fn task_is_over(&self) {
+        self.journal.waiting(None);
+    }
+
+    /// How long to wait after so many attempts to start a worker that failed in a row.
     pub(super) fn backoff(&self, failures: u32) -> Duration {
         // Where the base is next to nothing, this is still no hot loop.
         self.client.backoff(failures).max(LEAST_WAIT)
     }
 
+    /// How long to wait after so many attempts to register that failed in a row: never long, since a server that has come
+    /// back has tasks that wait.
+    pub(super) fn next_attempt(&self, failures: u32) -> Duration {
+        let wait = self.backoff(failures).min(MAX_WAIT);
+        wait.mul_f64(0.75 + 0.25 * crate::http::random_fraction())
+    }
+
     /// Beats for as long as it is polled. `current` gives what cancels the task that runs when a beat is sent: an answer that
     /// comes late is not about the next one.
     pub(super) async fn beat(&self, current: impl Fn() -> Option<Cancel>) {
-        let mut wait = self.interval;
+        let interval = self.config.heartbeat;
+        let mut wait = interval;
         loop {
             tokio::time::sleep(wait).await;
-            wait = self.interval;
-            let id = *self.lock();
-            let Some(url) = id.and_then(|id| self.url.join(&format!("{id}/heartbeat")).ok()) else {
+            wait = interval;
+            let id = self.row().runner_id;
+            let Some(url) = id.and_then(|id| self.config.register_url.join(&format!("{id}/heartbeat")).ok()) else {
                 continue;
             };
             let cancel = current();
+            let sent = now_ms();
             match self
                 .beats
                 .post(&url, JSON, None, Bytes::from_static(b"{}"), SHORT_ANSWER)
                 .await
             {
                 Answer::Taken { body, .. } => {
+                    // It may have been for a name that was left meanwhile.
+                    if self.row().runner_id == id {
+                        self.journal.beat(sent);
+                    }
                     if asks_for_cancel(&body)
                         && let Some(cancel) = cancel
                     {
@@ -144,17 +248,27 @@ impl Registration {
                 }
                 // It has forgotten us; between two tasks we register anyway.
                 Answer::Refused(status) => tracing::warn!(%status, "the API server refused a heartbeat"),
-                Answer::Failed { reason, .. } => {
+                Answer::Failed { reason, fate, .. } => {
                     tracing::warn!(reason, "a heartbeat did not arrive; trying again");
-                    wait = NEXT_BEAT.min(self.interval);
+                    // A server that answers is there, and does not count us: asking it more often changes nothing.
+                    if !fate.is_answered() {
+                        wait = NEXT_BEAT.min(interval);
+                    }
                 }
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<i64>> {
-        self.runner_id.lock().unwrap_or_else(PoisonError::into_inner)
+    fn row(&self) -> MutexGuard<'_, Row> {
+        self.row.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A name that no runner has had: the pod's, and a suffix.
+pub(super) fn fresh_name(pod_name: &str) -> String {
+    let suffix = format!("-{:08x}", getrandom::u32().unwrap_or_default());
+    let stem = pod_name.chars().take(MAX_POD_NAME - suffix.len());
+    stem.chain(suffix.chars()).collect()
 }
 
 /// How long to wait between two polls: little while the runner is young or has just had a task, then more and more.
@@ -175,7 +289,39 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_fresh_name_has_the_pods_name_in_it_and_never_more_characters_than_the_server_takes() {
+        for (pod, length) in [("pod-1", 14), (&*"p".repeat(255), 255), (&*"é".repeat(300), 255)] {
+            let (one, other) = (fresh_name(pod), fresh_name(pod));
+            assert_eq!(one.chars().count(), length, "{one}");
+            assert_ne!(one, other);
+            assert!(one.starts_with(&pod.chars().take(5).collect::<String>()));
+        }
+    }
+
+    #[test]
+    fn no_wait_for_a_server_that_is_away_is_longer_than_five_seconds() {
+        let lookup = |name: &str| match name {
+            "MODE" => Some("standby".to_owned()),
+            "REGISTER_URL" => Some("http://127.0.0.1:1/internal/runners/register".to_owned()),
+            _ => None,
+        };
+        let config = crate::config::Config::read(&lookup).unwrap();
+        let crate::config::Mode::Standby(standby) = &config.mode else {
+            unreachable!()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(folder.path(), standby);
+        let registration = Registration::new(standby, &config.api, "pod".into(), Arc::new(journal)).unwrap();
+        let waits: Vec<Duration> = (0..40).map(|failures| registration.next_attempt(failures)).collect();
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(5)), "{waits:?}");
+        // Not a hot loop either, and many runners do not come at one moment.
+        assert!(waits[39] >= Duration::from_millis(3750), "{waits:?}");
+        assert!(waits[20..].windows(2).any(|pair| pair[0] != pair[1]), "{waits:?}");
+    }
 
     #[test]
     fn polls_come_often_at_first_and_at_least_every_five_seconds() {

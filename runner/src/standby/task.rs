@@ -1,6 +1,7 @@
 //! One task of a standby runner: from the worker's words to events that arrive, and to one ending, whatever becomes of the
 //! worker.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::assignment::Assignment;
@@ -9,6 +10,7 @@ use super::leftovers;
 use super::process::{WorkerProcess, describe};
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity};
+use crate::events::callback::Progress;
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
 use crate::run::{self, Delivery, Patience, Stop, StopReason};
@@ -31,6 +33,7 @@ pub(super) async fn run(
     silence: Duration,
     worker: Option<WorkerProcess>,
     assignment: Assignment,
+    progress: Arc<dyn Progress>,
     stop: &Stop,
 ) -> Result<Arrived, ApiError> {
     let started = Instant::now();
@@ -40,7 +43,7 @@ pub(super) async fn run(
         api: config.api.clone(),
     };
     let events = EventQueue::new(config.spool.clone());
-    let delivery = Delivery::start(&identity, config.batches, &events, stop)?;
+    let delivery = Delivery::start(&identity, config.batches, &events, stop, Some(progress))?;
     let failure = match (assignment.document, worker) {
         (Ok(document), Some(worker)) => {
             let order = TaskOrder {

@@ -3,7 +3,9 @@
 mod drain;
 mod ending;
 mod lost;
+mod names;
 mod registering;
+mod restart;
 pub mod scene;
 mod workspace;
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::api_server::Settings;
 use support::claude::KEY;
@@ -125,16 +126,42 @@ impl Standby {
         self.finish(running).await
     }
 
-    /// Waits for the end of a runner that was started, and checks what holds for every run.
+    /// Kills a runner as the kernel does when memory runs out; everything that it had started ends with it. What it said.
+    pub async fn kill(&self, running: Running) -> Finished {
+        running.signal(Signal::KILL).unwrap();
+        let killed = running.finish().await.unwrap();
+        assert_eq!(killed.code, -9, "{}", killed.stdout);
+        killed
+    }
+
+    /// Waits for the end of a runner that was started, and checks what holds for every run in which no name is left.
     pub async fn finish(self, running: Running) -> Ended {
+        assert_eq!(self.api.reaped(), Vec::<i64>::new());
+        let ended = self.finish_under_names(running).await;
+        assert_eq!(ended.scene.api.reaped(), Vec::<i64>::new());
+        ended
+    }
+
+    /// The same where the runner leaves names, which fall silent.
+    pub async fn finish_under_names(self, running: Running) -> Ended {
         let finished = running.finish().await.unwrap();
         assert_eq!(self.api.violations(), Vec::<String>::new(), "{}", finished.stdout);
-        assert_eq!(self.api.reaped(), Vec::<i64>::new());
         assert_eq!(finished.log_errors, Vec::<String>::new());
         let said = format!("{}{}", finished.stdout, finished.stderr);
         assert!(!said.contains("panicked"), "{said}");
         assert!(!said.contains(KEY), "the key is in the log: {said}");
         Ended { scene: self, finished }
+    }
+
+    /// The names that it registered under, in that order, each once in a row.
+    pub fn names(&self) -> Vec<String> {
+        let registrations = self.api.registrations();
+        let names = registrations
+            .iter()
+            .map(|registration| registration.body["pod_name"].as_str().unwrap().to_owned());
+        let mut names: Vec<String> = names.collect();
+        names.dedup();
+        names
     }
 
     /// Waits until the runner has registered so many times.

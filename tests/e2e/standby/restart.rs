@@ -1,0 +1,339 @@
+//! A runner that is killed while it has a task, and started again under its name: the task has its one ending, or the server
+//! gives it to another runner. It is never kept alive by a runner that knows nothing of it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::api_server::Settings;
+use support::runner_process::Running;
+use support::{Answer, ApiServer, Assignment, Turn};
+
+use super::scene::{Standby, workflow};
+
+const TOKEN: &str = "internal-token-0123456789";
+
+/// Much less patient than the real server, and looking all the time; as patient as `HEARTBEAT_TIMEOUT` says.
+fn impatient() -> Settings {
+    ApiServer::with()
+        .several_runs()
+        .reap_after(Duration::from_secs(3))
+        .look_every(Duration::from_millis(100))
+}
+
+/// A task that has begun and does not end.
+async fn in_the_midst(scene: &Standby) -> Running {
+    scene.api.assign(Assignment::new(
+        1,
+        workflow(&json!([{ "run": "echo first" }, { "run": "echo ready; sleep 300" }])),
+    ));
+    let running = scene.start();
+    let ready = |event: &Value| event["message"].as_str().is_some_and(|text| text.ends_with("ready"));
+    scene.api.task(1).wait_for(ready).await;
+    running
+}
+
+/// Waits until there are more events of the task than there were.
+async fn more_events(scene: &Standby, before: usize) {
+    let more = |api: &ApiServer| api.task(1).events().len() > before;
+    scene.api.wait_until("the task to begin again", more).await;
+}
+
+/// What a runner keeps for the one that comes after it.
+fn journals(scene: &Standby) -> Vec<PathBuf> {
+    let entries = fs::read_dir(scene.outside().join("spool")).unwrap().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("plue-runner-standby-"));
+    ours.map(|entry| entry.path()).collect()
+}
+
+#[tokio::test]
+async fn a_runner_that_is_started_again_ends_the_task_that_it_had_and_takes_the_next() {
+    let scene = Standby::with(ApiServer::with().several_runs())
+        .await
+        .env("REQUEST_ID", "a");
+    let running = in_the_midst(&scene).await;
+    scene.kill(running).await;
+    assert_eq!(scene.api.held(), [1], "nobody has told the server");
+    let before = scene.api.task(1).events().len();
+    let asked = scene.api.registrations().len();
+    let scene = scene.workflow(2, &json!([{ "run": "echo next" }]));
+    let running = scene.start();
+    scene.ending(2).await;
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish(running).await;
+    let error = ended.failed(1, "worker_lost");
+    assert!(error["message"].as_str().unwrap().contains("started again"), "{error}");
+    assert!(error["duration_ms"].as_u64().unwrap() > 0, "{error}");
+    // What was open has an end, the numbers go on, and nothing is missing.
+    let events = ended.scene.api.task(1).events();
+    let kinds: Vec<&str> = events[before..]
+        .iter()
+        .map(|event| event["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["step_end", "error"]);
+    assert_eq!(error["seq"], events.len());
+    ended.done(2);
+    // Before anything else, and under the same name.
+    let attempts = ended.scene.api.task(1).attempts();
+    assert!(attempts.last().unwrap().at < ended.scene.api.registrations()[asked].at);
+    assert_eq!(ended.scene.names(), ["pod-1"]);
+    assert!(
+        journals(&ended.scene).is_empty(),
+        "a runner that ends in order leaves nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_call_of_an_agent_that_was_open_ends_too() {
+    let turn = Turn::says("I look.").call("t", "shell", json!({ "command": "touch started; sleep 300" }));
+    let scene = Standby::with(ApiServer::with().several_runs()).await;
+    let scene = scene.model([turn]).await.env("REQUEST_ID", "a");
+    let task = json!({ "type": "agent", "model": crate::harness::MODEL, "tools": ["shell"],
+        "messages": [{ "role": "user", "content": "Go." }] });
+    scene.api.assign(Assignment::new(1, task));
+    let running = scene.start();
+    while !scene.workspace().join("started").exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let started = |event: &Value| event["type"] == "tool_start" && event.get("args").is_some();
+    scene.api.task(1).wait_for(started).await;
+    scene.kill(running).await;
+    let running = scene.start();
+    scene.ending(1).await;
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish(running).await;
+    ended.failed(1, "worker_lost");
+    let end = &ended.scene.api.task(1).events_of("tool_end")[0];
+    assert_eq!((&end["tool_id"], &end["tool_state"]), (&json!("t"), &json!("error")));
+    assert_eq!(
+        ended.scene.left(),
+        [".plue-workspace"],
+        "and nothing of it is left in the workspace"
+    );
+}
+
+#[tokio::test]
+async fn when_the_server_may_have_given_it_away_nothing_is_sent_for_it() {
+    let scene = Standby::with(impatient())
+        .await
+        .env("HEARTBEAT_TIMEOUT", "3")
+        .env("REQUEST_ID", "first");
+    let running = in_the_midst(&scene).await;
+    scene.kill(running).await;
+    tokio::time::sleep(Duration::from_millis(4500)).await;
+    let before = scene.api.task(1).events().len();
+    let scene = scene.env("REQUEST_ID", "second");
+    let running = scene.start();
+    // It runs here once more, as it might elsewhere.
+    scene
+        .api
+        .wait_until("the task to be given away", |api| api.hand_outs().len() == 2)
+        .await;
+    more_events(&scene, before).await;
+    assert_eq!(scene.api.task(1).events()[before]["type"], "step_start");
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish_under_names(running).await;
+    ended.failed(1, "cancelled");
+    let names = ended.scene.names();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[1].starts_with("pod-1-"), "{names:?}");
+    // Under the old name it could still be revived: what comes later goes on under the new one.
+    assert_eq!(journals(&ended.scene).len(), 1);
+    let again = ended.scene.start();
+    let asked = ended.scene.api.registrations().len();
+    ended.scene.registered(asked + 1).await;
+    again.signal(Signal::TERM).unwrap();
+    assert_eq!(ended.scene.finish_under_names(again).await.scene.names(), names);
+}
+
+#[tokio::test]
+async fn a_runner_that_was_killed_while_it_asked_for_a_task_does_not_keep_it() {
+    let mut asked = 0;
+    let settings = impatient().answering_registrations(move |_| {
+        asked += 1;
+        match asked {
+            1 => Answer::Late(Duration::from_secs(20), Box::new(Answer::Ok)),
+            _ => Answer::Ok,
+        }
+    });
+    let scene = Standby::with(settings)
+        .await
+        .env("HEARTBEAT_TIMEOUT", "3")
+        .env("REQUEST_ID", "a");
+    let scene = scene.workflow(1, &json!([{ "run": "echo ran" }]));
+    let running = scene.start();
+    scene
+        .api
+        .wait_until("the task to be given", |api| api.waiting() == 0)
+        .await;
+    scene.kill(running).await;
+    let running = scene.start();
+    scene.ending(1).await;
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish_under_names(running).await;
+    ended.done(1);
+    assert_eq!(ended.scene.names().len(), 2, "{:?}", ended.scene.names());
+}
+
+#[tokio::test]
+async fn an_ending_that_was_on_its_way_is_told_again_as_it_was() {
+    let mut endings = 0;
+    let settings = ApiServer::with().answering(move |attempt| {
+        let ends = attempt.event["type"] == "done";
+        endings += u32::from(ends);
+        match ends && endings == 1 {
+            true => Answer::Stall(Duration::from_secs(20)),
+            false => Answer::Ok,
+        }
+    });
+    let scene = Standby::with(settings)
+        .await
+        .workflow(1, &json!([{ "run": "echo ran" }]));
+    let running = scene.start();
+    let on_its_way = |api: &ApiServer| api.attempts_of(1).iter().any(|attempt| attempt.event["type"] == "done");
+    scene.api.wait_until("the ending to be sent", on_its_way).await;
+    scene.kill(running).await;
+    let running = scene.start();
+    scene.ending(1).await;
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish(running).await;
+    ended.done(1);
+    let attempts = ended.scene.api.task(1).attempts();
+    let [.., one, other] = &attempts[..] else {
+        panic!("{attempts:?}")
+    };
+    assert_eq!((&one.body, &one.key), (&other.body, &other.key));
+}
+
+#[tokio::test]
+async fn a_file_that_says_nothing_is_said_and_ignored() {
+    let scene = Standby::with(impatient())
+        .await
+        .env("HEARTBEAT_TIMEOUT", "3")
+        .env("REQUEST_ID", "a");
+    let running = in_the_midst(&scene).await;
+    scene.kill(running).await;
+    let before = scene.api.task(1).events().len();
+    let [file] = &journals(&scene)[..] else {
+        panic!("one file")
+    };
+    let mut page = fs::read(file).unwrap();
+    let at = page.len() / 8;
+    page[at..].fill(0);
+    fs::write(file, page).unwrap();
+    let scene = scene.env("REQUEST_ID", "b");
+    let running = scene.start();
+    scene
+        .api
+        .wait_until("the task to be given away", |api| api.hand_outs().len() == 2)
+        .await;
+    more_events(&scene, before).await;
+    assert_eq!(
+        scene.api.task(1).events()[before]["type"],
+        "step_start",
+        "nothing was sent for it"
+    );
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish_under_names(running).await;
+    ended.failed(1, "cancelled");
+    assert!(ended.finished.stdout.contains("torn"), "{}", ended.finished.stdout);
+}
+
+#[tokio::test]
+async fn the_file_of_another_runner_is_said_and_ignored() {
+    let scene = Standby::with(impatient())
+        .await
+        .env("HEARTBEAT_TIMEOUT", "3")
+        .env("REQUEST_ID", "a");
+    let running = in_the_midst(&scene).await;
+    scene.kill(running).await;
+    let before = scene.api.task(1).events().len();
+    let scene = scene.env("POD_NAME", "pod-2").env("REQUEST_ID", "b");
+    let running = scene.start();
+    scene
+        .api
+        .wait_until("the task to be given away", |api| api.hand_outs().len() == 2)
+        .await;
+    more_events(&scene, before).await;
+    assert_eq!(
+        scene.api.task(1).events()[before]["type"],
+        "step_start",
+        "nothing was sent for it"
+    );
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish_under_names(running).await;
+    ended.failed(1, "cancelled");
+    assert_eq!(ended.scene.names(), ["pod-1", "pod-2"]);
+    let said = &ended.finished.stdout;
+    assert!(said.contains("ignored") && said.contains("pod-1"), "{said}");
+}
+
+#[tokio::test]
+async fn two_runners_of_one_name_do_not_keep_each_others_tasks() {
+    let scene = Standby::new().await;
+    let first = in_the_midst(&scene).await;
+    let asked = scene.api.registrations().len();
+    let second = scene.start();
+    scene.registered(asked + 1).await;
+    let names = scene.names();
+    assert_eq!(names.len(), 2, "{names:?}");
+    second.signal(Signal::TERM).unwrap();
+    assert_eq!(second.finish().await.unwrap().code, 143);
+    first.signal(Signal::TERM).unwrap();
+    scene.finish(first).await.failed(1, "cancelled");
+}
+
+#[tokio::test]
+async fn nothing_that_is_kept_is_a_secret() {
+    let scene = Standby::with(ApiServer::with().token(TOKEN)).await;
+    let scene = scene
+        .env("CALLBACK_TOKEN", TOKEN)
+        .env("ANTHROPIC_API_KEY", support::claude::KEY);
+    let running = in_the_midst(&scene).await;
+    let [file] = &journals(&scene)[..] else {
+        panic!("one file")
+    };
+    let kept = String::from_utf8(fs::read(file).unwrap()).unwrap();
+    assert!(kept.contains("/internal/tasks/1/stream"), "{kept}");
+    assert!(!kept.contains(TOKEN) && !kept.contains(support::claude::KEY), "{kept}");
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::mode(&fs::metadata(file).unwrap()) & 0o777,
+        0o600
+    );
+    running.signal(Signal::TERM).unwrap();
+    scene.finish(running).await.failed(1, "cancelled");
+}
+
+/// A callback whose URL is the secret: where the events go is not written down, and the server gives the task away.
+#[tokio::test]
+async fn a_callback_that_may_be_a_secret_is_not_written_down() {
+    let scene = Standby::with(impatient())
+        .await
+        .env("HEARTBEAT_TIMEOUT", "3")
+        .env("REQUEST_ID", "a");
+    let task = workflow(&json!([{ "run": "echo ready; sleep 2" }]));
+    let url = format!("{}?signature=s3cr3t-s1gnature", scene.api.task_url(1));
+    let reply =
+        json!({ "runner_id": 41, "task": { "id": 1, "type": "workflow", "config": task }, "callback_url": url });
+    scene.api.assign(Assignment::new(1, task).raw(&reply.to_string()));
+    let running = scene.start();
+    scene.api.task(1).wait_for(|event| event["type"] == "log").await;
+    let [file] = &journals(&scene)[..] else {
+        panic!("one file")
+    };
+    let kept = String::from_utf8(fs::read(file).unwrap()).unwrap();
+    assert!(!kept.contains("s3cr3t"), "{kept}");
+    scene.kill(running).await;
+    let running = scene.start();
+    scene
+        .api
+        .wait_until("the task to be given away", |api| api.hand_outs().len() == 2)
+        .await;
+    scene.ending(1).await;
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish_under_names(running).await;
+    ended.done(1);
+    assert_eq!(ended.scene.names().len(), 2);
+}

@@ -68,6 +68,11 @@ fn check_says_what_a_valid_task_is() {
             "{}",
             text(&output)
         );
+        // The model of a task that names none is retired, and another one is asked.
+        assert_eq!(
+            text(&output).contains("claude-sonnet-5-5 is asked in its place"),
+            name == "task.json"
+        );
     }
 }
 

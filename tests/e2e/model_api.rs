@@ -132,8 +132,43 @@ async fn a_wrong_key_is_told_without_the_key() {
     assert!(!said.contains("sk-ant-a-wrong-key-of-somebody"), "{said}");
 }
 
+/// The four that a task may ask for without the operator's word are all retired: a task of yesterday runs today.
 #[tokio::test]
-async fn a_retired_model_is_an_error_that_names_the_alias_to_set() {
+async fn a_retired_model_is_replaced_by_todays_of_its_family_and_that_is_said_once() {
+    for (asked, sent) in [
+        ("claude-sonnet-4-20250514", "claude-sonnet-5-5"),
+        ("claude-3-5-sonnet-20241022", "claude-sonnet-5-5"),
+        ("claude-3-5-haiku-20241022", "claude-haiku-5-5"),
+        ("claude-3-opus-20240229", "claude-opus-5-5"),
+    ] {
+        let outcome = Scene::new()
+            .await
+            .agent(json!({ "model": asked }), [hello()])
+            .await
+            .without("ALLOWED_MODELS")
+            .run()
+            .await;
+        outcome.done();
+        assert_eq!(outcome.request(0)["model"], sent);
+        let logs = outcome.events_of("log");
+        let [said] = &logs[..] else { panic!("{logs:?}") };
+        let message = said["message"].as_str().unwrap();
+        assert!(
+            said["level"] == "info" && message.contains(asked) && message.contains(sent),
+            "{said}"
+        );
+        assert_eq!(said.get("step_index"), None);
+        let warnings = outcome.finished.log.iter().filter(|line| line["level"] == "WARNING");
+        let warnings: Vec<String> = warnings.map(Value::to_string).collect();
+        assert!(
+            warnings.len() == 1 && warnings[0].contains(asked) && warnings[0].contains(sent),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_the_operator_wants_none_a_retired_model_is_an_error_that_names_the_alias_to_set() {
     for model in [
         "claude-sonnet-4-20250514",
         "claude-3-5-sonnet-20241022",
@@ -144,6 +179,7 @@ async fn a_retired_model_is_an_error_that_names_the_alias_to_set() {
             .await
             .agent(json!({ "model": model }), [hello()])
             .await
+            .env("MODEL_ALIASES", "none")
             .run()
             .await;
         let message = outcome.failed("model_retired")["message"].as_str().unwrap().to_owned();

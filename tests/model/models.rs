@@ -1,15 +1,15 @@
 use plue_runner::model::Usage;
-use plue_runner::model::models::{self, MODELS, RETIRED, State};
+use plue_runner::model::models::{self, State};
 use serde_json::value::RawValue;
 
 #[test]
 fn the_table_is_consistent() {
-    for model in MODELS {
-        let names: Vec<&str> = std::iter::once(model.id).chain(model.alias).collect();
+    for model in models::live() {
+        let names: Vec<&str> = std::iter::once(&*model.id).chain(model.alias.as_deref()).collect();
         for name in &names {
-            let known = MODELS
+            let known = models::live()
                 .iter()
-                .filter(|other| other.id == *name || other.alias == Some(name))
+                .filter(|other| other.id == *name || other.alias.as_deref() == Some(name))
                 .count();
             assert_eq!(known, 1, "{name}");
             assert_eq!(models::retired(name), None, "{name}");
@@ -31,7 +31,7 @@ fn the_table_is_consistent() {
             "{}",
             model.id
         );
-        if let Some(replacement) = model.replacement {
+        if let Some(replacement) = &model.replacement {
             assert_eq!(
                 models::lookup(replacement).map(|new| new.state),
                 Some(State::Latest),
@@ -40,7 +40,7 @@ fn the_table_is_consistent() {
             );
         }
         assert!(
-            model.state != State::Deprecated || model.retires > models::AS_OF,
+            model.state != State::Deprecated || model.retires.as_str() > models::as_of(),
             "{}",
             model.id
         );
@@ -57,22 +57,22 @@ fn each_retired_model_is_known_with_a_replacement_that_is_served() {
     ] {
         assert!(models::retired(id).is_some(), "{id} of the task whitelist");
     }
-    for model in RETIRED {
+    for model in models::gone() {
         assert_eq!(
-            RETIRED.iter().filter(|other| other.id == model.id).count(),
+            models::gone().iter().filter(|other| other.id == model.id).count(),
             1,
             "{}",
             model.id
         );
-        assert!(model.retired_on < models::AS_OF, "{}", model.id);
-        assert!(models::lookup(model.id).is_none(), "{}", model.id);
+        assert!(model.retired_on.as_str() < models::as_of(), "{}", model.id);
+        assert!(models::lookup(&model.id).is_none(), "{}", model.id);
         let family = ["opus", "sonnet", "haiku"]
             .into_iter()
             .find(|family| model.id.contains(family))
             .unwrap();
         assert!(model.replacement.contains(family), "{}", model.id);
         assert_eq!(
-            models::lookup(model.replacement).map(|new| new.state),
+            models::lookup(&model.replacement).map(|new| new.state),
             Some(State::Latest),
             "{}",
             model.id
@@ -137,7 +137,7 @@ fn an_unknown_model_gets_careful_defaults() {
     assert_eq!(models::max_output("claude-haiku-4-5"), 64_000);
     assert_eq!(models::max_output("a-gateways-own"), models::DEFAULT_MAX_OUTPUT);
     assert!(
-        MODELS
+        models::live()
             .iter()
             .all(|model| model.max_output >= models::DEFAULT_MAX_OUTPUT)
     );
@@ -231,5 +231,31 @@ fn thinking_is_checked_against_the_model() {
             error.contains(expected)
         };
         assert!(as_expected, "{model} {thinking} {effort:?}: {error}");
+    }
+}
+
+#[test]
+fn a_retired_model_has_todays_of_its_family_in_its_place_and_a_deprecated_one_from_its_day_on() {
+    let sonnet = |day| Some(("claude-sonnet-5-5", day));
+    for (asked, today, expected) in [
+        ("claude-sonnet-4-20250514", "2026-11-28T10:00:00Z", sonnet("2026-06-15")),
+        (
+            "claude-3-haiku-20240307",
+            "2026-11-28T10:00:00Z",
+            Some(("claude-haiku-5-5", "2026-04-20")),
+        ),
+        ("claude-sonnet-4-5", "2026-11-29T23:59:59Z", None),
+        ("claude-sonnet-4-5", "2026-11-30T00:00:00Z", sonnet("2026-11-30")),
+        (
+            "claude-sonnet-4-5-20250929",
+            "2027-01-01T00:00:00Z",
+            sonnet("2026-11-30"),
+        ),
+        // Not before anybody has said that it ends.
+        ("claude-opus-4-6", "2030-01-01T00:00:00Z", None),
+        ("claude-sonnet-5-5", "2030-01-01T00:00:00Z", None),
+        ("a-gateways-own", "2030-01-01T00:00:00Z", None),
+    ] {
+        assert_eq!(models::replacement(asked, today), expected, "{asked} {today}");
     }
 }

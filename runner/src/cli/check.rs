@@ -28,7 +28,11 @@ pub(super) fn run(file: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Exit 
     }
     problems.extend(unknown_keys);
     match task {
-        Some(task) if problems.is_empty() => print(&format!("{shown}: valid ({})\n", describe(&task)), Exit::Success),
+        Some(task) if problems.is_empty() => {
+            let note = note(&task, &rules).map(|note| format!("{shown}: {note}\n"));
+            let valid = format!("{shown}: valid ({})\n", describe(&task));
+            print(&(note.unwrap_or_default() + &valid), Exit::Success)
+        }
         _ => {
             let plural = if problems.len() == 1 { "" } else { "s" };
             let lines: String = problems.iter().map(|problem| format!("  {problem}\n")).collect();
@@ -38,6 +42,16 @@ pub(super) fn run(file: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Exit 
             )
         }
     }
+}
+
+/// What whoever writes the task may not expect.
+fn note(task: &Task, rules: &TaskRules) -> Option<String> {
+    let Task::Agent(task) = task else { return None };
+    let (sent, day) = rules.replaced(&task.model)?;
+    Some(format!(
+        "{} was retired on {day}: {sent} is asked in its place",
+        task.model
+    ))
 }
 
 fn describe(task: &Task) -> String {

@@ -9,6 +9,7 @@ use url::Url;
 use crate::api_client::ApiConfig;
 use crate::events::{SpoolConfig, TaskId};
 use crate::model::client::AuthStyle;
+use crate::model::models;
 use crate::sandbox::Level;
 use crate::sandbox::strict::CommandRules;
 use crate::secret::Secret;
@@ -22,8 +23,8 @@ pub use otlp::header_secrets;
 use reader::Reader;
 pub use variables::{VARIABLES, Variable};
 
-/// The models that a task may ask for without the operator's word. All four are retired at Anthropic: see
-/// [`crate::model::models`].
+/// The models that a task may ask for without the operator's word. All four are retired at Anthropic, so that others are sent in
+/// their place: see [`TaskRules::sent`].
 pub const BUILT_IN_MODELS: &[&str] = &[
     "claude-sonnet-4-20250514",
     "claude-3-5-sonnet-20241022",
@@ -100,8 +101,10 @@ pub struct ModelConfig {
 pub struct TaskRules {
     /// Every model that a task may ask for: built-in and added.
     pub models: Vec<String>,
-    /// Asked → sent.
+    /// Asked → sent, as the operator says.
     pub aliases: BTreeMap<String, String>,
+    /// A model that is retired is replaced by today's of its family, when the operator has no alias for it.
+    pub replace_retired: bool,
     /// The tools that a task may name.
     pub tools: Vec<String>,
     /// The folder that tools and commands see as the workspace; absolute.
@@ -128,7 +131,18 @@ impl TaskRules {
 
     /// The model that is asked in place of the one that a task names.
     pub fn sent<'m>(&'m self, asked: &'m str) -> &'m str {
-        self.aliases.get(asked).map_or(asked, String::as_str)
+        if let Some(sent) = self.aliases.get(asked) {
+            return sent;
+        }
+        self.replaced(asked).map_or(asked, |(replacement, _)| replacement)
+    }
+
+    /// What is sent in place of a model that a task names and that is retired, and the day it ended; not where the operator
+    /// says himself what is sent.
+    pub fn replaced(&self, asked: &str) -> Option<(&'static str, &'static str)> {
+        let decided = !self.replace_retired || self.aliases.contains_key(asked);
+        let today = jiff::Timestamp::now().to_string();
+        (!decided).then(|| models::replacement(asked, &today)).flatten()
     }
 }
 

@@ -99,9 +99,10 @@ impl<'a> Reader<'a> {
         }
         let pod_name = self.pod_name();
         let pod_ip = self.get("POD_IP").unwrap_or_else(|| "unknown".to_owned());
+        let problems = self.problems.len();
         let heartbeat = Duration::from_secs(self.at_least_one("HEARTBEAT_SECONDS", 15));
         let heartbeat_timeout = Duration::from_secs(self.at_least_one("HEARTBEAT_TIMEOUT", 60));
-        if heartbeat >= heartbeat_timeout {
+        if heartbeat >= heartbeat_timeout && self.problems.len() == problems {
             let problem = format!(
                 "with a heartbeat every {} s, the API server takes the runner for lost after {} s (HEARTBEAT_TIMEOUT)",
                 heartbeat.as_secs(),
@@ -254,12 +255,20 @@ impl<'a> Reader<'a> {
         let mut models = owned(BUILT_IN_MODELS);
         models.extend(self.list("ALLOWED_MODELS").unwrap_or_default());
         let mut aliases = BTreeMap::new();
+        let mut replace_retired = true;
         for pair in self.list("MODEL_ALIASES").unwrap_or_default() {
+            if pair == "none" {
+                replace_retired = false;
+                continue;
+            }
             match pair.split_once('=').map(|(asked, sent)| (asked.trim(), sent.trim())) {
                 Some((asked, sent)) if !asked.is_empty() && !sent.is_empty() => {
                     aliases.insert(asked.to_owned(), sent.to_owned());
                 }
-                _ => self.wrong("MODEL_ALIASES", &format!("{pair:?} is not of the form asked=sent")),
+                _ => self.wrong(
+                    "MODEL_ALIASES",
+                    &format!("{pair:?} is not of the form asked=sent, nor none"),
+                ),
             }
         }
         // Unlike any other variable, this one set to nothing is not as if it were not set: an empty list of what is
@@ -271,6 +280,7 @@ impl<'a> Reader<'a> {
         TaskRules {
             models,
             aliases,
+            replace_retired,
             tools,
             workspace: self.workspace(),
         }

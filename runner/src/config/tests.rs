@@ -147,7 +147,7 @@ fn standby_asks_for_a_registration_url_and_for_no_task() {
         (&[][..], "REGISTER_URL"),
         (&[("REGISTER_URL", "nowhere")], "REGISTER_URL"),
         (&[url, ("HEARTBEAT_SECONDS", "0")], "HEARTBEAT_SECONDS"),
-        (&[url, ("HEARTBEAT_SECONDS", "60")], "HEARTBEAT_TIMEOUT"),
+        (&[url, ("HEARTBEAT_SECONDS", "60")], "HEARTBEAT_SECONDS"),
         (
             &[url, ("HEARTBEAT_SECONDS", "5"), ("HEARTBEAT_TIMEOUT", "5")],
             "HEARTBEAT_SECONDS",
@@ -229,6 +229,23 @@ fn the_rules_for_tasks_are_read_without_a_task_and_ask_for_no_other_variable() {
     };
     let rules = read("MODEL_ALIASES", "a=b").unwrap();
     assert_eq!((rules.sent("a"), rules.sent("c")), ("b", "c"));
+    let retired = "claude-3-opus-20240229";
+    for (aliases, sent) in [
+        ("", "claude-opus-5-5"),
+        ("a=b", "claude-opus-5-5"),
+        ("none", retired),
+        ("a=b, none", retired),
+        ("claude-3-opus-20240229=mine", "mine"),
+        ("none,claude-3-opus-20240229=mine", "mine"),
+        // Who wants it as it is has it so.
+        ("claude-3-opus-20240229=claude-3-opus-20240229", retired),
+    ] {
+        assert_eq!(
+            read("MODEL_ALIASES", aliases).unwrap().sent(retired),
+            sent,
+            "{aliases:?}"
+        );
+    }
     assert_eq!(rules.tools, BUILT_IN_TOOLS);
     assert!(read("MODE", "passive").is_ok());
     let error = read("MODEL_ALIASES", "a").unwrap_err();

@@ -174,7 +174,8 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "MODEL_ALIASES",
         "",
-        "`asked=sent` pairs: what is sent in place of a model that a task asks for",
+        "`asked=sent` pairs: what is sent in place of a model that a task asks for. Without one, a model that is retired is \
+         replaced by today's of its family; `none` in the list: it is not",
         "claude-sonnet-4-20250514=claude-sonnet-5-5",
     ),
     variable(

@@ -171,11 +171,11 @@ fn not_found_advice(model: &str) -> String {
             "{model} was retired on {}. Let the operator set MODEL_ALIASES={model}={}, or ask for that model",
             retired.retired_on, retired.replacement
         ),
-        None => match models::lookup(model).and_then(|known| known.replacement) {
+        None => match models::lookup(model).and_then(|known| known.replacement.as_deref()) {
             Some(replacement) => format!(
                 "{model} may have been retired since {}. Let the operator set MODEL_ALIASES={model}={replacement}, or \
                  check ANTHROPIC_BASE_URL",
-                models::AS_OF
+                models::as_of()
             ),
             None => format!(
                 "Check the name of the model ({model}) and ANTHROPIC_BASE_URL; MODEL_ALIASES sends another model in its \

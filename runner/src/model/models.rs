@@ -1,23 +1,33 @@
-//! What is known about Anthropic's models: ONE table, with the day it was true. It answers how large an answer may be,
-//! what a turn costs, which `thinking` and `effort` values a model takes, and what replaces a model that is gone.
+//! What is known about Anthropic's models: how large an answer may be, what a turn costs, which `thinking` and `effort` values
+//! a model takes, and what replaces a model that is gone. The facts are data, with the day they were true: `models.toml`.
 //!
 //! A model that is not in the table is not an error: an operator may allow any id with `ALLOWED_MODELS`, for a gateway's
 //! own models or for one newer than this build. It gets careful defaults, no cost, and no checks.
+
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Usage;
 
-/// The day the table was true. Source: platform.claude.com, `docs/en/about-claude/{model-deprecations,pricing}` and the
-/// overview page of each model.
-pub const AS_OF: &str = "2026-11-23";
-
 /// The `max_tokens` that a model of unknown size is asked for: every live model takes it.
 pub const DEFAULT_MAX_OUTPUT: u32 = 32_000;
 
+/// The table. A unit test sees that it can be read.
+static TABLE: LazyLock<Table> = LazyLock::new(|| toml::from_str(include_str!("models.toml")).unwrap_or_default());
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    as_of: String,
+    models: Vec<ModelInfo>,
+    retired: Vec<RetiredModel>,
+}
+
 /// Where a model stands in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// The newest of its family.
     Latest,
@@ -28,7 +38,8 @@ pub enum State {
 }
 
 /// US dollars for a million tokens.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Prices {
     pub input: f64,
     pub output: f64,
@@ -38,7 +49,8 @@ pub struct Prices {
 }
 
 /// A higher price for the whole request when its prompt is long.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LongPrompt {
     /// The price holds when the prompt (input, cache reads and cache writes together) has more tokens than this.
     pub above_tokens: u64,
@@ -46,7 +58,8 @@ pub struct LongPrompt {
 }
 
 /// The forms of the request's `thinking` that a model takes. Any other is a 400.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Thinking {
     /// `adaptive`, and it cannot be turned off.
     Always,
@@ -65,11 +78,12 @@ pub enum Thinking {
 }
 
 /// What is known about one live model.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelInfo {
-    pub id: &'static str,
+    pub id: String,
     /// Another name that the API takes for it.
-    pub alias: Option<&'static str>,
+    pub alias: Option<String>,
     pub state: State,
     /// Tokens of prompt and answer together.
     pub context_window: u32,
@@ -79,135 +93,61 @@ pub struct ModelInfo {
     pub long_prompt: Option<LongPrompt>,
     pub thinking: Thinking,
     /// The values of `effort` that it takes; empty when it takes none.
-    pub efforts: &'static [&'static str],
+    pub efforts: Vec<String>,
     /// The earliest day of its retirement; for `Deprecated`, the day. ISO 8601, as precise as it is known.
-    pub retires: &'static str,
+    pub retires: String,
     /// What to move to. `None` for the newest of a family.
-    pub replacement: Option<&'static str>,
+    pub replacement: Option<String>,
 }
 
 /// A model that is no longer served: a request for it is a 404.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RetiredModel {
     /// The id, or an alias that ended with it.
-    pub id: &'static str,
+    pub id: String,
     /// The day it ended.
-    pub retired_on: &'static str,
+    pub retired_on: String,
     /// Today's model of the same family.
-    pub replacement: &'static str,
+    pub replacement: String,
 }
 
-const EFFORTS: &[&str] = &["low", "medium", "high", "xhigh", "max"];
-const EFFORTS_4_6: &[&str] = &["low", "medium", "high", "max"];
-const EFFORTS_OPUS_4_5: &[&str] = &["low", "medium", "high"];
-const NO_EFFORT: &[&str] = &[];
+/// The day the table was true, ISO 8601.
+pub fn as_of() -> &'static str {
+    &TABLE.as_of
+}
 
-const fn usd(input: f64, output: f64, cache_write: f64, cache_read: f64) -> Prices {
-    Prices {
-        input,
-        output,
-        cache_write,
-        cache_read,
+/// The live models, as of [`as_of`].
+pub fn live() -> &'static [ModelInfo] {
+    &TABLE.models
+}
+
+/// The models that are gone, as of [`as_of`], with the aliases that went with them. The four of the task whitelist are all
+/// among them.
+pub fn gone() -> &'static [RetiredModel] {
+    &TABLE.retired
+}
+
+/// What is sent in place of a model that is not served any more on this day (ISO 8601), with the day it ended. A deprecated
+/// model is served until its day, which the table knows in advance.
+pub fn replacement(id: &str, today: &str) -> Option<(&'static str, &'static str)> {
+    if let Some(model) = retired(id) {
+        return Some((&model.replacement, &model.retired_on));
     }
+    let model = lookup(id).filter(|model| model.state == State::Deprecated && *model.retires <= *today)?;
+    Some((model.replacement.as_deref()?, &model.retires))
 }
-
-/// A model with the context window (1M) and output (128K) that all models since 4.6 have.
-const fn large(
-    id: &'static str,
-    state: State,
-    prices: Prices,
-    thinking: Thinking,
-    efforts: &'static [&'static str],
-    retires: &'static str,
-    replacement: Option<&'static str>,
-) -> ModelInfo {
-    ModelInfo {
-        id,
-        alias: None,
-        state,
-        context_window: 1_000_000,
-        max_output: 128_000,
-        prices,
-        long_prompt: None,
-        thinking,
-        efforts,
-        retires,
-        replacement,
-    }
-}
-
-/// The live models, as of [`AS_OF`].
-#[rustfmt::skip]
-pub const MODELS: &[ModelInfo] = &[
-    large("claude-fable-5-2", State::Latest, usd(8.0, 40.0, 10.0, 0.20), Thinking::Always, EFFORTS, "2027-11", None),
-    large("claude-mythos-5-2", State::Latest, usd(8.0, 40.0, 10.0, 0.20), Thinking::Always, EFFORTS, "2027-11", None),
-    large("claude-opus-5-5", State::Latest, usd(4.0, 20.0, 5.0, 0.20), Thinking::Always, EFFORTS, "2027-09", None),
-    large("claude-sonnet-5-5", State::Latest, usd(2.0, 10.0, 2.50, 0.10), Thinking::AlwaysOrBetweenTools, EFFORTS, "2027-09", None),
-    ModelInfo {
-        long_prompt: Some(LongPrompt { above_tokens: 100_000, prices: usd(0.50, 2.50, 0.625, 0.05) }),
-        ..large("claude-haiku-5-5", State::Latest, usd(0.10, 0.50, 0.125, 0.01), Thinking::OnUpToHigh, EFFORTS, "2027-10-07", None)
-    },
-    large("claude-fable-5-1", State::Legacy, usd(10.0, 50.0, 12.50, 0.25), Thinking::Always, EFFORTS, "2027-09", Some("claude-fable-5-2")),
-    large("claude-mythos-5-1", State::Legacy, usd(10.0, 50.0, 12.50, 0.25), Thinking::Always, EFFORTS, "2027-09", Some("claude-mythos-5-2")),
-    large("claude-fable-5", State::Legacy, usd(10.0, 50.0, 12.50, 1.0), Thinking::Always, EFFORTS, "2027-06-09", Some("claude-fable-5-2")),
-    large("claude-mythos-5", State::Legacy, usd(10.0, 50.0, 12.50, 1.0), Thinking::Always, EFFORTS, "2027-06-09", Some("claude-mythos-5-2")),
-    large("claude-opus-5", State::Legacy, usd(5.0, 25.0, 6.25, 0.50), Thinking::OnUpToHigh, EFFORTS, "2027-07-24", Some("claude-opus-5-5")),
-    large("claude-sonnet-5", State::Legacy, usd(2.0, 10.0, 2.50, 0.20), Thinking::On, EFFORTS, "2027-06-30", Some("claude-sonnet-5-5")),
-    large("claude-opus-4-8", State::Legacy, usd(5.0, 25.0, 6.25, 0.50), Thinking::Off, EFFORTS, "2027-05-28", Some("claude-opus-5-5")),
-    large("claude-opus-4-7", State::Legacy, usd(5.0, 25.0, 6.25, 0.50), Thinking::Off, EFFORTS, "2027-04-16", Some("claude-opus-5-5")),
-    large("claude-opus-4-6", State::Legacy, usd(5.0, 25.0, 6.25, 0.50), Thinking::OffOrBudget, EFFORTS_4_6, "2027-02-05", Some("claude-opus-5-5")),
-    large("claude-sonnet-4-6", State::Legacy, usd(3.0, 15.0, 3.75, 0.30), Thinking::OffOrBudget, EFFORTS_4_6, "2027-02-17", Some("claude-sonnet-5-5")),
-    ModelInfo {
-        alias: Some("claude-opus-4-5"), context_window: 200_000, max_output: 64_000,
-        ..large("claude-opus-4-5-20251101", State::Legacy, usd(5.0, 25.0, 6.25, 0.50), Thinking::Budget, EFFORTS_OPUS_4_5, "2026-11-24", Some("claude-opus-5-5"))
-    },
-    ModelInfo {
-        alias: Some("claude-haiku-4-5"), context_window: 200_000, max_output: 64_000,
-        ..large("claude-haiku-4-5-20251001", State::Legacy, usd(1.0, 5.0, 1.25, 0.10), Thinking::Budget, NO_EFFORT, "2026-10-15", Some("claude-haiku-5-5"))
-    },
-    ModelInfo {
-        alias: Some("claude-sonnet-4-5"), context_window: 200_000, max_output: 64_000,
-        ..large("claude-sonnet-4-5-20250929", State::Deprecated, usd(3.0, 15.0, 3.75, 0.30), Thinking::Budget, NO_EFFORT, "2026-11-30", Some("claude-sonnet-5-5"))
-    },
-];
-
-const fn gone(id: &'static str, retired_on: &'static str, replacement: &'static str) -> RetiredModel {
-    RetiredModel {
-        id,
-        retired_on,
-        replacement,
-    }
-}
-
-/// The models that are gone, as of [`AS_OF`], with the aliases that went with them. The four of the task whitelist are
-/// all among them.
-pub const RETIRED: &[RetiredModel] = &[
-    gone("claude-sonnet-4-20250514", "2026-06-15", "claude-sonnet-5-5"),
-    gone("claude-sonnet-4-0", "2026-06-15", "claude-sonnet-5-5"),
-    gone("claude-opus-4-20250514", "2026-06-15", "claude-opus-5-5"),
-    gone("claude-opus-4-0", "2026-06-15", "claude-opus-5-5"),
-    gone("claude-opus-4-1-20250805", "2026-08-05", "claude-opus-5-5"),
-    gone("claude-opus-4-1", "2026-08-05", "claude-opus-5-5"),
-    gone("claude-3-7-sonnet-20250219", "2026-02-19", "claude-sonnet-5-5"),
-    gone("claude-3-7-sonnet-latest", "2026-02-19", "claude-sonnet-5-5"),
-    gone("claude-3-5-sonnet-20241022", "2025-10-28", "claude-sonnet-5-5"),
-    gone("claude-3-5-sonnet-20240620", "2025-10-28", "claude-sonnet-5-5"),
-    gone("claude-3-5-sonnet-latest", "2025-10-28", "claude-sonnet-5-5"),
-    gone("claude-3-5-haiku-20241022", "2026-02-19", "claude-haiku-5-5"),
-    gone("claude-3-5-haiku-latest", "2026-02-19", "claude-haiku-5-5"),
-    gone("claude-3-opus-20240229", "2026-01-05", "claude-opus-5-5"),
-    gone("claude-3-opus-latest", "2026-01-05", "claude-opus-5-5"),
-    gone("claude-3-haiku-20240307", "2026-04-20", "claude-haiku-5-5"),
-];
 
 /// What is known about a live model, by its id or its alias.
 pub fn lookup(id: &str) -> Option<&'static ModelInfo> {
-    MODELS.iter().find(|model| model.id == id || model.alias == Some(id))
+    live()
+        .iter()
+        .find(|model| model.id == id || model.alias.as_deref() == Some(id))
 }
 
 /// Whether a model is gone, and what takes its place.
 pub fn retired(id: &str) -> Option<&'static RetiredModel> {
-    RETIRED.iter().find(|model| model.id == id)
+    gone().iter().find(|model| model.id == id)
 }
 
 /// The largest `max_tokens` of a model; [`DEFAULT_MAX_OUTPUT`] for one that is not in the table.
@@ -243,7 +183,7 @@ pub enum SettingError {
     Effort {
         model: String,
         found: String,
-        allowed: &'static [&'static str],
+        allowed: &'static [String],
     },
     #[error("{model} does not take thinking of type {found:?}; {}", allowed_text("leave it out", .allowed))]
     ThinkingType {
@@ -259,8 +199,9 @@ pub enum SettingError {
     ThinkingShape,
 }
 
-fn allowed_text(or_else: &str, allowed: &[&str]) -> String {
-    match allowed {
+fn allowed_text(or_else: &str, allowed: &[impl AsRef<str>]) -> String {
+    let allowed: Vec<&str> = allowed.iter().map(AsRef::as_ref).collect();
+    match allowed.as_slice() {
         [] => format!("{or_else}: it takes none"),
         some => format!("allowed: {}", some.join(", ")),
     }
@@ -290,10 +231,10 @@ impl Thinking {
 /// Whether a model takes this `effort`. Every value is accepted for a model that is not in the table.
 pub fn check_effort(id: &str, effort: &str) -> Result<(), SettingError> {
     match lookup(id) {
-        Some(model) if !model.efforts.contains(&effort) => Err(SettingError::Effort {
+        Some(model) if !model.efforts.iter().any(|known| known == effort) => Err(SettingError::Effort {
             model: id.to_owned(),
             found: effort.to_owned(),
-            allowed: model.efforts,
+            allowed: &model.efforts,
         }),
         _ => Ok(()),
     }
@@ -342,4 +283,17 @@ pub fn check_thinking(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_table_can_be_read() {
+        let table: Table = toml::from_str(include_str!("models.toml")).unwrap();
+        assert_eq!((table.models.len(), table.retired.len()), (live().len(), gone().len()));
+        assert!(!live().is_empty() && !gone().is_empty());
+    }
 }

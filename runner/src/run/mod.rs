@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Spent};
 use crate::config::{Config, Identity, TaskSource};
-use crate::events::{Event, EventQueue, EventSink, SpoolConfig, Summary, TaskErrorCode, TaskId, millis};
+use crate::events::{Event, EventQueue, EventSink, LogLevel, SpoolConfig, Summary, TaskErrorCode, TaskId, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::sandbox::Level;
 use crate::task::{AgentTask, Document, Task};
@@ -221,6 +221,14 @@ async fn run_agent(
             message: "the agent was not prepared".into(),
         });
     };
+    if let Some(message) = &parts.replaced {
+        events.push(Event::Log {
+            level: LogLevel::Info,
+            message: message.clone(),
+            step_index: None,
+            partial: false,
+        });
+    }
     let agent = Agent {
         task,
         model_name: &parts.model_name,

@@ -33,6 +33,8 @@ pub(super) struct Prepared {
 }
 
 pub(super) struct AgentParts {
+    /// That another model is asked than the task names, when that was not the operator's word: for the task's log.
+    pub(super) replaced: Option<String>,
     /// The model as it is sent.
     pub(super) model_name: String,
     pub(super) model: MessagesClient,
@@ -145,15 +147,7 @@ async fn prepare_agent(
         ));
     };
     let model_name = config.rules.sent(&task.model).to_owned();
-    if let Some(retired) = models::retired(&model_name) {
-        tracing::warn!(
-            model = model_name,
-            retired_on = retired.retired_on,
-            "the model is retired and requests for it fail; set MODEL_ALIASES={}={} to send today's model in its place",
-            task.model,
-            retired.replacement,
-        );
-    }
+    let replaced = replaced(config, &task.model, &model_name);
     let problems = check_settings(&model_name, task);
     if !problems.is_empty() {
         let unknown_keys = Vec::new();
@@ -191,11 +185,31 @@ async fn prepare_agent(
     let (tools, model) = tokio::join!(tools, model);
     let (sandbox, tools) = tools?;
     let parts = AgentParts {
+        replaced,
         model_name,
         model: model?,
         tools,
     };
     Ok((sandbox, parts))
+}
+
+/// Says that a model is retired: that another is sent in its place, which whoever watches the task is to know, or how to have
+/// that.
+fn replaced(config: &Config, asked: &str, sent: &str) -> Option<String> {
+    if let Some((_, retired_on)) = config.rules.replaced(asked) {
+        let said = format!("the model {asked} was retired on {retired_on}: {sent} is asked in its place");
+        tracing::warn!(asked, sent, retired_on, "{said} (MODEL_ALIASES says otherwise)");
+        return Some(said);
+    }
+    if let Some(retired) = models::retired(sent) {
+        tracing::warn!(
+            model = sent,
+            retired_on = retired.retired_on,
+            "the model is retired and requests for it fail; set MODEL_ALIASES={asked}={} to send today's model in its place",
+            retired.replacement,
+        );
+    }
+    None
 }
 
 async fn model(config: &Config, api_key: &Secret) -> Result<MessagesClient, Refused> {

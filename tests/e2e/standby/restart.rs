@@ -76,8 +76,8 @@ async fn a_runner_that_is_started_again_ends_the_task_that_it_had_and_takes_the_
     assert_eq!(error["seq"], events.len());
     ended.done(2);
     // Before anything else, and under the same name.
-    let attempts = ended.scene.api.task(1).attempts();
-    assert!(attempts.last().unwrap().at < ended.scene.api.registrations()[asked].at);
+    let told = ended.scene.api.ended_at(1).unwrap();
+    assert!(told < ended.scene.api.registrations()[asked].at);
     assert_eq!(ended.scene.names(), ["pod-1"]);
     assert!(
         journals(&ended.scene).is_empty(),

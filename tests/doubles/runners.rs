@@ -67,6 +67,7 @@ async fn a_registration_that_would_crash_the_real_server_is_refused() {
     let cases = [
         ("pod_name", Value::Null),
         ("pod_name", json!(7)),
+        ("pod_name", json!("p".repeat(256))),
         ("pod_ip", Value::Null),
         ("node_name", Value::Null),
         ("node_name", json!({})),

@@ -20,6 +20,7 @@ use super::bounds::MAX_ENCODED;
 use super::open::Open;
 use super::record::Record;
 use super::spool::{Spool, SpoolConfig};
+use crate::framing;
 
 /// How many bytes of events wait in memory before the spool begins.
 pub const MAX_FRONT: usize = 8 << 20;
@@ -258,7 +259,10 @@ impl State {
         let grows = records.back().is_some_and(|last| last.in_memory() < MAX_MERGED_BEHIND);
         let count = records.len() - usize::from(grows);
         let mut frames = Vec::with_capacity(self.back.bytes);
-        records.iter().take(count).for_each(|record| record.encode(&mut frames));
+        records
+            .iter()
+            .take(count)
+            .for_each(|record| framing::append(record, &mut frames));
         if let Err(error) = self.spool.append(&frames, count as u64) {
             self.spool_is_full = true;
             return Err(error);

@@ -206,6 +206,12 @@ impl EventQueue {
         state.next().0
     }
 
+    /// Whether the ending was taken, so that nothing comes any more.
+    pub fn is_over(&self) -> bool {
+        let state = self.lock();
+        state.closed && state.front.records.is_empty() && state.spool.is_empty() && state.back.records.is_empty()
+    }
+
     /// How much waits, without what was taken.
     pub fn waiting(&self) -> Waiting {
         let state = self.lock();
@@ -280,7 +286,7 @@ impl State {
                 Ok(records) => self.front.records.extend(records),
                 Err(error) => {
                     // Their numbers are missing at the server, as those of all lost events are.
-                    self.lost += error.records;
+                    self.lost = self.lost.saturating_add(error.records);
                     self.last_seq += error.records;
                     unreadable = Some(error.to_string());
                 }

@@ -55,6 +55,8 @@ pub enum Answer {
         reason: String,
         /// After this time, when the server named one.
         retry_after: Option<Duration>,
+        /// Of an answer, when there was one.
+        status: Option<StatusCode>,
         /// What the server may have done with it.
         fate: Fate,
     },
@@ -167,6 +169,7 @@ impl ApiClient {
                 return Answer::Failed {
                     reason,
                     retry_after: None,
+                    status: None,
                     fate,
                 };
             }
@@ -186,6 +189,7 @@ impl ApiClient {
             Answer::Failed {
                 reason: format!("status {status}"),
                 retry_after,
+                status: Some(status),
                 fate: Fate::of_status(status, &body),
             }
         } else {

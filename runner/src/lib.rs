@@ -4,10 +4,12 @@
 pub mod agent;
 pub mod api_client;
 pub mod cli;
+mod closed_set;
 pub mod config;
 pub mod doctor;
 pub mod events;
 pub mod failure;
+mod framing;
 pub mod health;
 pub mod http;
 pub mod model;

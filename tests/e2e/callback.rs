@@ -338,3 +338,23 @@ async fn a_call_with_large_arguments_and_a_large_result_is_told_in_events_that_t
     let sent = outcome.request(1)["messages"][1]["content"][0]["input"]["content"].clone();
     assert_eq!(sent, content);
 }
+
+/// A gateway that collects the stream sends all of it as one delta.
+#[tokio::test]
+async fn a_delta_that_is_larger_than_an_event_is_told_whole() {
+    let text = "\u{1}\"é🦀".repeat(200_000);
+    let outcome = Scene::new()
+        .await
+        .agent(json!({}), [Turn::says(&text)])
+        .await
+        .run()
+        .await;
+    let done = outcome.done();
+    assert_eq!(done.get("lost_events"), None);
+    assert!(
+        outcome.text() == text,
+        "{} of {} bytes",
+        outcome.text().len(),
+        text.len()
+    );
+}

@@ -156,6 +156,7 @@ pub struct HandOut {
     pub pod: String,
     /// The answer that said so was whole when it left the server.
     pub told: bool,
+    pub at: Instant,
 }
 
 /// All runners, and the tasks that wait for one.
@@ -278,6 +279,7 @@ impl Runners {
                     task,
                     pod,
                     told: answer.is_whole(),
+                    at: Instant::now(),
                 });
                 let runner = registration.runner_id;
                 let assignment = assignment.clone();

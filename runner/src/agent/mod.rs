@@ -31,7 +31,7 @@ pub use no_tools::NoTools;
 pub use output_limit::OutputLimit;
 pub use spent::Spent;
 use spent::report;
-use spoken::{Spoken, mask, thought, token};
+use spoken::{Spoken, mask, pieces, thought, token};
 
 /// How often in a row a cut-off answer is asked to go on.
 const MAX_CONTINUATIONS: u32 = 3;
@@ -176,14 +176,16 @@ impl Agent<'_> {
                     text = Spoken::new();
                     continue;
                 }
-                Some(Ok(TurnEvent::Text(delta))) => match text.push(&delta) {
-                    Some(shown) => token(&message_id, shown),
-                    None => continue,
-                },
-                Some(Ok(TurnEvent::Thinking(delta))) if self.extra_events => match thinking.push(&delta) {
-                    Some(shown) => thought(&message_id, shown),
-                    None => continue,
-                },
+                Some(Ok(TurnEvent::Text(delta))) => {
+                    let shown = pieces(&delta).filter_map(|piece| text.push(piece));
+                    self.events.push_all(shown.map(|shown| token(&message_id, shown)));
+                    continue;
+                }
+                Some(Ok(TurnEvent::Thinking(delta))) if self.extra_events => {
+                    let shown = pieces(&delta).filter_map(|piece| thinking.push(piece));
+                    self.events.push_all(shown.map(|shown| thought(&message_id, shown)));
+                    continue;
+                }
                 Some(Ok(TurnEvent::Thinking(_))) => continue,
                 Some(Ok(TurnEvent::ToolStarted { id, name })) => {
                     // Within a turn the decoder sees to it. Later it would mix up two calls, here and in every event.

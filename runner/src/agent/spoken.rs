@@ -51,6 +51,18 @@ impl Spoken {
     }
 }
 
+/// The longest delta that is told in one piece, in bytes: with every character escaped it is an event that the server takes.
+const MAX_DELTA: usize = 128 << 10;
+
+/// A delta in pieces that are not too large for an event; a gateway that collects a stream may send all of it as one delta.
+pub(super) fn pieces(mut delta: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let (piece, rest) = delta.split_at(delta.floor_char_boundary(MAX_DELTA));
+        delta = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 /// Takes secrets out of a result, for the model too, and says how many.
 pub(super) fn mask(text: &mut String) {
     let (masked_text, masked) = redaction::current().redact(std::mem::take(text));
@@ -74,5 +86,20 @@ pub(super) fn thought(message_id: &str, (text, _): (String, u64)) -> Event {
     Event::Thinking {
         message_id: message_id.to_owned(),
         text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delta_is_told_whole_however_long_it_is() {
+        for delta in [String::new(), "a".into(), "é€🦀".repeat(100_000), "x".repeat(MAX_DELTA)] {
+            let pieces: Vec<&str> = pieces(&delta).collect();
+            assert_eq!(pieces.concat(), delta);
+            assert!(pieces.iter().all(|piece| piece.len() <= MAX_DELTA && !piece.is_empty()));
+            assert_eq!(pieces.len(), delta.len().div_ceil(MAX_DELTA), "as few as can be");
+        }
     }
 }

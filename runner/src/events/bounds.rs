@@ -85,6 +85,54 @@ impl Event {
     }
 }
 
+impl Event {
+    /// Makes several events of one whose text is larger than the server takes, when nothing of it may be cut: this one keeps
+    /// the first part, and gives those that follow it. Usually there are none.
+    pub(super) fn split(&mut self) -> Vec<Event> {
+        let (Event::ToolOutput { text, .. } | Event::Log { message: text, .. }) = self else {
+            return Vec::new();
+        };
+        if text.len() <= MAX_ENCODED / 6 || encoded(text) <= MAX_ENCODED {
+            return Vec::new();
+        }
+        let whole = std::mem::take(text);
+        let mut parts = Vec::new();
+        let mut rest = &*whole;
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at(prefix(rest, MAX_ENCODED));
+            parts.push(part.to_owned());
+            rest = behind;
+        }
+        let mut events: Vec<Event> = Vec::new();
+        let count = parts.len();
+        for (number, part) in (1..).zip(parts) {
+            events.push(match self {
+                Event::Log {
+                    level,
+                    step_index,
+                    partial,
+                    ..
+                } => Event::Log {
+                    level: *level,
+                    message: part,
+                    step_index: *step_index,
+                    partial: *partial || number < count,
+                },
+                Event::ToolOutput { tool_id, .. } => Event::ToolOutput {
+                    tool_id: tool_id.clone(),
+                    text: part,
+                },
+                _ => return Vec::new(),
+            });
+        }
+        let following = events.split_off(1);
+        if let Some(first) = events.pop() {
+            *self = first;
+        }
+        following
+    }
+}
+
 fn name(text: &mut String) {
     cut(text, MAX_NAME);
 }
@@ -283,6 +331,39 @@ mod tests {
         let mut same = small.clone();
         arguments(&mut same);
         assert_eq!(same.get(), small.get());
+    }
+
+    #[test]
+    fn lines_and_live_output_are_sent_in_parts_and_nothing_of_them_is_lost() {
+        for unit in ["x", "\u{1}", "🦀\u{1}", "\""] {
+            let whole = unit.repeat((5 << 20) / unit.len());
+            let log = |message: String| Event::Log {
+                level: crate::events::LogLevel::Info,
+                message,
+                step_index: None,
+                partial: false,
+            };
+            let output = |text: String| Event::ToolOutput {
+                tool_id: "t".into(),
+                text,
+            };
+            for (mut event, member) in [(log(whole.clone()), "message"), (output(whole.clone()), "text")] {
+                let following = event.split();
+                let bodies: Vec<Vec<u8>> = std::iter::once(event).chain(following).map(body).collect();
+                assert!(
+                    bodies.iter().all(|body| body.len() < SERVER) && bodies.len() > 5,
+                    "{unit:?}"
+                );
+                let parts: Vec<Value> = bodies.iter().map(|body| value(body)).collect();
+                let joined: String = parts.iter().map(|part| part[member].as_str().unwrap()).collect();
+                assert!(joined == whole, "{unit:?}");
+                // A line that goes on says so.
+                let partial = parts.iter().filter(|part| part["partial"] == true).count();
+                assert_eq!(partial, if member == "message" { parts.len() - 1 } else { 0 });
+            }
+            let mut small = log(unit.to_owned());
+            assert!(small.split().is_empty());
+        }
     }
 
     #[test]

@@ -74,8 +74,8 @@ pub trait Progress: Send + Sync {
     /// A request is about to be sent for the first time: from now on the server may have it.
     fn sending(&self, request: &EventRequest<'_>);
 
-    /// It arrived. So many events before it did not.
-    fn arrived(&self, lost: u64);
+    /// It arrived, and the task's ending with it or not. So many events before it did not.
+    fn arrived(&self, lost: u64, ended: bool);
 }
 
 /// Events as they go over the wire, in one request.
@@ -170,15 +170,15 @@ impl Callback {
             }
             let mut lost = report.lost();
             // Until the server has them: whatever happens to this delivery, they count.
-            report.set_lost(lost + events.len() as u64);
+            report.set_lost(lost.saturating_add(events.len() as u64));
             if self.time.only_ending.is_cancelled() && !is_over(&events) {
                 continue;
             }
-            match self.send(&events, lost + queue.lost(), cancel).await {
+            match self.send(&events, lost.saturating_add(queue.lost()), cancel).await {
                 Sent::Delivered => {
                     report.set_lost(lost);
                     report.delivered(&events);
-                    self.tell(|progress| progress.arrived(lost + queue.lost()));
+                    self.tell(|progress| progress.arrived(lost.saturating_add(queue.lost()), is_over(&events)));
                 }
                 Sent::Refused if events.len() > 1 => {
                     tracing::warn!(
@@ -186,8 +186,11 @@ impl Callback {
                     );
                     self.refuses_batches.store(true, Ordering::Relaxed);
                     for (sent, event) in (1..).zip(events.chunks(1)) {
-                        match self.send(event, lost + queue.lost(), cancel).await {
-                            Sent::Delivered => report.delivered(event),
+                        match self.send(event, lost.saturating_add(queue.lost()), cancel).await {
+                            Sent::Delivered => {
+                                report.delivered(event);
+                                self.tell(|progress| progress.arrived(lost, is_over(event)));
+                            }
                             Sent::Refused | Sent::GivenUp => lost += 1,
                         }
                         report.set_lost(lost + (events.len() - sent) as u64);
@@ -196,20 +199,35 @@ impl Callback {
                 Sent::Refused | Sent::GivenUp => {}
             }
         }
-        report.set_lost(report.lost() + queue.lost());
+        report.set_lost(report.lost().saturating_add(queue.lost()));
     }
 
-    /// Sends an ending again that an earlier process has sent, under its key and with its bytes. Whether it arrived.
+    /// Sends an ending again that an earlier process has sent, under its key and with its bytes. Whether it arrived. A server
+    /// that takes no batches any more gets the events of one by themselves.
     pub async fn repeat(&self, ending: &SentEnding) -> bool {
+        let content_type = if ending.batch { NDJSON } else { JSON };
+        let sent = self
+            .send_ending(ending.seq, ending.body.clone(), content_type, &ending.key)
+            .await;
+        if sent != Sent::Refused || !ending.batch {
+            return sent == Sent::Delivered;
+        }
+        let lines = ending.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let mut arrived = false;
+        for (seq, line) in (ending.seq..).zip(lines) {
+            let key = format!("{}-{seq}", self.id);
+            let body = ending.body.slice_ref(line);
+            arrived = self.send_ending(seq, body, JSON, &key).await == Sent::Delivered;
+        }
+        arrived
+    }
+
+    async fn send_ending(&self, seq: u64, body: Bytes, content_type: &'static str, key: &str) -> Sent {
         let weight = Weight {
             critical: true,
             ending: true,
         };
-        let content_type = if ending.batch { NDJSON } else { JSON };
-        let body = ending.body.clone();
-        self.send_bytes(ending.seq, weight, body, content_type, &ending.key, &|| {})
-            .await
-            == Sent::Delivered
+        self.send_bytes(seq, weight, body, content_type, key, &|| {}).await
     }
 
     fn tell(&self, what: impl FnOnce(&dyn Progress)) {
@@ -242,7 +260,7 @@ impl Callback {
         self.tell(|progress| {
             progress.sending(&EventRequest {
                 events,
-                lost: lost + events.len() as u64,
+                lost: lost.saturating_add(events.len() as u64),
                 body: &body,
                 key: &key,
             });
@@ -291,6 +309,7 @@ impl Callback {
                     reason,
                     retry_after,
                     fate,
+                    ..
                 } => {
                     let count = match fate {
                         Fate::NotSent => &mut unanswered,

@@ -4,6 +4,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::closed_set::closed_set;
 use crate::redaction::Redactor;
 use crate::tools::ToolErrorCode;
 
@@ -85,99 +86,25 @@ impl LogLevel {
     }
 }
 
-/// Why a task failed. The names are fixed; `docs/reference/codes.md` lists them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TaskErrorCode {
-    InvalidTask,
-    MaxTurns,
-    MaxTokens,
-    Refusal,
-    ContextExceeded,
-    Budget,
-    Stuck,
-    Timeout,
-    Cancelled,
-    ModelError,
-    ModelRetired,
-    ModelAuth,
-    StepFailed,
-    Sandbox,
-    WorkerLost,
-    Internal,
-}
-
-impl TaskErrorCode {
-    /// Every code with its meaning: `docs/reference/codes.md` is written from it.
-    pub const TABLE: &[(TaskErrorCode, &str, &str)] = &[
-        (
-            Self::InvalidTask,
-            "invalid_task",
-            "the task document is wrong; the message lists every problem with its path",
-        ),
-        (
-            Self::MaxTurns,
-            "max_turns",
-            "the agent used all its turns without finishing",
-        ),
-        (
-            Self::MaxTokens,
-            "max_tokens",
-            "the model's answer did not fit its output limit, also after asking it to go on",
-        ),
-        (
-            Self::Refusal,
-            "refusal",
-            "the model refused; the message has the category",
-        ),
-        (
-            Self::ContextExceeded,
-            "context_exceeded",
-            "the conversation is larger than the model's context window",
-        ),
-        (Self::Budget, "budget", "the task cost more than its max_cost_usd"),
-        (Self::Stuck, "stuck", "reserved: the agent repeats itself"),
-        (
-            Self::Timeout,
-            "timeout",
-            "the task, or a workflow step, ran longer than its time limit",
-        ),
-        (
-            Self::Cancelled,
-            "cancelled",
-            "the runner was told to stop (SIGTERM or SIGINT), or the API server asked for it",
-        ),
-        (
-            Self::ModelError,
-            "model_error",
-            "the Messages API failed, after all retries",
-        ),
-        (
-            Self::ModelRetired,
-            "model_retired",
-            "the Messages API does not know the model; set MODEL_ALIASES",
-        ),
-        (Self::ModelAuth, "model_auth", "the API key is missing, or was refused"),
-        (Self::StepFailed, "step_failed", "a workflow step failed"),
-        (Self::Sandbox, "sandbox", "a layer of the sandbox is missing"),
-        (
-            Self::WorkerLost,
-            "worker_lost",
-            "the process that ran the task died or hung, or the runner was started again (standby)",
-        ),
-        (
-            Self::Internal,
-            "internal",
-            "the configuration, a plugin or the runner itself is at fault",
-        ),
-    ];
-
-    /// The name in events.
-    pub fn as_str(self) -> &'static str {
-        Self::TABLE
-            .iter()
-            .find(|(code, ..)| *code == self)
-            .map_or("internal", |(_, name, _)| name)
+closed_set! {
+    /// Why a task failed. The names are fixed.
+    pub enum TaskErrorCode {
+        InvalidTask = "invalid_task", "the task document is wrong; the message lists every problem with its path";
+        MaxTurns = "max_turns", "the agent used all its turns without finishing";
+        MaxTokens = "max_tokens", "the model's answer did not fit its output limit, also after asking it to go on";
+        Refusal = "refusal", "the model refused; the message has the category";
+        ContextExceeded = "context_exceeded", "the conversation is larger than the model's context window";
+        Budget = "budget", "the task cost more than its max_cost_usd";
+        Stuck = "stuck", "reserved: the agent repeats itself";
+        Timeout = "timeout", "the task, or a workflow step, ran longer than its time limit";
+        Cancelled = "cancelled", "the runner was told to stop (SIGTERM or SIGINT), or the API server asked for it";
+        ModelError = "model_error", "the Messages API failed, after all retries";
+        ModelRetired = "model_retired", "the Messages API does not know the model; set MODEL_ALIASES";
+        ModelAuth = "model_auth", "the API key is missing, or was refused";
+        StepFailed = "step_failed", "a workflow step failed";
+        Sandbox = "sandbox", "a layer of the sandbox is missing";
+        WorkerLost = "worker_lost", "the process that ran the task died or hung, or the runner was started again (standby)";
+        Internal = "internal", "the configuration, a plugin or the runner itself is at fault";
     }
 }
 
@@ -343,9 +270,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_task_error_code_is_in_the_table_under_its_serialized_name() {
+    fn a_code_is_serialized_under_its_name() {
         for (code, name, meaning) in TaskErrorCode::TABLE {
-            assert_eq!(serde_json::to_value(code).unwrap(), *name);
+            assert_eq!(
+                (serde_json::to_value(code).unwrap(), code.as_str()),
+                ((*name).into(), *name)
+            );
             assert!(!meaning.is_empty());
         }
     }

@@ -7,7 +7,6 @@
 pub mod bounds;
 pub mod callback;
 pub mod event;
-pub mod frame;
 pub mod open;
 pub mod queue;
 pub mod record;

@@ -52,7 +52,7 @@ impl Open {
     /// Ends everything that is open.
     pub(super) fn close(&mut self) -> Vec<Record> {
         let now = Timestamp::now().as_millisecond();
-        let since = |begun: i64| u64::try_from(now - begun).unwrap_or_default();
+        let since = |begun: i64| u64::try_from(now.saturating_sub(begun)).unwrap_or_default();
         let calls = std::mem::take(&mut self.calls).into_iter().map(|(tool_id, begun)| {
             Record::from(Event::ToolEnd {
                 tool_id,

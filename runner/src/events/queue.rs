@@ -20,6 +20,7 @@ use super::bounds::MAX_ENCODED;
 use super::open::Open;
 use super::record::Record;
 use super::spool::{Spool, SpoolConfig};
+use crate::framing;
 
 /// How many bytes of events wait in memory before the spool begins.
 pub const MAX_FRONT: usize = 8 << 20;
@@ -205,6 +206,12 @@ impl EventQueue {
         state.next().0
     }
 
+    /// Whether the ending was taken, so that nothing comes any more.
+    pub fn is_over(&self) -> bool {
+        let state = self.lock();
+        state.closed && state.front.records.is_empty() && state.spool.is_empty() && state.back.records.is_empty()
+    }
+
     /// How much waits, without what was taken.
     pub fn waiting(&self) -> Waiting {
         let state = self.lock();
@@ -258,7 +265,10 @@ impl State {
         let grows = records.back().is_some_and(|last| last.in_memory() < MAX_MERGED_BEHIND);
         let count = records.len() - usize::from(grows);
         let mut frames = Vec::with_capacity(self.back.bytes);
-        records.iter().take(count).for_each(|record| record.encode(&mut frames));
+        records
+            .iter()
+            .take(count)
+            .for_each(|record| framing::append(record, &mut frames));
         if let Err(error) = self.spool.append(&frames, count as u64) {
             self.spool_is_full = true;
             return Err(error);
@@ -276,7 +286,7 @@ impl State {
                 Ok(records) => self.front.records.extend(records),
                 Err(error) => {
                     // Their numbers are missing at the server, as those of all lost events are.
-                    self.lost += error.records;
+                    self.lost = self.lost.saturating_add(error.records);
                     self.last_seq += error.records;
                     unreadable = Some(error.to_string());
                 }

@@ -1,17 +1,17 @@
 //! An event on its way: what it needs to wait, to be merged, to lie on disk and to be sent, and nothing else.
 //!
 //! An [`Event`] is written as JSON once, when it becomes a record, and its text is escaped once, when it is sent. In between
-//! (in the queue, in the spool, between a worker and its supervisor) nobody parses it.
+//! (in the queue, in the spool, between a worker and its supervisor) nobody parses it; there it goes as a frame
+//! ([`crate::framing`]).
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::bounds::encoded;
 use super::event::{Event, TaskId};
 
 /// What a record is: as much as the queue and the delivery have to know of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     Token,
     Thinking,
@@ -30,22 +30,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 13] = [
-        Kind::Token,
-        Kind::Thinking,
-        Kind::ToolOutput,
-        Kind::Log,
-        Kind::PartialLog,
-        Kind::Cut,
-        Kind::ToolStart,
-        Kind::ToolEnd,
-        Kind::StepStart,
-        Kind::StepEnd,
-        Kind::Usage,
-        Kind::Done,
-        Kind::Error,
-    ];
-
     /// Whether losing it would leave the server with a wrong picture; such an event is retried longer.
     pub fn is_critical(self) -> bool {
         self.is_terminal() || self == Kind::ToolEnd
@@ -99,6 +83,32 @@ pub struct Record {
     pub(super) text: String,
     /// How many bytes the text takes on the wire.
     pub(super) encoded: usize,
+}
+
+/// A record as a frame has it: kind, microseconds since 1970, step, index, head, text.
+type Frame<S> = (Kind, i64, Option<u32>, u64, S, S);
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let time = self.timestamp.as_microsecond();
+        let frame: Frame<&str> = (self.kind, time, self.step, self.index, &self.head, &self.text);
+        frame.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (kind, time, step, index, head, text) = Frame::<String>::deserialize(deserializer)?;
+        Ok(Self {
+            kind,
+            timestamp: Timestamp::from_microsecond(time).map_err(serde::de::Error::custom)?,
+            step,
+            index,
+            head,
+            encoded: encoded(&text),
+            text,
+        })
+    }
 }
 
 impl From<Event> for Record {
@@ -399,6 +409,23 @@ mod tests {
             };
             assert_eq!(sent(event)["text"], expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_record_comes_back_from_its_frame_as_it_was_and_garbage_is_none() {
+        for record in [
+            token("m", "é\n\u{1}", u64::MAX),
+            log(LogLevel::Stdout, 3, "", true),
+            log(LogLevel::Stdout, 3, "12345", false).cut(),
+        ] {
+            let frame = crate::framing::frame(&record);
+            let (read, rest) = crate::framing::first::<Record>(&frame).unwrap().unwrap();
+            // Frames have microseconds.
+            assert_eq!(read.timestamp.as_microsecond(), record.timestamp.as_microsecond());
+            let timestamp = read.timestamp;
+            assert_eq!((read, rest.len()), (Record { timestamp, ..record }, 0));
+        }
+        assert!(crate::framing::first::<Record>(&[9, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 1, 1, 1, 1, 1]).is_err());
     }
 
     #[test]

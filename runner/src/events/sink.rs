@@ -44,11 +44,12 @@ impl EventSink {
     /// Tells of several things at once, in their order.
     pub fn push_all(&self, events: impl IntoIterator<Item = Event>) {
         let redactor = redaction::current();
-        let records = events.into_iter().map(|mut event| {
+        let records = events.into_iter().flat_map(|mut event| {
             event.redact(redactor);
             // Only now: a secret that is cut in two would be one no more.
             event.bound();
-            Record::from(event)
+            let following = event.split();
+            std::iter::once(event).chain(following).map(Record::from)
         });
         match &self.0 {
             To::Queue(queue) => queue.push(records),

@@ -9,8 +9,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::frame::PREFIX;
 use super::record::Record;
+use crate::framing;
 
 /// How large a segment becomes. Its space on the disk is free again when all of it was read.
 const SEGMENT: u64 = 4 << 20;
@@ -142,19 +142,15 @@ impl Segment {
 
     fn next(&mut self) -> io::Result<Vec<Record>> {
         let broken = || io::Error::new(io::ErrorKind::InvalidData, "what lies there is not what was written");
-        let mut length = [0; PREFIX];
+        let mut length = [0; 4];
         self.file.read_exact_at(&mut length, self.read)?;
-        let first = PREFIX as u64 + u64::from(u32::from_le_bytes(length));
-        let size = first.max(CHUNK).min(self.written - self.read);
+        let size = framing::length(length).max(CHUNK).min(self.written - self.read);
         let mut bytes = vec![0; usize::try_from(size).map_err(|_| broken())?];
         self.file.read_exact_at(&mut bytes, self.read)?;
         let mut records = Vec::new();
         let mut rest = &bytes[..];
-        while let Some((length, behind)) = rest.split_first_chunk::<PREFIX>() {
-            let Some((frame, behind)) = behind.split_at_checked(u32::from_le_bytes(*length) as usize) else {
-                break;
-            };
-            records.push(Record::decode(frame).ok_or_else(broken)?);
+        while let Some((record, behind)) = framing::first(rest)? {
+            records.push(record);
             rest = behind;
         }
         if records.is_empty() {
@@ -196,7 +192,7 @@ mod tests {
 
     fn append(spool: &mut Spool, texts: &[&str]) -> io::Result<()> {
         let mut frames = Vec::new();
-        texts.iter().for_each(|text| line(text).encode(&mut frames));
+        texts.iter().for_each(|text| framing::append(&line(text), &mut frames));
         spool.append(&frames, texts.len() as u64)
     }
 

@@ -110,6 +110,9 @@ impl Delivery {
                     critical = true,
                     "the delivery of an event panicked; it goes on with the next"
                 );
+                if queue.is_over() {
+                    return;
+                }
             }
         });
         Ok(Self {
@@ -118,6 +121,11 @@ impl Delivery {
             events,
             time,
         })
+    }
+
+    /// Whoever is late tries nothing but the ending more than once.
+    pub fn hurry(&self) {
+        self.time.no_retries.cancel();
     }
 
     /// Waits until the ending has arrived, as long as it may take. Answers whether it did, and logs what did not arrive.

@@ -1,14 +1,15 @@
-//! What a supervisor and its worker say to each other, over one socket: frames of a length, a tag and what belongs to it.
+//! What a supervisor and its worker say to each other, over one socket, as frames.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
 
-use crate::events::frame::PREFIX;
 use crate::events::record::Record;
 use crate::events::sink::Forward;
+use crate::framing;
 use crate::run::StopReason;
 use crate::task::MAX_DOCUMENT_BYTES;
 
@@ -16,7 +17,7 @@ use crate::task::MAX_DOCUMENT_BYTES;
 const MAX_FRAME: usize = 2 * MAX_DOCUMENT_BYTES;
 
 /// From the supervisor.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Order {
     Task(TaskOrder),
     /// The supervisor was told to stop, or the server cancels the task.
@@ -24,7 +25,7 @@ pub(super) enum Order {
 }
 
 /// The one task of a worker.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TaskOrder {
     pub(super) id: i64,
     /// What the task is taken for when it does not say itself.
@@ -34,7 +35,7 @@ pub(super) struct TaskOrder {
 }
 
 /// From the worker.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Word {
     /// Everything that a task needs is there.
     Ready,
@@ -47,136 +48,26 @@ pub(super) enum Word {
     Trace(String),
 }
 
-const TASK: u8 = 1;
-const STOP: u8 = 2;
-const READY: u8 = 3;
-const UNUSABLE: u8 = 4;
-const ALIVE: u8 = 5;
-const EVENTS: u8 = 6;
-const TRACE: u8 = 7;
-
-const REASONS: [StopReason; 3] = [StopReason::Terminate, StopReason::Interrupt, StopReason::Server];
-
 impl Order {
     pub(super) fn encode(&self) -> Vec<u8> {
-        match self {
-            Order::Task(TaskOrder { id, kind, document }) => {
-                let kind = kind.as_deref().unwrap_or_default();
-                let mut payload = id.to_le_bytes().to_vec();
-                payload.extend_from_slice(&(kind.len() as u32).to_le_bytes());
-                payload.extend_from_slice(kind.as_bytes());
-                payload.extend_from_slice(document.as_bytes());
-                frame(TASK, &payload)
-            }
-            Order::Stop(reason) => {
-                let index = REASONS.iter().position(|known| known == reason).unwrap_or_default();
-                frame(STOP, &[index as u8])
-            }
-        }
-    }
-
-    fn decode(tag: u8, payload: &[u8]) -> Option<Self> {
-        match tag {
-            TASK => {
-                let (id, rest) = payload.split_first_chunk()?;
-                let (length, rest) = rest.split_first_chunk()?;
-                let (kind, document) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-                Some(Order::Task(TaskOrder {
-                    id: i64::from_le_bytes(*id),
-                    kind: text(kind).filter(|kind| !kind.is_empty()),
-                    document: text(document)?,
-                }))
-            }
-            STOP => Some(Order::Stop(*REASONS.get(usize::from(*payload.first()?))?)),
-            _ => None,
-        }
+        framing::frame(self)
     }
 
     /// Reads the next order; `None` when there is none any more.
     pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
-        let mut head = [0; PREFIX + 1];
-        match from.read_exact(&mut head) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
-        }
-        let [length @ .., tag] = head;
-        let mut payload = vec![0; checked(length)?];
-        from.read_exact(&mut payload)?;
-        Self::decode(tag, &payload).map(Some).ok_or_else(malformed)
+        framing::read(from, MAX_FRAME)
     }
 }
 
 impl Word {
     pub(super) fn encode(&self) -> Vec<u8> {
-        match self {
-            Word::Ready => frame(READY, &[]),
-            Word::Unusable(why) => frame(UNUSABLE, why.as_bytes()),
-            Word::Alive => frame(ALIVE, &[]),
-            Word::Events(records) => {
-                let mut payload = Vec::new();
-                records.iter().for_each(|record| record.encode(&mut payload));
-                frame(EVENTS, &payload)
-            }
-            Word::Trace(traceparent) => frame(TRACE, traceparent.as_bytes()),
-        }
+        framing::frame(self)
     }
 
     /// Takes the next word out of what was read, when all of it is there.
     pub(super) fn take(buffer: &mut BytesMut) -> io::Result<Option<Self>> {
-        let Some(head) = buffer.first_chunk::<{ PREFIX + 1 }>() else {
-            return Ok(None);
-        };
-        let [length @ .., tag] = *head;
-        let length = checked(length)?;
-        if buffer.len() < PREFIX + 1 + length {
-            buffer.reserve(PREFIX + 1 + length - buffer.len());
-            return Ok(None);
-        }
-        buffer.advance(PREFIX + 1);
-        let payload = buffer.split_to(length);
-        let word = match tag {
-            READY => Word::Ready,
-            UNUSABLE => Word::Unusable(String::from_utf8_lossy(&payload).into_owned()),
-            ALIVE => Word::Alive,
-            TRACE => Word::Trace(String::from_utf8_lossy(&payload).into_owned()),
-            EVENTS => Word::Events(records(&payload).ok_or_else(malformed)?),
-            _ => return Err(malformed()),
-        };
-        Ok(Some(word))
+        framing::take(buffer, MAX_FRAME)
     }
-}
-
-fn records(mut payload: &[u8]) -> Option<Vec<Record>> {
-    let mut records = Vec::new();
-    while let Some((length, rest)) = payload.split_first_chunk() {
-        let (record, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        records.push(Record::decode(record)?);
-        payload = rest;
-    }
-    payload.is_empty().then_some(records)
-}
-
-fn frame(tag: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(PREFIX + 1 + payload.len());
-    frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    frame.push(tag);
-    frame.extend_from_slice(payload);
-    frame
-}
-
-fn checked(length: [u8; PREFIX]) -> io::Result<usize> {
-    let length = u32::from_le_bytes(length) as usize;
-    if length > MAX_FRAME {
-        Err(malformed())
-    } else {
-        Ok(length)
-    }
-}
-
-fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a frame that is none of ours")
 }
 
 /// The worker's end, for what it says.
@@ -223,6 +114,8 @@ mod tests {
             }),
             Order::Stop(StopReason::Interrupt),
             Order::Stop(StopReason::Server),
+            // A time limit is the worker's own; none becomes another reason on the way.
+            Order::Stop(StopReason::Timeout(std::time::Duration::from_millis(1500))),
         ];
         let bytes: Vec<u8> = orders.iter().flat_map(Order::encode).collect();
         let mut source = &bytes[..];
@@ -263,7 +156,7 @@ mod tests {
     #[test]
     fn garbage_is_an_error() {
         assert!(Word::take(&mut BytesMut::from(&[0xff; 64][..])).is_err());
-        assert!(Word::take(&mut BytesMut::from(&[0, 0, 0, 0, 99][..])).is_err());
-        assert!(Order::read(&mut &[1, 0, 0, 0, STOP, 9][..]).is_err());
+        assert!(Word::take(&mut BytesMut::from(&[1, 0, 0, 0, 99][..])).is_err());
+        assert!(Order::read(&mut &[1, 0, 0, 0, 99][..]).is_err());
     }
 }

@@ -319,7 +319,7 @@ impl Supervisor<'_> {
                     match registered.assignment {
                         Ok(Some(assignment)) => {
                             // It may have died while the server thought about it.
-                            return Ok((self.well(worker).await, assignment));
+                            return Ok((self.well_in_time(worker).await, assignment));
                         }
                         Ok(None) => {}
                         Err(problem) => {
@@ -333,9 +333,13 @@ impl Supervisor<'_> {
                     tracing::error!(critical = true, error = problem, "the runner cannot register");
                     return Err(Exit::Invalid);
                 }
-                Err(Unregistered::Failed { reason, retry_after }) => {
+                Err(Unregistered::Failed {
+                    reason,
+                    retry_after,
+                    ambiguous,
+                }) => {
                     self.health.is(State::Unregistered);
-                    let wait = retry_after.unwrap_or_else(|| self.registration.next_attempt(failures));
+                    let wait = retry_after.unwrap_or_else(|| self.registration.next_attempt(failures, ambiguous));
                     tracing::warn!(
                         reason,
                         wait_ms = wait.as_millis() as u64,
@@ -370,6 +374,19 @@ impl Supervisor<'_> {
         }
         tracing::warn!("a worker died or hung while it waited for a task; another takes its place");
         self.new_worker().await
+    }
+
+    /// The same for a task that is there already, and is kept alive by our heartbeats: it waits for a worker as long as one
+    /// may take to start, and no longer than until the runner is told to end.
+    async fn well_in_time(&self, worker: WorkerProcess) -> Result<WorkerProcess, Exit> {
+        tokio::select! {
+            worker = self.well(worker) => worker,
+            () = tokio::time::sleep(START_LIMIT) => {
+                tracing::error!(critical = true, "no worker can be started for a task: this runner takes no other");
+                Err(Exit::Failed)
+            }
+            reason = self.signals.first() => Err(reason.exit()),
+        }
     }
 
     /// Starts a worker, and waits until it is ready.

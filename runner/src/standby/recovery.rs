@@ -16,6 +16,9 @@ use crate::telemetry;
 const RESTARTED: &str = "the runner was started again while it ran the task: its process was killed, or the memory of the \
                          pod ran out; its log, and the pod's last state, say more";
 
+/// How long one request may take at least, however late it is.
+const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
+
 /// Deals with what was left. Answers the name to register under; the journal has it.
 pub(super) async fn recover(
     config: &Config,
@@ -26,6 +29,17 @@ pub(super) async fn recover(
 ) -> String {
     let (name, why) = match left {
         Left::Nothing => (standby.pod_name.clone(), None),
+        Left::Unusable(problem) => {
+            tracing::warn!(
+                problem,
+                "what this runner does cannot be written down for the case that it is killed (SPOOL_DIR)"
+            );
+            // Nobody would know what the name has, should an earlier process have had something, or this one be killed.
+            (
+                standby.pod_name.clone(),
+                Some("what it does cannot be written down".to_owned()),
+            )
+        }
         Left::Waiting { name } => (name, None),
         Left::Asking { name } => (name, Some("the runner was killed while it asked for a task".to_owned())),
         Left::Alive => {
@@ -50,21 +64,20 @@ pub(super) async fn recover(
             (task.name, why)
         }
     };
-    let name = match why {
-        None => name,
-        Some(why) => {
-            let fresh = fresh_name(&standby.pod_name);
-            tracing::warn!(
-                old_name = name,
-                name = fresh,
-                why,
-                "the runner goes on under a fresh name, so that the API server gives away by itself what the old one may have"
-            );
-            fresh
-        }
+    let why = match why {
+        None if journal.named(&name) => return name,
+        None => "what it does cannot be written down".to_owned(),
+        Some(why) => why,
     };
-    journal.named(&name);
-    name
+    let fresh = fresh_name(&standby.pod_name);
+    tracing::warn!(
+        old_name = name,
+        name = fresh,
+        why,
+        "the runner goes on under a fresh name, so that the API server gives away by itself what the old one may have"
+    );
+    journal.named(&fresh);
+    fresh
 }
 
 /// What came of a task that was left.
@@ -90,10 +103,13 @@ async fn end(config: &Config, standby: &StandbyConfig, journal: &Arc<Journal>, t
             "where the events of its task {id} go was not written down, since it may be a secret"
         ));
     };
+    let mut api = config.api.clone();
+    // What ends before the ending must not take all of the time.
+    api.timeout = api.timeout.min((left / 4).max(SHORTEST_ATTEMPT));
     let identity = Identity {
         task_id: TaskId::Number(id),
         callback_url,
-        api: config.api.clone(),
+        api,
     };
     telemetry::set_identity(Some(identity.task_id.to_value()), config.api.request_id.clone());
     let patience = Patience {
@@ -128,7 +144,8 @@ async fn tell(
     tracing::warn!("an earlier process of this runner was killed while it ran this task: it gets its error");
     let events = EventQueue::resume(config.spool.clone(), task.past.clone());
     let delivery = Delivery::start(identity, config.batches, &events, stop, Some(journal.clone()))?;
-    let age = u64::try_from(now_ms() - task.started_ms).unwrap_or_default();
+    delivery.hurry();
+    let age = u64::try_from(now_ms().saturating_sub(task.started_ms)).unwrap_or_default();
     let started = Instant::now().checked_sub(Duration::from_millis(age));
     let failure = Failure {
         code: TaskErrorCode::WorkerLost,
@@ -142,7 +159,7 @@ async fn tell(
 /// How long the server still waits for a runner that it heard last at this time. `None`: not any more, or nobody knows since
 /// the clock was set back.
 fn time_left(beat_ms: i64, now_ms: i64, timeout: Duration) -> Option<Duration> {
-    let age = Duration::from_millis(u64::try_from(now_ms - beat_ms).ok()?);
+    let age = Duration::from_millis(u64::try_from(now_ms.saturating_sub(beat_ms)).ok()?);
     timeout.checked_sub(age).filter(|left| !left.is_zero())
 }
 
@@ -160,6 +177,8 @@ mod tests {
             (1_000, 500_000, None),
             // The clock was set back.
             (1_000, 999, None),
+            (i64::MIN, i64::MAX, None),
+            (i64::MAX, i64::MIN, None),
         ] {
             assert_eq!(
                 time_left(beat, now, minute),

@@ -23,6 +23,10 @@ const LAST_POLL: Duration = Duration::from_secs(5);
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The least wait after an attempt that failed.
 const LEAST_WAIT: Duration = Duration::from_millis(50);
+/// The same after one that may have left a name, and a row of the server's, behind.
+const LEAST_AMBIGUOUS: Duration = Duration::from_millis(250);
+/// The longest wait that a server may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What cancels one task.
 pub(super) type Cancel = Arc<dyn Fn() + Send + Sync>;
@@ -49,6 +53,8 @@ pub(super) enum Unregistered {
     Failed {
         reason: String,
         retry_after: Option<Duration>,
+        /// The server may have given a task: each attempt may leave a name behind.
+        ambiguous: bool,
     },
 }
 
@@ -57,6 +63,7 @@ impl Unregistered {
         Self::Failed {
             reason,
             retry_after: None,
+            ambiguous: false,
         }
     }
 }
@@ -110,9 +117,11 @@ impl Registration {
     /// Registers, once, and perhaps gets a task. When nobody can know whether the server has given one, the name is left.
     pub(super) async fn register(&self) -> Result<Registered, Unregistered> {
         let url = &self.config.register_url;
+        if !self.journal.asking() {
+            self.leave_name("what it does cannot be written down");
+        }
         let body = self.body();
         let sent = now_ms();
-        self.journal.asking();
         // A task is in the answer.
         // One that is too large is read, too, so that it can be refused.
         let most = 2 * MAX_DOCUMENT_BYTES;
@@ -135,17 +144,33 @@ impl Registration {
             Answer::Failed {
                 reason,
                 retry_after,
+                status,
                 fate,
             } => {
                 match fate.is_ambiguous() {
                     true => self.leave_name(&reason),
                     false => self.journal.waiting(None),
                 }
-                return Err(Unregistered::Failed { reason, retry_after });
+                // A server that is away, or what stands before it, may ask for more time than it needs. One that has too
+                // many questions knows what it says.
+                let bounds = match status {
+                    Some(StatusCode::TOO_MANY_REQUESTS) => MAX_RETRY_AFTER,
+                    _ => MAX_WAIT,
+                };
+                let retry_after = retry_after.map(|wait| wait.clamp(LEAST_WAIT, bounds));
+                return Err(Unregistered::Failed {
+                    reason,
+                    retry_after,
+                    ambiguous: fate.is_ambiguous(),
+                });
             }
         };
         self.leave_name(&unread);
-        Err(Unregistered::failed(unread))
+        Err(Unregistered::Failed {
+            reason: unread,
+            retry_after: None,
+            ambiguous: true,
+        })
     }
 
     /// Takes note of an answer to a question that was sent then.
@@ -211,8 +236,9 @@ impl Registration {
 
     /// How long to wait after so many attempts to register that failed in a row: never long, since a server that has come
     /// back has tasks that wait.
-    pub(super) fn next_attempt(&self, failures: u32) -> Duration {
-        let wait = self.backoff(failures).min(MAX_WAIT);
+    pub(super) fn next_attempt(&self, failures: u32, ambiguous: bool) -> Duration {
+        let least = if ambiguous { LEAST_AMBIGUOUS } else { LEAST_WAIT };
+        let wait = self.backoff(failures).clamp(least, MAX_WAIT);
         wait.mul_f64(0.75 + 0.25 * crate::http::random_fraction())
     }
 
@@ -316,7 +342,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (journal, _) = Journal::open(folder.path(), standby);
         let registration = Registration::new(standby, &config.api, "pod".into(), Arc::new(journal)).unwrap();
-        let waits: Vec<Duration> = (0..40).map(|failures| registration.next_attempt(failures)).collect();
+        let waits: Vec<Duration> = (0..40)
+            .map(|failures| registration.next_attempt(failures, failures % 2 == 0))
+            .collect();
         assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(5)), "{waits:?}");
         // Not a hot loop either, and many runners do not come at one moment.
         assert!(waits[39] >= Duration::from_millis(3750), "{waits:?}");

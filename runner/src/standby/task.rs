@@ -53,10 +53,14 @@ pub(super) async fn run(
             };
             supervise(config, silence, worker, order, &events, stop).await
         }
-        (Ok(_), None) => Some(Failure {
-            code: TaskErrorCode::WorkerLost,
-            message: "the worker ended before the task came, and no other can be started: the runner's log says why"
-                .into(),
+        (Ok(_), None) => Some(match stop.reason() {
+            Some(reason) => reason.failure(),
+            None => Failure {
+                code: TaskErrorCode::WorkerLost,
+                message:
+                    "the worker ended before the task came, and no other can be started: the runner's log says why"
+                        .into(),
+            },
         }),
         (Err(message), worker) => {
             // Nothing has run in it; it is not worth keeping.

@@ -12,7 +12,7 @@ use wasmtime_wasi::I32Exit;
 use super::ToolErrorCode;
 use super::bindings::{AnyToolPre, Definition, Output, ToolError};
 use super::engine::Ticker;
-use super::limits::{LimitHit, Limits};
+use super::limits::{LimitHit, Limits, limit};
 use super::manifest::Manifest;
 use super::state::{CallState, Reach};
 
@@ -91,7 +91,7 @@ impl Prepared {
         };
         if text.len() as u64 > allowed {
             return Err(Failure::from(&LimitHit::new(
-                "output",
+                limit::output,
                 allowed,
                 Some(text.len() as u64),
             )));
@@ -197,15 +197,15 @@ impl Watch {
                 Ok(())
             }
         };
-        over("deadline", self.limits.deadline, self.started.elapsed())?;
+        over(limit::deadline, self.limits.deadline, self.started.elapsed())?;
         over(
-            "cpu",
+            limit::cpu,
             self.limits.cpu,
             thread_cpu_time().saturating_sub(self.cpu_started),
         )?;
         if self.cancel.is_cancelled() {
             let since = self.cancelled.get_or_insert_with(Instant::now).elapsed();
-            over("cancel_grace", self.limits.cancel_grace, since)?;
+            over(limit::cancel_grace, self.limits.cancel_grace, since)?;
         }
         Ok(())
     }
@@ -218,8 +218,8 @@ impl Watch {
         };
         let hit = |name, allowed: u64| LimitHit::new(name, allowed, Some(allowed));
         tokio::select! {
-            () = tokio::time::sleep_until((self.started + self.limits.deadline()).into()) => hit("deadline", self.limits.deadline),
-            () = cancelled => hit("cancel_grace", self.limits.cancel_grace),
+            () = tokio::time::sleep_until((self.started + self.limits.deadline()).into()) => hit(limit::deadline, self.limits.deadline),
+            () = cancelled => hit(limit::cancel_grace, self.limits.cancel_grace),
         }
     }
 }
@@ -242,7 +242,7 @@ fn failure(error: &wasmtime::Error, limits: &Limits) -> Failure {
     }
     let hit = |name, allowed: u64, used| Failure::from(&LimitHit::new(name, allowed, used));
     if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
-        return hit("handles", limits.handles, None);
+        return hit(limit::handles, limits.handles, None);
     }
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return Failure::new(
@@ -257,15 +257,15 @@ fn failure(error: &wasmtime::Error, limits: &Limits) -> Failure {
     if reason.contains(HOST_CALL) {
         // The data of a host call comes with the place in the component that made it; a result does not.
         return match error.downcast_ref::<WasmBacktrace>() {
-            Some(_) => hit("host_call", limits.host_call, None),
-            None => hit("output", limits.output, None),
+            Some(_) => hit(limit::host_call, limits.host_call, None),
+            None => hit(limit::output, limits.output, None),
         };
     }
     if reason.contains(HANDLES) {
-        return hit("handles", limits.handles, None);
+        return hit(limit::handles, limits.handles, None);
     }
     if reason.contains(INSTANCES) {
-        return hit("instances", limits.instances, Some(limits.instances + 1));
+        return hit(limit::instances, limits.instances, Some(limits.instances + 1));
     }
     Failure::new(ToolErrorCode::Trap, format!("the tool was ended: {reason}"))
 }

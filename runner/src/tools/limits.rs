@@ -82,16 +82,22 @@ macro_rules! limits {
             }
         }
 
-        static TABLE: &[Limit] = &[
-            $(Limit {
+        /// Each limit by its name, so that a slip in one does not compile.
+        #[allow(non_upper_case_globals)]
+        pub(super) mod limit {
+            use super::*;
+
+            $(pub(in crate::tools) const $name: Limit = Limit {
                 name: stringify!($name),
                 default: $default,
                 unit: Unit::$unit,
                 code: $code,
                 in_manifest: $in_manifest,
                 meaning: $meaning,
-            },)*
-        ];
+            };)*
+        }
+
+        static TABLE: &[Limit] = &[$(limit::$name,)*];
     };
 }
 
@@ -267,18 +273,15 @@ fn size(text: &str) -> Option<u64> {
 /// A call went over a limit. Travels as the reason of a trap, so that the outcome can name the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LimitHit {
-    limit: &'static Limit,
+    limit: Limit,
     allowed: u64,
     /// How much was used or asked for; `None` when wasmtime stopped the call without saying.
     used: Option<u64>,
 }
 
 impl LimitHit {
-    /// The hit of the limit that is named so in the table.
-    pub(crate) fn new(name: &'static str, allowed: u64, used: Option<u64>) -> Self {
-        // The names are string literals of this module's callers; the first row stands in for a typing error, which
-        // the test of every limit would show.
-        let limit = TABLE.iter().find(|limit| limit.name == name).unwrap_or(&TABLE[0]);
+    /// The hit of a limit, which is so much for this call.
+    pub(crate) fn new(limit: Limit, allowed: u64, used: Option<u64>) -> Self {
         Self { limit, allowed, used }
     }
 

@@ -15,7 +15,7 @@ use super::LiveOutput;
 use super::bindings::{cancellation, progress};
 use super::files::Entries;
 use super::guest_log::GuestLog;
-use super::limits::{LimitHit, Limits};
+use super::limits::{Limit, LimitHit, Limits, limit};
 use super::live_text::without_nul;
 use super::manifest::{Manifest, Workspace};
 use crate::sandbox::Sandbox;
@@ -126,7 +126,7 @@ impl CallState {
         self.live_used = self.live_used.saturating_add((text.len() + PIECE) as u64);
         let allowed = self.limits.live_output;
         if self.live_used > allowed {
-            return Err(LimitHit::new("live_output", allowed, Some(self.live_used)).into());
+            return Err(LimitHit::new(limit::live_output, allowed, Some(self.live_used)).into());
         }
         Ok(())
     }
@@ -152,7 +152,7 @@ impl CallState {
         }
         if self.open_files >= allowed {
             let used = self.open_files as u64 + 1;
-            return Err(LimitHit::new("open_files", self.limits.open_files, Some(used)).into());
+            return Err(LimitHit::new(limit::open_files, self.limits.open_files, Some(used)).into());
         }
         self.open_files += 1;
         Ok(())
@@ -216,7 +216,7 @@ pub(crate) struct Limiter {
 }
 
 struct Total {
-    limit: &'static str,
+    limit: Limit,
     used: u64,
     allowed: u64,
     /// What the last growth added, to take it back when it fails after all.
@@ -249,8 +249,8 @@ impl Limiter {
             last: 0,
         };
         Self {
-            memory: total("memory", limits.memory),
-            tables: total("tables", limits.tables),
+            memory: total(limit::memory, limits.memory),
+            tables: total(limit::tables, limits.tables),
             instances: limits.instances as usize,
         }
     }

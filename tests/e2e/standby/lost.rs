@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::json;
 use support::{Answer, ApiServer, Ending, Turn};
 
@@ -161,4 +161,33 @@ async fn a_worker_that_dies_while_the_server_thinks_costs_no_task() {
         .await;
     send(scene.worker(&running).await, Signal::KILL);
     scene.finish(running).await.done(1);
+}
+
+#[tokio::test]
+async fn a_task_for_which_no_worker_can_be_started_yet_has_its_ending_when_the_runner_is_told_to_go() {
+    let late = Answer::Late(Duration::from_millis(1500), Box::new(Answer::Ok));
+    let settings = ApiServer::with().answering_registrations(move |_| late.clone());
+    let scene = Standby::with(settings).await;
+    let scene = scene.workflow(1, &json!([{ "run": "true" }]));
+    let running = scene.start();
+    scene
+        .api
+        .wait_until("the task to be given", |api| api.waiting() == 0)
+        .await;
+    // Nothing more can be opened, as when the machine has no more descriptors: no worker can be started.
+    let supervisor = Pid::from_raw(running.id().unwrap().cast_signed());
+    let few = |limit| Rlimit {
+        current: Some(limit),
+        maximum: Some(4096),
+    };
+    prlimit(supervisor, Resource::Nofile, few(0)).unwrap();
+    send(scene.worker(&running).await, Signal::KILL);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    running.signal(Signal::TERM).unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    prlimit(supervisor, Resource::Nofile, few(1024)).unwrap();
+    let ending = scene.ending(1).await;
+    assert_eq!(ending["code"], "cancelled", "{ending}");
+    let ended = scene.finish(running).await;
+    assert_eq!(ended.finished.code, 143, "{}", ended.finished.stdout);
 }

@@ -183,3 +183,32 @@ async fn a_server_that_does_not_count_the_runner_is_not_asked_more_often_for_tha
         scene.finish(running).await.done(1);
     }
 }
+
+#[tokio::test]
+async fn where_nothing_can_be_written_down_the_plain_name_is_not_used() {
+    let scene = Standby::new().await.env("SPOOL_DIR", "/nonexistent/spool");
+    let running = scene.start();
+    scene.registered(3).await;
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish(running).await;
+    let names = ended.scene.names();
+    assert!(names.len() == 1 && names[0].starts_with("pod-1-"), "{names:?}");
+    assert!(ended.finished.stdout.contains("SPOOL_DIR"), "{}", ended.finished.stdout);
+}
+
+/// Whatever stands before a server that is away may ask for a minute; tasks wait when it is back.
+#[tokio::test]
+async fn a_server_that_is_away_may_not_ask_for_more_time_than_the_runner_takes_by_itself() {
+    for answer in [Answer::RetryAfter(503, 600), Answer::RetryAfterMs(503, 0)] {
+        let mut asked = 0;
+        let settings = ApiServer::with().answering_registrations(move |_| {
+            asked += 1;
+            if asked <= 1 { answer.clone() } else { Answer::Ok }
+        });
+        let scene = Standby::with(settings).await;
+        let running = scene.start();
+        scene.registered(2).await;
+        running.signal(Signal::TERM).unwrap();
+        scene.finish_under_names(running).await;
+    }
+}

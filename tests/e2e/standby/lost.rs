@@ -165,27 +165,39 @@ async fn a_worker_that_dies_while_the_server_thinks_costs_no_task() {
 
 #[tokio::test]
 async fn a_task_for_which_no_worker_can_be_started_yet_has_its_ending_when_the_runner_is_told_to_go() {
-    let late = Answer::Late(Duration::from_millis(1500), Box::new(Answer::Ok));
+    let late = Answer::Late(Duration::from_millis(3000), Box::new(Answer::Ok));
     let settings = ApiServer::with().answering_registrations(move |_| late.clone());
     let scene = Standby::with(settings).await;
-    let scene = scene.workflow(1, &json!([{ "run": "true" }]));
     let running = scene.start();
+    // It beats, so that it has every connection but the one for a task's events.
+    scene.api.wait_until("a beat", |api| !api.heartbeats().is_empty()).await;
+    let asked = scene.api.registrations().len();
+    scene.api.assign(support::Assignment::new(
+        1,
+        super::workflow(&json!([{ "run": "true" }])),
+    ));
+    scene.registered(asked + 1).await;
+    // The machine has no descriptors left. Those of the dead worker are enough for a connection, and not for a process.
+    send(scene.worker(&running).await, Signal::KILL);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let supervisor = running.id().unwrap();
+    let open: Vec<u64> = std::fs::read_dir(format!("/proc/{supervisor}/fd"))
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    let free = |limit: &u64| limit - open.iter().filter(|number| *number < limit).count() as u64;
+    let few = Rlimit {
+        current: (0..1024).filter(|limit| free(limit) == 0).last(),
+        maximum: Some(1024),
+    };
+    prlimit(Pid::from_raw(supervisor.cast_signed()), Resource::Nofile, few).unwrap();
     scene
         .api
         .wait_until("the task to be given", |api| api.waiting() == 0)
         .await;
-    // Nothing more can be opened, as when the machine has no more descriptors: no worker can be started.
-    let supervisor = Pid::from_raw(running.id().unwrap().cast_signed());
-    let few = |limit| Rlimit {
-        current: Some(limit),
-        maximum: Some(4096),
-    };
-    prlimit(supervisor, Resource::Nofile, few(0)).unwrap();
-    send(scene.worker(&running).await, Signal::KILL);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     running.signal(Signal::TERM).unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    prlimit(supervisor, Resource::Nofile, few(1024)).unwrap();
     let ending = scene.ending(1).await;
     assert_eq!(ending["code"], "cancelled", "{ending}");
     let ended = scene.finish(running).await;

@@ -1,5 +1,4 @@
 //! What holds for the table of attacks as a whole.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 

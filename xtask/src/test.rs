@@ -113,7 +113,6 @@ fn summary(lines: &[Line], total: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn stage(name: &str) -> &'static Stage {

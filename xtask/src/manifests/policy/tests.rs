@@ -1,8 +1,6 @@
 //! Each policy, and a manifest that it is needed for. The manifests are those of `deploy/`, read without kustomize, so
 //! that these tests need no kubectl.
 
-#![allow(clippy::unwrap_used)]
-
 use serde_json::{Value, json};
 
 use super::breaks::{Break, breaks};

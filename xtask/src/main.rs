@@ -1,6 +1,6 @@
 //! The project's commands, in one program that every machine with a Rust toolchain can run: `cargo xtask --help`.
 //!
-//! All of them build the whole workspace with the release profile, so that they share one build of the dependencies:
+//! All of them build the default members with the release profile, so that they share one build of the dependencies:
 //! wasmtime takes minutes to compile, and is compiled once.
 
 // What a person asked for goes to standard output; there is no log here.
@@ -8,7 +8,6 @@
 
 mod apt;
 mod bench;
-mod capacity;
 mod cargo_tools;
 mod component;
 mod debian;
@@ -18,6 +17,7 @@ mod docs;
 mod escape;
 mod fuzz;
 mod gvisor;
+mod lab;
 mod layout;
 mod manifests;
 mod plugins;
@@ -112,8 +112,13 @@ enum Command {
         #[arg(last = true, value_name = "CRITERION ARGUMENTS")]
         arguments: Vec<String>,
     },
-    /// Simulates a pool of warm runners: how many there must be, so that tasks do not wait
-    Capacity(capacity::Options),
+    /// Simulates a pool of warm runners: how many there must be, so that tasks do not wait (lab/capacity; --help says more)
+    #[command(disable_help_flag = true)]
+    Capacity {
+        /// What `cargo xtask capacity --help` says
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -141,6 +146,6 @@ fn run(command: Command) -> Result<ExitCode> {
             arguments,
             without_gvisor,
         } => bench::run(&layout, &arguments, without_gvisor),
-        Command::Capacity(options) => capacity::run(&options),
+        Command::Capacity { arguments } => lab::run(&layout, &arguments),
     }
 }

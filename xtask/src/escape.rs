@@ -57,38 +57,37 @@ pub fn natively(layout: &Layout) -> Result<()> {
 /// Builds a runner whose protections can be switched off, and has the attacks find out which one is off.
 pub fn mutations(layout: &Layout) -> Result<()> {
     let program = program(layout)?;
-    let home = layout.target.join("mutations");
+    let home = layout.target.join("mutant");
     build_mutant(layout, &home)?;
     attacks(
         Run::new("the attacks on missing protections", program),
-        &home.join("plue-runner"),
+        &home.join(MUTANT),
     )
     .arg("--mutations")
     .limit(LIMIT)
     .live()
 }
 
-/// Puts the mutant, with the plugins beside it, into a folder of its own, where nothing takes it for the runner. Both runners
-/// stay in cargo's cache under names of their own; only the last one built has the name without a hash, so that the second
-/// build costs less than a second.
+/// The example of runner/ that is a runner with switches, and where it is put.
+const MUTANT: &str = "plue-mutant";
+
+/// Puts the mutant, with the plugins beside it, into a folder of its own. Cargo builds it as an example, under a name of its
+/// own, so that no runner without protections is ever called `plue-runner` where runners are built and shipped. It shares
+/// all dependencies with what the stage `build` has made.
 fn build_mutant(layout: &Layout, home: &Path) -> Result<()> {
-    let build = |purpose: &str, features: &[&str]| {
-        layout
-            .cargo(purpose)
-            .args(["build", "--release", "--workspace", "--bin", "plue-runner"])
-            .args(features)
-            .live()
-    };
-    let runner = layout.target.join("release/plue-runner");
-    let mutant = build(
-        "building a runner whose protections can be switched off",
-        &["--features", "plue-runner/mutations"],
-    )
-    .and_then(|()| fs::create_dir_all(home).with_context(|| format!("could not make {}", home.display())))
-    .and_then(|()| plugins::copy(&runner, &home.join("plue-runner")));
-    // Whatever came of it: what is left in cargo's folder must be the runner.
-    build("putting the runner back", &[])?;
-    mutant?;
+    layout
+        .cargo("building a runner whose protections can be switched off")
+        .args([
+            "build",
+            "--release",
+            "--example",
+            MUTANT,
+            "--features",
+            "plue-runner/mutations",
+        ])
+        .live()?;
+    fs::create_dir_all(home).with_context(|| format!("could not make {}", home.display()))?;
+    plugins::copy(&layout.target.join("release/examples").join(MUTANT), &home.join(MUTANT))?;
     copy_folder(&layout.plugins(), &home.join("plugins"))
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::breaks::{Break, breaks};
 use super::*;
-use crate::manifests::documents;
+use crate::manifests::render::documents;
 
 /// A warm pool, a Job and a sandbox template with everything around them, in this order of kinds.
 fn good() -> Vec<Value> {

@@ -24,10 +24,14 @@ const PROGRAM: &str = "plue-escape";
 /// The folder with the hostile plugins, in the target folder and beside the program.
 pub const TEST_PLUGINS: &str = "test-plugins";
 
-/// All attacks on this machine: as the user who asks, as an ordinary user when that is root, and the file attacks with
-/// openat2 taken away. Every part is run, also when one before has failed.
-pub fn natively(layout: &Layout) -> Result<()> {
+/// The argument for a place beside another one in which all attacks are tried.
+const DIFFERING: &str = "--differing";
+
+/// All attacks on this machine: as an ordinary user, and the file attacks with openat2 taken away; when the user who asks is
+/// root, as root too those that can end otherwise, or all of them. Every part is run, also when one before has failed.
+pub fn natively(layout: &Layout, all: bool) -> Result<()> {
     let program = program(layout)?;
+    let is_root = process::is_root()?;
     let mut failures = Vec::new();
     let mut attempt = |place: &str, run: Result<Run>| {
         process::announce(&format!("attacks {place}"));
@@ -36,13 +40,27 @@ pub fn natively(layout: &Layout) -> Result<()> {
             failures.push(place.to_owned());
         }
     };
-    let attacks = |place: &str| attacks(Run::new(format!("the attacks {place}"), &program), &layout.runner());
     let place = "as the user who runs this";
-    attempt(place, Ok(attacks(place)));
+    let differing = (is_root && !all).then_some(DIFFERING);
+    let run = Run::new(format!("the attacks {place}"), &program);
+    attempt(place, Ok(attacks(run, &layout.runner()).args(differing)));
     let place = "on file tools that have no openat2";
-    attempt(place, Ok(attacks(place).arg("--without-openat2")));
+    let scenes = env::temp_dir().join(format!("plue-escape-{}-scenes", std::process::id()));
+    let run = match is_root {
+        true => in_memory(place, &program, &scenes),
+        false => Ok(Run::new(format!("the attacks {place}"), &program)),
+    };
+    attempt(
+        place,
+        run.map(|run| attacks(run, &layout.runner()).arg("--without-openat2"))
+            .map(|run| match is_root {
+                true => run.arg("--in").arg(&scenes),
+                false => run,
+            }),
+    );
+    let _ = fs::remove_dir(&scenes);
     let place = "as an ordinary user without capabilities";
-    if process::is_root()? {
+    if is_root {
         let home = Ordinary::lay_out(layout, &program)?;
         attempt(place, Ok(home.attacks(place)));
     } else {
@@ -89,6 +107,18 @@ fn build_mutant(layout: &Layout, home: &Path) -> Result<()> {
     fs::create_dir_all(home).with_context(|| format!("could not make {}", home.display()))?;
     plugins::copy(&layout.target.join("release/examples").join(MUTANT), &home.join(MUTANT))?;
     copy_folder(&layout.plugins(), &home.join("plugins"))
+}
+
+/// A program that has a file system in memory at this folder, which goes with it. An attack makes 100,000 names and one 10,000
+/// folders: on a disk that is most of the time. Attacks that need image and workspace on one file system are not among those
+/// of this place.
+fn in_memory(place: &str, program: &Path, folder: &Path) -> Result<Run> {
+    fs::create_dir_all(folder).with_context(|| format!("could not make the folder {}", folder.display()))?;
+    Ok(Run::new(format!("the attacks {place}"), "unshare")
+        .args(["--mount", "--", "sh", "-euc"])
+        .args([r#"mount -t tmpfs -o mode=1777 scenes "$1"; shift; exec "$@""#, "sh"])
+        .arg(folder)
+        .arg(program))
 }
 
 /// What was built, where any user can read it, for as long as the value lives. The target folder may lie in a home that is

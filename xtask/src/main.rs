@@ -64,6 +64,9 @@ enum Command {
         /// Leave out what runs in gVisor; the summary says so
         #[arg(long)]
         without_gvisor: bool,
+        /// Try every attack in every place, also where it cannot end otherwise than in another one: takes much longer
+        #[arg(long)]
+        all: bool,
     },
     /// Makes a relocatable target/dist: the runner, the attacks on it, and its plugins, compiled ahead of time
     Build,
@@ -135,7 +138,11 @@ fn run(command: Command) -> Result<ExitCode> {
     let layout = Layout::find()?;
     match command {
         Command::Demo { live } => demo::run(&layout, live),
-        Command::Test { only, without_gvisor } => test::run(&layout, &only, without_gvisor),
+        Command::Test {
+            only,
+            without_gvisor,
+            all,
+        } => test::run(&layout, &only, without_gvisor, all),
         Command::Gvisor { argv } => gvisor::command(&layout, &argv),
         Command::Build => dist::run(&layout),
         Command::Pod { from_source, only } => pod::run(&layout, from_source, &only),

@@ -37,6 +37,8 @@ pub struct State<'a> {
     pub toolchain: Option<Toolchain>,
     /// Whether gVisor is left out, as the command line asks.
     pub without_gvisor: bool,
+    /// Whether every attack is tried in every place, as the command line asks.
+    pub all: bool,
 }
 
 /// The name of the stage that others need.
@@ -400,7 +402,7 @@ fn in_gvisor(state: &mut State) -> Result<Outcome> {
 }
 
 fn escape_natively(state: &mut State) -> Result<Outcome> {
-    escape::natively(state.layout)?;
+    escape::natively(state.layout, state.all)?;
     Ok(Outcome::Passed)
 }
 
@@ -410,7 +412,7 @@ fn pods(state: &mut State) -> Result<Outcome> {
             "NO POD WAS STARTED: --without-gvisor left them out".to_owned(),
         ));
     }
-    pod::test(state.layout, &[])?;
+    pod::test(state.layout, &[], state.all)?;
     Ok(Outcome::Passed)
 }
 
@@ -420,7 +422,7 @@ fn escape_in_gvisor(state: &mut State) -> Result<Outcome> {
             "NO ATTACK WAS TRIED IN GVISOR: --without-gvisor left it out".to_owned(),
         ));
     }
-    pod::attacks(state.layout)?;
+    pod::attacks(state.layout, state.all)?;
     Ok(Outcome::Passed)
 }
 

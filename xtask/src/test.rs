@@ -22,11 +22,12 @@ enum Verdict {
     Skipped(String),
 }
 
-pub fn run(layout: &Layout, only: &[String], without_gvisor: bool) -> Result<ExitCode> {
+pub fn run(layout: &Layout, only: &[String], without_gvisor: bool, all: bool) -> Result<ExitCode> {
     let mut state = State {
         layout,
         toolchain: None,
         without_gvisor,
+        all,
     };
     let mut lines: Vec<Line> = Vec::new();
     let started = Instant::now();

@@ -154,7 +154,6 @@ fn read_all(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) -
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

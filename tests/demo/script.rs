@@ -185,7 +185,6 @@ impl Script {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::panic)]
     use super::*;
 
     const RED: &str = "STDOUT:\nok 1 - line_total 3 1250 = 3750\nnot ok 4 - shipping 5000: expected 0, got 490\n\n\n\

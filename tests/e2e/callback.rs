@@ -223,7 +223,9 @@ async fn a_server_that_takes_batches_gets_what_waits_in_one_request() {
 
 #[tokio::test]
 async fn a_server_that_refuses_batches_gets_every_event_by_itself() {
-    let scene = Scene::new().await.env("CALLBACK_BATCH", "ndjson");
+    // Slow, so that events wait for each other however quick or slow the machine is.
+    let settings = ApiServer::with().answering(|_| Answer::Late(Duration::from_millis(100), Box::new(Answer::Ok)));
+    let scene = Scene::with(settings).await.env("CALLBACK_BATCH", "ndjson");
     let scene = scene.workflow(&json!([{ "run": "echo a; echo b >&2; echo c" }, { "run": "echo d" }]));
     let running = scene.start();
     let (finished, api) = scene.finish_unchecked(running).await;

@@ -170,6 +170,9 @@ pub struct Attack {
     /// With these protections switched off together, and no others, it gets through. Empty when what holds it has no
     /// switch (the file tools' paths, the parsers).
     pub falls_without: &'static [Protection],
+    /// Whether it can end otherwise on another kernel or as another user: what it does reaches the kernel. What is left is
+    /// held by the runner's own code alone, which is the same everywhere.
+    pub differs: bool,
     /// Whether it makes sense in a live pod.
     pub live: bool,
     /// Whether a component's path is to be resolved in it. Of the files' chapter that is known.
@@ -201,6 +204,7 @@ impl Attack {
             expect: Expect::Contained,
             baseline: Baseline::Same,
             falls_without: &[],
+            differs: true,
             live: true,
             resolves_paths: false,
             env: &[],
@@ -237,18 +241,21 @@ impl Attack {
     pub const fn component(id: &'static str, what: &'static str, plugin: fn(&Scene) -> Result<Plugin>) -> Self {
         let mut attack = Self::new(id, Class::Components, what, Action::Component(plugin));
         attack.surfaces = &[Surface::Component];
+        attack.differs = false;
         attack
     }
 
     pub const fn task(id: &'static str, what: &'static str, task: fn(&Scene) -> TaskInput) -> Self {
         let mut attack = Self::new(id, Class::Input, what, Action::Task(task));
         attack.surfaces = &[Surface::Task];
+        attack.differs = false;
         attack
     }
 
     pub const fn model(id: &'static str, what: &'static str, model: fn(&Scene) -> ModelInput) -> Self {
         let mut attack = Self::new(id, Class::Input, what, Action::Model(model));
         attack.surfaces = &[Surface::Model];
+        attack.differs = false;
         attack
     }
 
@@ -267,7 +274,28 @@ impl Attack {
 
     pub const fn resolving_paths(mut self) -> Self {
         self.resolves_paths = true;
+        self.differing()
+    }
+
+    /// It can end otherwise on another kernel, or as another user.
+    pub const fn differing(mut self) -> Self {
+        self.differs = true;
         self
+    }
+
+    /// One surface of each kind. Those of a kind reach the kernel by the same code: both ways to run a command, and the tools
+    /// that only read.
+    pub fn surfaces_of_each_kind(&self) -> Vec<Surface> {
+        let kinds: [&[Surface]; 6] = [
+            &[Surface::ReadFile, Surface::Grep, Surface::ListFiles],
+            &[Surface::WriteFile],
+            &[Surface::Step, Surface::Shell],
+            &[Surface::Component],
+            &[Surface::Task],
+            &[Surface::Model],
+        ];
+        let first = |kind: &&[Surface]| kind.iter().copied().find(|surface| self.surfaces.contains(surface));
+        kinds.iter().filter_map(first).collect()
     }
 
     /// Whether the command after it looks for what it left.

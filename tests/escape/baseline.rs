@@ -20,6 +20,9 @@ use crate::target::{self, Outcome};
 /// How long it may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// The variable that a command has in its baseline, and in no sandbox.
+pub const BASELINE: &str = "PLUE_ESCAPE_BASELINE";
+
 /// What a baseline shows.
 #[derive(Clone, Debug)]
 pub enum Shown {
@@ -48,17 +51,32 @@ pub async fn try_out(harness: &Harness, attack: &Attack, surface: Surface) -> Sh
 }
 
 async fn outcome(harness: &Harness, attack: &Attack, surface: Surface) -> Result<Outcome> {
+    let scene = harness.scenes.take(&harness.places).await?;
+    let outcome = outcome_in(&scene, harness, attack, surface).await;
+    // Where nothing held it, more may be left than can be seen, and later than now. What was done to files can be seen.
+    let is_seen = match attack.baseline {
+        // A task or a model may go to the outside, where that is no harm.
+        Baseline::Harmless(_) => surface.is_file_tool() || surface == Surface::Component,
+        Baseline::Bounded(_) => matches!(attack.action, Action::Path(_) | Action::Call(_)),
+        _ => surface.is_file_tool(),
+    };
+    if outcome.is_ok() && is_seen {
+        harness.scenes.give_back(scene).await;
+    }
+    outcome
+}
+
+async fn outcome_in(scene: &Scene, harness: &Harness, attack: &Attack, surface: Surface) -> Result<Outcome> {
     let places = &harness.places;
-    let scene = Scene::new(places).await?;
-    (attack.setup)(&scene).context("set the attack up")?;
+    (attack.setup)(scene).context("set the attack up")?;
     if let Baseline::Bounded(bounded) = attack.baseline {
-        bounded(&scene)?;
+        bounded(scene)?;
         return Ok(Outcome::GotThrough("as far as it may go".to_owned()));
     }
     if let Baseline::Harmless(action) = attack.baseline {
         let harmless = Attack { action, ..*attack };
-        let launch = surface::launch(harness, &scene, &harmless, surface)?;
-        let seen = drive::run(harness, &scene, launch).await?;
+        let launch = surface::launch(harness, scene, &harmless, surface)?;
+        let seen = drive::run(harness, scene, launch).await?;
         places.adopted.end_all(&scene.id).await;
         return Ok(judge::harmless(&seen));
     }
@@ -67,10 +85,10 @@ async fn outcome(harness: &Harness, attack: &Attack, surface: Surface) -> Result
         let Action::Path(path) = attack.action else {
             bail!("an attack that is no path needs a baseline of its own");
         };
-        let at = |kind| scene.workspace.join(path(&scene, kind));
+        let at = |kind| scene.workspace.join(path(scene, kind));
         return Ok(match surface {
-            Surface::ReadFile => reads(&at(Kind::File), &scene),
-            Surface::WriteFile => writes(&at(Kind::File), &scene, &before),
+            Surface::ReadFile => reads(&at(Kind::File), scene),
+            Surface::WriteFile => writes(&at(Kind::File), scene, &before),
             _ => lists(&at(Kind::Folder)),
         });
     }
@@ -78,7 +96,7 @@ async fn outcome(harness: &Harness, attack: &Attack, surface: Surface) -> Result
         bail!("a component, a task or a model needs a baseline of its own");
     }
     scene.write_target(scene.bystander.pid(), true)?;
-    let output = command(places, &scene, attack).await?;
+    let output = command(places, scene, attack).await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let said = target::outcomes(&text);
     if let Some(evidence) = said.iter().find(|outcome| matches!(outcome, Outcome::GotThrough(_))) {
@@ -122,6 +140,7 @@ async fn command(places: &Places, scene: &Scene, attack: &Attack) -> Result<Outp
         .env("CALLBACK_TOKEN", &scene.secrets.callback_token)
         .env("OPERATOR_SECRET", &scene.secrets.operator)
         .env("OPERATOR_SETTING", &scene.secrets.plain)
+        .env(BASELINE, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 use support::claude::ToolResult;
 use support::{Claude, Finished, Reply, RunnerProcess};
 
-use crate::scene::{Places, Scene};
+use crate::scene::{Places, Scene, Scenes};
 
 /// The model that tasks name.
 pub const MODEL: &str = "claude-sonnet-5-5";
 /// How long a run may take before it counts as stalled.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What is the same for every run of a harness.
-#[derive(Clone, Debug)]
 pub struct Harness {
     pub places: Places,
+    pub scenes: Scenes,
     pub runner: PathBuf,
     pub plugins: PathBuf,
     /// Variables that every runner gets: `SANDBOX`, when the harness was started with it, and `PLUE_MUTATION`.
@@ -35,6 +35,25 @@ pub struct Launch {
     pub stdin: Option<Vec<u8>>,
     /// What the model answers. Without it there is no model, and the key in the environment is for nothing.
     pub replies: Option<Vec<Reply>>,
+    /// What the calls of a race have to show before it may end.
+    pub race: Option<Race>,
+}
+
+/// The turns of a race. Those after the first are left out once it was met: how the machine's processors are shared out
+/// decides how many it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Race {
+    pub turns: usize,
+    /// Whether some calls have to succeed and some to fail; otherwise two answers that differ are enough.
+    pub both: bool,
+}
+
+impl Race {
+    fn is_met(self, results: &[ToolResult]) -> bool {
+        let has = |failed: bool| results.iter().any(|result| result.is_error == failed);
+        let differ = results.iter().any(|result| result.text != results[0].text);
+        differ && (!self.both || has(true) && has(false))
+    }
 }
 
 impl Launch {
@@ -119,7 +138,8 @@ pub async fn run(harness: &Harness, scene: &Scene, launch: Launch) -> Result<See
         .env("CALLBACK_URL", scene.api.url())
         .env("CALLBACK_TOKEN", &*secrets.callback_token)
         .env("CALLBACK_RETRY_BASE_MS", "5")
-        .env("FLUSH_TIMEOUT", "20")
+        // A race has thousands of events, and the machine other work.
+        .env("FLUSH_TIMEOUT", "60")
         .env("ANTHROPIC_API_KEY", &*secrets.api_key)
         .env("OPERATOR_SECRET", &*secrets.operator)
         .env("OPERATOR_SETTING", &*secrets.plain)
@@ -132,11 +152,15 @@ pub async fn run(harness: &Harness, scene: &Scene, launch: Launch) -> Result<See
         Some(replies) => {
             let (results, asked) = (Arc::clone(&results), Arc::clone(&asked));
             let mut replies = replies.into_iter();
+            let (race, mut turn) = (launch.race, 0);
             let model = Claude::with_key(&secrets.api_key, move |request| {
-                results
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend(request.results());
+                let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                results.extend(request.results());
+                if let Some(race) = race.filter(|race| (1..race.turns).contains(&turn) && race.is_met(&results)) {
+                    replies.nth(race.turns - turn - 1);
+                    turn = race.turns;
+                }
+                turn += 1;
                 asked
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)

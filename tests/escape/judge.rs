@@ -226,7 +226,7 @@ fn command(trial: &Trial, seen: &Seen) -> Verdict {
         };
     }
     if matches!(attack.expect, Expect::Harmless | Expect::LosesItsKeeper) {
-        return harmed_nobody(attack, outcomes, &ended);
+        return harmed_nobody(trial, outcomes, &ended);
     }
     if let Some(code) = &ended.code {
         return Verdict::Broken(format!(
@@ -251,9 +251,13 @@ fn command(trial: &Trial, seen: &Seen) -> Verdict {
     }
 }
 
+/// What the runner says when it cannot have a keeper for a command.
+const KEEPERS_KILLED: &str = "the sandbox's processes are killed again and again";
+
 /// A command that may be ended in any way. Either it says itself what held it, or it is known that it began and that
 /// something ended it: the limit that it runs into, when there is one.
-fn harmed_nobody(attack: &Attack, outcomes: Vec<Outcome>, ended: &Ended) -> Verdict {
+fn harmed_nobody(trial: &Trial, outcomes: Vec<Outcome>, ended: &Ended) -> Verdict {
+    let attack = trial.attack;
     let code = ended.code.as_deref().unwrap_or("success");
     if let Some(outcome) = outcomes.into_iter().next() {
         return match outcome {
@@ -265,6 +269,11 @@ fn harmed_nobody(attack: &Attack, outcomes: Vec<Outcome>, ended: &Ended) -> Verd
     let is_killed = ended.text.contains("EXIT CODE: 137") || ended.reason.contains("exit code 137");
     if matches!(attack.expect, Expect::LosesItsKeeper) && is_killed && target::has_begun(&ended.text) {
         return Verdict::Held(format!("{code}: it was ended with its keeper"));
+    }
+    if ended.reason.contains(KEEPERS_KILLED) && trial.scene.has_begun() {
+        return Verdict::Held(format!(
+            "{code}: it was ended with its keepers, before they had told of it"
+        ));
     }
     let limits = [
         ("COMMAND_MEMORY", "used more memory than a command may"),
@@ -310,7 +319,15 @@ fn tool(trial: &Trial, seen: &Seen) -> Verdict {
     let (Some(end), Some(result)) = (ends.first(), seen.results.first()) else {
         return broken("no tool call ended", seen);
     };
-    if ends.len() != attack.calls() + 1 || !ends.last().is_some_and(|end| end["tool_state"] == "success") {
+    // A race takes as many turns as it needs.
+    let is_race = matches!(attack.expect, Expect::Raced(_));
+    let made = ends.len() - 1;
+    let all_made = if is_race {
+        made > 0 && made.is_multiple_of(attack.calls())
+    } else {
+        made == attack.calls()
+    };
+    if !all_made || !ends.last().is_some_and(|end| end["tool_state"] == "success") {
         return trial.disorder(format!("the next call does not work: {:?}", ends.last()));
     }
     let text = &result.text;

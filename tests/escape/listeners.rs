@@ -1,6 +1,8 @@
 //! Sockets of the outside: whoever reaches one of them has left the sandbox.
 
+use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -29,12 +31,12 @@ impl Listeners {
     pub async fn open(scene: &str, folder: &Path) -> Result<Self> {
         let reached = Reached::default();
         let mut tasks = Vec::new();
-        let tcp = TcpListener::bind(("127.0.0.1", 0))
+        let tcp = free(|port| TcpListener::bind(("127.0.0.1", port)))
             .await
             .context("listen on loopback")?;
         let tcp_address = tcp.local_addr()?;
         tasks.push(accept(tcp, "TCP", &reached));
-        let tcp6_address = match TcpListener::bind(("::1", 0)).await {
+        let tcp6_address = match free(|port| TcpListener::bind(("::1", port))).await {
             Ok(listener) => {
                 let address = listener.local_addr()?;
                 tasks.push(accept(listener, "TCP over IPv6", &reached));
@@ -42,7 +44,9 @@ impl Listeners {
             }
             Err(_) => None,
         };
-        let udp = UdpSocket::bind(("127.0.0.1", 0)).await.context("bind a UDP socket")?;
+        let udp = free(|port| UdpSocket::bind(("127.0.0.1", port)))
+            .await
+            .context("bind a UDP socket")?;
         let udp_address = udp.local_addr()?;
         tasks.push(tokio::spawn({
             let reached = Arc::clone(&reached);
@@ -105,6 +109,24 @@ impl Drop for Listeners {
             task.abort();
         }
     }
+}
+
+/// Ports that no kernel gives to who asks for any.
+const PORTS: Range<u16> = 10_000..16_000;
+
+/// Binds one of them. A port of those that the kernel gives away may have been somebody else's a moment ago, on this machine of
+/// many tests, and who still calls there would be taken for an attack.
+async fn free<T, F: Future<Output = io::Result<T>>>(bind: impl Fn(u16) -> F) -> io::Result<T> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..100 {
+        let number = getrandom::u32().map_err(io::Error::other)?;
+        let width = u32::from(PORTS.end - PORTS.start);
+        match bind(PORTS.start + (number % width) as u16).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+            result => return result,
+        }
+    }
+    Err(last)
 }
 
 fn note(reached: &Reached, which: &str) {

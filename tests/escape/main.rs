@@ -1,8 +1,9 @@
 //! The escape harness: it attacks the built runner through every surface that it has, and says what held.
 //!
 //! Each attack is one row of a table ([`attack::Attack`]). It is tried where nothing holds it first, so that it is known to
-//! be real; then in a scene of its own against a runner of its own. Afterwards the outside must be as it was, no process
-//! may be left, and no secret may stand in any event or log line.
+//! be real; then in a scene that it has for itself against a runner of its own. Afterwards the outside must be as it was, no
+//! process may be left, and no secret may stand in any event or log line: then the next attack may have the scene, with a
+//! new workspace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,12 +17,12 @@ use futures::{Stream, StreamExt};
 use plue_runner::mutation::Protection;
 use tokio::sync::OnceCell;
 
-use attack::{Attack, Class, Surface};
+use attack::{Attack, Baseline, Class, Surface};
 use baseline::Shown;
 use drive::Harness;
 use judge::{Trial, Verdict};
 use report::{Report, Row};
-use scene::{Places, Scene};
+use scene::{Places, Scenes};
 
 mod attack;
 mod attacks;
@@ -66,6 +67,10 @@ struct Arguments {
     /// Only what makes sense in a live pod.
     #[arg(long)]
     live: bool,
+    /// Only what can end otherwise on another kernel or as another user, each through one surface of a kind: for a place
+    /// beside another one where all are tried.
+    #[arg(long)]
+    differing: bool,
     /// What the file tools and hostile components do with paths, on a machine whose openat2 answers ENOSYS.
     #[arg(long)]
     without_openat2: bool,
@@ -222,12 +227,18 @@ fn cases(arguments: &Arguments) -> Vec<Case> {
         let taken = (arguments.class.is_empty() || arguments.class.contains(&attack.class))
             && (arguments.only.is_empty() || arguments.only.iter().any(asked))
             && (!arguments.live || attack.live)
+            && (!arguments.differing || attack.differs)
             && (!arguments.without_openat2 || attack.resolves_paths())
             && (!arguments.mutations || !without.is_empty());
         if !taken {
             continue;
         }
-        for surface in attack.surfaces.iter().copied() {
+        let surfaces = if arguments.differing {
+            attack.surfaces_of_each_kind()
+        } else {
+            attack.surfaces.to_vec()
+        };
+        for surface in surfaces {
             // What holds the paths of file tools has no switch.
             if (arguments.surface.is_empty() || arguments.surface.contains(&surface))
                 && (!arguments.without_openat2 || !surface.is_command())
@@ -272,6 +283,7 @@ fn set_up(arguments: &Arguments, places: Places) -> Result<Harness> {
     }
     Ok(Harness {
         places,
+        scenes: Scenes::default(),
         plugins: plugins(&runner),
         runner,
         env,
@@ -294,6 +306,7 @@ async fn run(harness: Arc<Harness>, cases: Vec<Case>, jobs: usize) -> Vec<Row> {
     let baselines: Baselines = cases.iter().map(|case| (baseline_of(case), OnceCell::new())).collect();
     let baselines = Arc::new(baselines);
     let count = cases.len();
+    let scenes = Arc::clone(&harness);
     let rows = futures::stream::iter(cases.into_iter().enumerate()).map(|(index, case)| {
         let (harness, baselines) = (Arc::clone(&harness), Arc::clone(&baselines));
         let named = (case.attack, case.surface, case.without.clone());
@@ -314,6 +327,7 @@ async fn run(harness: Arc<Harness>, cases: Vec<Case>, jobs: usize) -> Vec<Row> {
         }
     });
     let mut rows: Vec<(usize, Row)> = told(count, rows.buffer_unordered(jobs)).await;
+    scenes.scenes.clear();
     rows.sort_by_key(|(index, _)| *index);
     rows.into_iter().map(|(_, row)| row).collect()
 }
@@ -333,7 +347,8 @@ async fn told<T>(count: usize, mut rows: impl Stream<Item = T> + Unpin) -> Vec<T
 }
 
 fn baseline_of(case: &Case) -> (&'static str, Option<Surface>) {
-    (case.attack.id, (!case.surface.is_command()).then_some(case.surface))
+    let is_for_all = case.surface.is_command() || matches!(case.attack.baseline, Baseline::Bounded(_));
+    (case.attack.id, (!is_for_all).then_some(case.surface))
 }
 
 async fn one(harness: &Harness, baselines: &Baselines, case: &Case) -> Row {
@@ -346,9 +361,7 @@ async fn one(harness: &Harness, baselines: &Baselines, case: &Case) -> Row {
             match shown {
                 Shown::Failed(why) => Verdict::BaselineFailed(why.clone()),
                 Shown::NotHere(why) => Verdict::NotApplicable(why.clone()),
-                Shown::Real => tried(harness, case)
-                    .await
-                    .unwrap_or_else(|error| Verdict::Broken(format!("{error:#}"))),
+                Shown::Real => tried_until_it_says_something(harness, case).await,
             }
         }
         None => Verdict::Broken("the baseline was lost".to_owned()),
@@ -368,10 +381,33 @@ fn row_of(attack: Attack, surface: Surface, without: Vec<&'static str>, verdict:
     }
 }
 
+/// How often a run is made that says nothing.
+const ATTEMPTS: usize = 3;
+
+/// A run says nothing when the machine's other work, or the attack itself, has kept it from what it needs. What got through
+/// is never tried again.
+async fn tried_until_it_says_something(harness: &Harness, case: &Case) -> Verdict {
+    let mut attempt = 1;
+    loop {
+        let verdict = tried(harness, case)
+            .await
+            .unwrap_or_else(|error| Verdict::Broken(format!("{error:#}")));
+        match &verdict {
+            Verdict::Broken(why) if attempt < ATTEMPTS => eprintln!(
+                "    {} through {} is made again: {why}",
+                case.attack.id,
+                case.surface.name()
+            ),
+            _ => return verdict,
+        }
+        attempt += 1;
+    }
+}
+
 /// The attack itself, against a runner of its own.
 async fn tried(harness: &Harness, case: &Case) -> Result<Verdict> {
     let (attack, surface) = (&case.attack, case.surface);
-    let scene = Scene::new(&harness.places).await?;
+    let scene = harness.scenes.take(&harness.places).await?;
     (attack.setup)(&scene).context("set the attack up")?;
     let mut launch = surface::launch(harness, &scene, attack, surface)?;
     if !case.without.is_empty() {
@@ -388,9 +424,13 @@ async fn tried(harness: &Harness, case: &Case) -> Result<Verdict> {
     };
     let seen = drive::run(harness, &scene, launch).await;
     let left = harness.places.adopted.left_over(&scene.id).await;
-    Ok(match seen {
+    let verdict = match seen {
         Ok(seen) => judge::judge(&trial, &seen, &left),
         // A runner that stalls is what an attack may want.
         Err(error) => trial.disorder(format!("the runner did not come to its end: {error:#}")),
-    })
+    };
+    if matches!(verdict, Verdict::Held(_)) && case.without.is_empty() {
+        harness.scenes.give_back(scene).await;
+    }
+    Ok(verdict)
 }

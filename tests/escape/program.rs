@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::attack::Action;
 use crate::attacks;
+use crate::scene::BEGUN_FILE;
 use crate::target::{BEGUN, Outcome, Target, line};
 
 /// How long the harness may take to write the target after the runner was started.
@@ -32,9 +33,11 @@ fn attack(id: &str, target: &Path) -> Outcome {
     let started = Instant::now();
     loop {
         match fs::read(target).map(|bytes| serde_json::from_slice::<Target>(&bytes)) {
-            Ok(Ok(target)) => {
+            Ok(Ok(known)) => {
                 println!("{BEGUN}");
-                return run(&target);
+                // What it prints is lost when it ends its keepers before they have told anybody that it runs.
+                let _ = fs::write(target.with_file_name(BEGUN_FILE), "");
+                return run(&known);
             }
             Ok(Err(error)) => return Outcome::Broken(format!("the target is not readable: {error}")),
             Err(error) if started.elapsed() > PATIENCE => {

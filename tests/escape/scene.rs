@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
@@ -29,6 +29,8 @@ use crate::target::Target;
 /// Where the attack program and its target lie in the workspace.
 const PROGRAM: &str = ".plue-escape/plue-escape";
 const TARGET: &str = ".plue-escape/target.json";
+/// The file beside the target that the attack program makes when it begins.
+pub const BEGUN_FILE: &str = "begun";
 
 /// What is the same for all scenes of a run of the harness.
 #[derive(Clone, Debug)]
@@ -40,6 +42,33 @@ pub struct Places {
     /// A copy of this program, which workspaces get a link to.
     pub program: PathBuf,
     pub adopted: Arc<Adopted>,
+}
+
+/// Scenes whose outside nobody has touched, for the attacks that come next: to make one takes longer than most attacks do.
+#[derive(Default)]
+pub struct Scenes(Mutex<Vec<Scene>>);
+
+impl Scenes {
+    /// One with a workspace in which nothing was yet.
+    pub async fn take(&self, places: &Places) -> Result<Scene> {
+        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(scene) => Ok(scene),
+            None => Scene::new(places).await,
+        }
+    }
+
+    /// Takes back a scene that what was tried in it could not leave. One that is not as it was made goes away.
+    pub async fn give_back(&self, mut scene: Scene) {
+        if let Ok(true) = scene.renew().await {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(scene);
+        }
+    }
+
+    /// Removes those that wait.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 impl Places {
@@ -101,6 +130,10 @@ pub struct Scene {
     adopted: Arc<Adopted>,
     /// For plugins and task files: outside of the workspace and no canary.
     side: PathBuf,
+    /// The outside as it was made.
+    made: Vec<Digest>,
+    /// When the folder of the workspace was last changed: a new workspace changes it again.
+    changed: SystemTime,
     _folders: Vec<TempDir>,
 }
 
@@ -149,7 +182,8 @@ impl Scene {
         let listeners = Listeners::open(&id, &root).await?;
         let api = ApiServer::with().token(&secrets.callback_token).start().await?;
         let bystander = Bystander::start(&places.program, &root.join("secret.txt"), &secrets, &places.adopted).await?;
-        Ok(Self {
+        let changed = fs::metadata(&root)?.modified()?;
+        let mut scene = Self {
             workspace,
             hidden: root,
             visible,
@@ -164,9 +198,55 @@ impl Scene {
             steps: Arc::default(),
             adopted: Arc::clone(&places.adopted),
             side: side_path,
+            made: Vec::new(),
+            changed,
             id,
             _folders: folders,
-        })
+        };
+        scene.made = scene.digest()?;
+        Ok(scene)
+    }
+
+    /// Gives it a new workspace and a new API server. Says whether the outside is as it was made, and was not reached.
+    async fn renew(&mut self) -> Result<bool> {
+        self.end_background();
+        self.remove_workspace();
+        remove(&self.side)?;
+        for (folder, mode) in [(&self.workspace, None), (&self.side, Some(0o777))] {
+            fs::create_dir(folder)?;
+            if let Some(mode) = mode {
+                fs::set_permissions(folder, fs::Permissions::from_mode(mode))?;
+            }
+        }
+        fs::File::open(&self.hidden)?.set_modified(self.changed)?;
+        let reached = self.listeners.reached().len() + self.bystander.noticed().len();
+        if reached > 0 || self.digest()? != self.made {
+            return Ok(false);
+        }
+        self.api = ApiServer::with().token(&self.secrets.callback_token).start().await?;
+        self.steps = Arc::default();
+        Ok(true)
+    }
+
+    fn end_background(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let background = self.background.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for thread in background.drain(..) {
+            let _ = thread.join();
+        }
+        self.stop = Arc::default();
+    }
+
+    fn remove_workspace(&self) {
+        // What an attack has put in the workspace's place, a link to / for one, is no folder of ours: only the link goes.
+        let is_ours = fs::symlink_metadata(&self.workspace).is_ok_and(|found| found.is_dir());
+        if !is_ours || remove(&self.workspace).is_err() {
+            let _ = std::process::Command::new("rm")
+                .arg("-rf")
+                .arg("--")
+                .arg(&self.workspace)
+                .status();
+        }
     }
 
     /// Everything outside of the workspace, as it is now.
@@ -294,6 +374,11 @@ impl Scene {
         self.workspace.join(PROGRAM).exists()
     }
 
+    /// Whether the attack program has begun.
+    pub fn has_begun(&self) -> bool {
+        self.target_file().with_file_name(BEGUN_FILE).exists()
+    }
+
     /// Where a plugin folder of this scene's own is laid out.
     pub fn plugin_folder(&self) -> PathBuf {
         self.side.join("plugins")
@@ -340,24 +425,8 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self
-            .background
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-        {
-            let _ = thread.join();
-        }
-        // What an attack has put in the workspace's place, a link to / for one, is no folder of ours: only the link goes.
-        let is_ours = fs::symlink_metadata(&self.workspace).is_ok_and(|found| found.is_dir());
-        if !is_ours || remove(&self.workspace).is_err() {
-            let _ = std::process::Command::new("rm")
-                .arg("-rf")
-                .arg("--")
-                .arg(&self.workspace)
-                .status();
-        }
+        self.end_background();
+        self.remove_workspace();
     }
 }
 
@@ -406,7 +475,6 @@ fn remove(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::os::unix::fs::symlink;
 
     use super::*;

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use support::{Reply, Turn};
 
-use crate::attack::{Action, Attack, Kind, Plugin, Surface};
-use crate::drive::{Harness, Launch};
+use crate::attack::{Action, Attack, Expect, Kind, Plugin, Surface};
+use crate::drive::{Harness, Launch, Race};
 use crate::scene::Scene;
 use crate::target::SCRIPT_FUNCTIONS;
 
@@ -25,10 +25,21 @@ pub fn launch(harness: &Harness, scene: &Scene, attack: &Attack, surface: Surfac
         }
         (_, Action::Call(_)) | (Surface::ReadFile | Surface::WriteFile | Surface::ListFiles | Surface::Grep, _) => {
             let tool = surface.name();
-            let arguments = arguments(scene, attack, surface)?;
-            let mut calls = vec![(&*tool, arguments); attack.repeat];
-            calls.push(("list_files", json!({ "max_results": 10 })));
-            agent(calls)
+            let calls = vec![(&*tool, arguments(scene, attack, surface)?); attack.repeat];
+            let last = ("list_files", json!({ "max_results": 10 }));
+            match attack.expect {
+                Expect::Raced(codes) => {
+                    let turns = vec![calls; RACE_TURNS];
+                    Launch {
+                        race: Some(Race {
+                            turns: RACE_TURNS,
+                            both: !codes.is_empty(),
+                        }),
+                        ..turns_of(turns.into_iter().chain([vec![last]]))
+                    }
+                }
+                _ => agent(calls.into_iter().chain([last]).collect()),
+            }
         }
         (Surface::Shell, _) => {
             let script = command(scene, attack)?;
@@ -83,11 +94,19 @@ pub fn launch(harness: &Harness, scene: &Scene, attack: &Attack, surface: Surfac
         .fold(launch, |launch, (name, value)| launch.env(name, *value)))
 }
 
+/// How many turns a race has at most; most are met in the first.
+const RACE_TURNS: usize = 20;
+
 /// An agent that makes these calls, the last one in a turn of its own, and then ends.
 fn agent(mut calls: Vec<(&str, Value)>) -> Launch {
-    let mut replies: Vec<Reply> = Vec::new();
     let last = calls.pop();
-    for (turn, calls) in [calls, last.into_iter().collect()].into_iter().enumerate() {
+    turns_of([calls, last.into_iter().collect()])
+}
+
+/// An agent that makes the calls of each turn, and then ends.
+fn turns_of<'a>(turns: impl IntoIterator<Item = Vec<(&'a str, Value)>>) -> Launch {
+    let mut replies: Vec<Reply> = Vec::new();
+    for (turn, calls) in turns.into_iter().enumerate() {
         let mut reply = Turn::new();
         for (index, (tool, arguments)) in calls.into_iter().enumerate() {
             reply = reply.call(&format!("toolu_{turn}_{index}"), tool, arguments);

@@ -1,9 +1,8 @@
 //! What holds for the table of attacks as a whole.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 
-use crate::attack::{Action, Expect, Surface};
+use crate::attack::{Action, Class, Expect, Surface};
 use crate::attacks;
 
 #[test]
@@ -51,5 +50,30 @@ fn every_expected_refusal_says_what_words_it_is_known_by() {
             Expect::Plain(_) | Expect::LosesItsKeeper => {}
             Expect::Contained | Expect::Raced(_) | Expect::Harmless | Expect::Answers(_) => {}
         }
+    }
+}
+
+#[test]
+fn what_reaches_the_kernel_is_tried_on_every_kernel_and_through_a_surface_of_each_kind() {
+    for attack in attacks::all() {
+        if matches!(attack.class, Class::Files | Class::Processes | Class::Network) || attack.resolves_paths {
+            assert!(attack.differs, "{} meets another kernel in gVisor", attack.id);
+        }
+        let some = attack.surfaces_of_each_kind();
+        let of = |kind: fn(Surface) -> bool| {
+            (
+                attack.surfaces.iter().any(|one| kind(*one)),
+                some.iter().any(|one| kind(*one)),
+            )
+        };
+        for (asked, kept) in [
+            of(Surface::is_command),
+            of(Surface::is_file_tool),
+            of(|surface| surface == Surface::WriteFile),
+            of(|surface| surface == Surface::Component),
+        ] {
+            assert_eq!(asked, kept, "{}", attack.id);
+        }
+        assert!(some.iter().all(|one| attack.surfaces.contains(one)), "{}", attack.id);
     }
 }

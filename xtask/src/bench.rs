@@ -28,7 +28,7 @@ pub fn run(layout: &Layout, arguments: &[String], without_gvisor: bool) -> Resul
     // Only bench targets: the harness of unit tests does not know criterion's arguments.
     let status = layout
         .cargo("running the benchmarks")
-        .args(["bench", "--workspace", "--bench", "*", "--"])
+        .args(["bench", "--bench", "*", "--"])
         .args(arguments)
         .env("PLUE_RUNNER_BIN", layout.runner())
         .env("PLUE_PLUGINS_DIR", layout.plugins())
@@ -61,14 +61,7 @@ fn in_gvisor(layout: &Layout) -> Result<()> {
 fn program(layout: &Layout) -> Result<PathBuf> {
     let messages = layout
         .cargo("finding the benchmarks")
-        .args([
-            "bench",
-            "--workspace",
-            "--bench",
-            "*",
-            "--no-run",
-            "--message-format=json",
-        ])
+        .args(["bench", "--bench", "*", "--no-run", "--message-format=json"])
         .read()?;
     let executable = |line: &str| {
         let message: Value = serde_json::from_str(line).ok()?;

@@ -33,7 +33,7 @@ pub fn build(layout: &Layout) -> Result<Toolchain> {
     process::announce("building the runner (the first time this takes minutes: wasmtime)");
     layout
         .cargo("building the runner")
-        .args(["build", "--release", "--workspace", "--bins"])
+        .args(["build", "--release", "--bins"])
         .live()?;
     for program in PROGRAMS {
         plugins::copy(

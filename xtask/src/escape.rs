@@ -24,10 +24,14 @@ const PROGRAM: &str = "plue-escape";
 /// The folder with the hostile plugins, in the target folder and beside the program.
 pub const TEST_PLUGINS: &str = "test-plugins";
 
-/// All attacks on this machine: as the user who asks, as an ordinary user when that is root, and the file attacks with
-/// openat2 taken away. Every part is run, also when one before has failed.
-pub fn natively(layout: &Layout) -> Result<()> {
+/// The argument for a place beside another one in which all attacks are tried.
+const DIFFERING: &str = "--differing";
+
+/// All attacks on this machine: as an ordinary user, and the file attacks with openat2 taken away; when the user who asks is
+/// root, as root too those that can end otherwise, or all of them. Every part is run, also when one before has failed.
+pub fn natively(layout: &Layout, all: bool) -> Result<()> {
     let program = program(layout)?;
+    let is_root = process::is_root()?;
     let mut failures = Vec::new();
     let mut attempt = |place: &str, run: Result<Run>| {
         process::announce(&format!("attacks {place}"));
@@ -36,13 +40,27 @@ pub fn natively(layout: &Layout) -> Result<()> {
             failures.push(place.to_owned());
         }
     };
-    let attacks = |place: &str| attacks(Run::new(format!("the attacks {place}"), &program), &layout.runner());
     let place = "as the user who runs this";
-    attempt(place, Ok(attacks(place)));
+    let differing = (is_root && !all).then_some(DIFFERING);
+    let run = Run::new(format!("the attacks {place}"), &program);
+    attempt(place, Ok(attacks(run, &layout.runner()).args(differing)));
     let place = "on file tools that have no openat2";
-    attempt(place, Ok(attacks(place).arg("--without-openat2")));
+    let scenes = env::temp_dir().join(format!("plue-escape-{}-scenes", std::process::id()));
+    let run = match is_root {
+        true => in_memory(place, &program, &scenes),
+        false => Ok(Run::new(format!("the attacks {place}"), &program)),
+    };
+    attempt(
+        place,
+        run.map(|run| attacks(run, &layout.runner()).arg("--without-openat2"))
+            .map(|run| match is_root {
+                true => run.arg("--in").arg(&scenes),
+                false => run,
+            }),
+    );
+    let _ = fs::remove_dir(&scenes);
     let place = "as an ordinary user without capabilities";
-    if process::is_root()? {
+    if is_root {
         let home = Ordinary::lay_out(layout, &program)?;
         attempt(place, Ok(home.attacks(place)));
     } else {
@@ -57,39 +75,50 @@ pub fn natively(layout: &Layout) -> Result<()> {
 /// Builds a runner whose protections can be switched off, and has the attacks find out which one is off.
 pub fn mutations(layout: &Layout) -> Result<()> {
     let program = program(layout)?;
-    let home = layout.target.join("mutations");
+    let home = layout.target.join("mutant");
     build_mutant(layout, &home)?;
     attacks(
         Run::new("the attacks on missing protections", program),
-        &home.join("plue-runner"),
+        &home.join(MUTANT),
     )
     .arg("--mutations")
     .limit(LIMIT)
     .live()
 }
 
-/// Puts the mutant, with the plugins beside it, into a folder of its own, where nothing takes it for the runner. Both runners
-/// stay in cargo's cache under names of their own; only the last one built has the name without a hash, so that the second
-/// build costs less than a second.
+/// The example of runner/ that is a runner with switches, and where it is put.
+const MUTANT: &str = "plue-mutant";
+
+/// Puts the mutant, with the plugins beside it, into a folder of its own. Cargo builds it as an example, under a name of its
+/// own, so that no runner without protections is ever called `plue-runner` where runners are built and shipped. It shares
+/// all dependencies with what the stage `build` has made.
 fn build_mutant(layout: &Layout, home: &Path) -> Result<()> {
-    let build = |purpose: &str, features: &[&str]| {
-        layout
-            .cargo(purpose)
-            .args(["build", "--release", "--workspace", "--bin", "plue-runner"])
-            .args(features)
-            .live()
-    };
-    let runner = layout.target.join("release/plue-runner");
-    let mutant = build(
-        "building a runner whose protections can be switched off",
-        &["--features", "plue-runner/mutations"],
-    )
-    .and_then(|()| fs::create_dir_all(home).with_context(|| format!("could not make {}", home.display())))
-    .and_then(|()| plugins::copy(&runner, &home.join("plue-runner")));
-    // Whatever came of it: what is left in cargo's folder must be the runner.
-    build("putting the runner back", &[])?;
-    mutant?;
+    layout
+        .cargo("building a runner whose protections can be switched off")
+        .args([
+            "build",
+            "--release",
+            "--example",
+            MUTANT,
+            "--features",
+            "plue-runner/mutations",
+        ])
+        .live()?;
+    fs::create_dir_all(home).with_context(|| format!("could not make {}", home.display()))?;
+    plugins::copy(&layout.target.join("release/examples").join(MUTANT), &home.join(MUTANT))?;
     copy_folder(&layout.plugins(), &home.join("plugins"))
+}
+
+/// A program that has a file system in memory at this folder, which goes with it. An attack makes 100,000 names and one 10,000
+/// folders: on a disk that is most of the time. Attacks that need image and workspace on one file system are not among those
+/// of this place.
+fn in_memory(place: &str, program: &Path, folder: &Path) -> Result<Run> {
+    fs::create_dir_all(folder).with_context(|| format!("could not make the folder {}", folder.display()))?;
+    Ok(Run::new(format!("the attacks {place}"), "unshare")
+        .args(["--mount", "--", "sh", "-euc"])
+        .args([r#"mount -t tmpfs -o mode=1777 scenes "$1"; shift; exec "$@""#, "sh"])
+        .arg(folder)
+        .arg(program))
 }
 
 /// What was built, where any user can read it, for as long as the value lives. The target folder may lie in a home that is
@@ -200,7 +229,6 @@ fn open(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! The project's commands, in one program that every machine with a Rust toolchain can run: `cargo xtask --help`.
 //!
-//! All of them build the whole workspace with the release profile, so that they share one build of the dependencies:
+//! All of them build the default members with the release profile, so that they share one build of the dependencies:
 //! wasmtime takes minutes to compile, and is compiled once.
 
 // What a person asked for goes to standard output; there is no log here.
@@ -8,7 +8,6 @@
 
 mod apt;
 mod bench;
-mod capacity;
 mod cargo_tools;
 mod component;
 mod debian;
@@ -18,6 +17,7 @@ mod docs;
 mod escape;
 mod fuzz;
 mod gvisor;
+mod lab;
 mod layout;
 mod manifests;
 mod plugins;
@@ -64,6 +64,9 @@ enum Command {
         /// Leave out what runs in gVisor; the summary says so
         #[arg(long)]
         without_gvisor: bool,
+        /// Try every attack in every place, also where it cannot end otherwise than in another one: takes much longer
+        #[arg(long)]
+        all: bool,
     },
     /// Makes a relocatable target/dist: the runner, the attacks on it, and its plugins, compiled ahead of time
     Build,
@@ -112,8 +115,13 @@ enum Command {
         #[arg(last = true, value_name = "CRITERION ARGUMENTS")]
         arguments: Vec<String>,
     },
-    /// Simulates a pool of warm runners: how many there must be, so that tasks do not wait
-    Capacity(capacity::Options),
+    /// Simulates a pool of warm runners: how many there must be, so that tasks do not wait (lab/capacity; --help says more)
+    #[command(disable_help_flag = true)]
+    Capacity {
+        /// What `cargo xtask capacity --help` says
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -130,7 +138,11 @@ fn run(command: Command) -> Result<ExitCode> {
     let layout = Layout::find()?;
     match command {
         Command::Demo { live } => demo::run(&layout, live),
-        Command::Test { only, without_gvisor } => test::run(&layout, &only, without_gvisor),
+        Command::Test {
+            only,
+            without_gvisor,
+            all,
+        } => test::run(&layout, &only, without_gvisor, all),
         Command::Gvisor { argv } => gvisor::command(&layout, &argv),
         Command::Build => dist::run(&layout),
         Command::Pod { from_source, only } => pod::run(&layout, from_source, &only),
@@ -141,6 +153,6 @@ fn run(command: Command) -> Result<ExitCode> {
             arguments,
             without_gvisor,
         } => bench::run(&layout, &arguments, without_gvisor),
-        Command::Capacity(options) => capacity::run(&options),
+        Command::Capacity { arguments } => lab::run(&layout, &arguments),
     }
 }

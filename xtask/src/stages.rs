@@ -9,7 +9,7 @@ use crate::cargo_tools::{self, COMPONENT, DENY};
 use crate::layout::Layout;
 use crate::process::{self, Run};
 use crate::toolchain::{self, Choice, Toolchain};
-use crate::{component, demo, dist, docs, escape, fuzz, gvisor, manifests, plugins, pod};
+use crate::{component, demo, dist, docs, escape, fuzz, gvisor, lab, manifests, plugins, pod};
 
 /// One part of the test, with its own line in the summary.
 pub struct Stage {
@@ -37,6 +37,8 @@ pub struct State<'a> {
     pub toolchain: Option<Toolchain>,
     /// Whether gVisor is left out, as the command line asks.
     pub without_gvisor: bool,
+    /// Whether every attack is tried in every place, as the command line asks.
+    pub all: bool,
 }
 
 /// The name of the stage that others need.
@@ -185,17 +187,18 @@ fn build(state: &mut State) -> Result<Outcome> {
 }
 
 fn lint(state: &mut State) -> Result<Outcome> {
-    let deny = ["--workspace", "--all-targets", "--", "-D", "warnings"];
+    let deny = ["--all-targets", "--", "-D", "warnings"];
     let main = state
         .layout
         .cargo("linting")
         .args(["clippy", "--release"])
         .args(deny)
         .live();
+    let lab = lab::cargo(state.layout, "linting lab/", &["clippy"]).args(deny).live();
     let on_host = state
         .layout
         .plugins_cargo("linting tool-plugins/", process::cargo(), HOST)
-        .args(["clippy", "--locked"])
+        .args(["clippy", "--locked", "--workspace"])
         .args(deny)
         .live();
     // Most of a tool's code is compiled for its own target only. Debian's compiler has no clippy.
@@ -220,26 +223,22 @@ fn lint(state: &mut State) -> Result<Outcome> {
         );
         Ok(())
     };
-    main.and(on_host).and(as_component)?;
+    main.and(lab).and(on_host).and(as_component)?;
     Ok(Outcome::Passed)
 }
 
 fn docs(state: &mut State) -> Result<Outcome> {
     let documents = docs::check(&state.layout.root);
-    let comments = state
-        .layout
-        .cargo("checking the doc comments")
-        .args([
-            "doc",
-            "--release",
-            "--workspace",
-            "--no-deps",
-            "--document-private-items",
-        ])
-        // The readers are developers: they see private items too, so links to those lead somewhere.
-        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")
-        .live();
-    documents.and(comments)?;
+    let check = |run: Run| {
+        run.args(["--no-deps", "--document-private-items"])
+            // The readers are developers: they see private items too, so links to those lead somewhere.
+            .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")
+            .live()
+    };
+    let main = state.layout.cargo("checking the doc comments");
+    let comments = check(main.args(["doc", "--release"]));
+    let lab = check(lab::cargo(state.layout, "checking the doc comments of lab/", &["doc"]));
+    documents.and(comments).and(lab)?;
     Ok(Outcome::Passed)
 }
 
@@ -249,13 +248,15 @@ fn manifests(state: &mut State) -> Result<Outcome> {
 }
 
 fn tests(state: &mut State) -> Result<Outcome> {
-    state
+    let main = state
         .layout
         .cargo("unit and integration tests")
-        .args(["test", "--release", "--workspace", "--no-fail-fast"])
+        .args(["test", "--release", "--no-fail-fast"])
         .env("PLUE_RUNNER_BIN", state.layout.runner())
         .env("PLUE_PLUGINS_DIR", state.layout.plugins())
-        .live()?;
+        .live();
+    let lab = lab::cargo(state.layout, "tests of lab/", &["test"]).live();
+    main.and(lab)?;
     Ok(Outcome::Passed)
 }
 
@@ -264,7 +265,7 @@ fn chaos(state: &mut State) -> Result<Outcome> {
     state
         .layout
         .cargo("the chaos suite")
-        .args(["test", "--release", "--workspace", "--no-fail-fast", "--test", "chaos"])
+        .args(["test", "--release", "--no-fail-fast", "--test", "chaos"])
         // What it says of memory is for people.
         .args(["--", "--nocapture", "--test-threads", "3"])
         .env("PLUE_RUNNER_BIN", state.layout.runner())
@@ -401,7 +402,7 @@ fn in_gvisor(state: &mut State) -> Result<Outcome> {
 }
 
 fn escape_natively(state: &mut State) -> Result<Outcome> {
-    escape::natively(state.layout)?;
+    escape::natively(state.layout, state.all)?;
     Ok(Outcome::Passed)
 }
 
@@ -411,7 +412,7 @@ fn pods(state: &mut State) -> Result<Outcome> {
             "NO POD WAS STARTED: --without-gvisor left them out".to_owned(),
         ));
     }
-    pod::test(state.layout, &[])?;
+    pod::test(state.layout, &[], state.all)?;
     Ok(Outcome::Passed)
 }
 
@@ -421,7 +422,7 @@ fn escape_in_gvisor(state: &mut State) -> Result<Outcome> {
             "NO ATTACK WAS TRIED IN GVISOR: --without-gvisor left it out".to_owned(),
         ));
     }
-    pod::attacks(state.layout)?;
+    pod::attacks(state.layout, state.all)?;
     Ok(Outcome::Passed)
 }
 

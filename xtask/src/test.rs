@@ -22,11 +22,12 @@ enum Verdict {
     Skipped(String),
 }
 
-pub fn run(layout: &Layout, only: &[String], without_gvisor: bool) -> Result<ExitCode> {
+pub fn run(layout: &Layout, only: &[String], without_gvisor: bool, all: bool) -> Result<ExitCode> {
     let mut state = State {
         layout,
         toolchain: None,
         without_gvisor,
+        all,
     };
     let mut lines: Vec<Line> = Vec::new();
     let started = Instant::now();
@@ -113,7 +114,6 @@ fn summary(lines: &[Line], total: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn stage(name: &str) -> &'static Stage {

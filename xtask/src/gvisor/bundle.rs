@@ -81,7 +81,6 @@ fn bind(folder: &Path, place: &str, right: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

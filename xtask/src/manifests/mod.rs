@@ -3,19 +3,21 @@
 
 mod kubectl;
 mod policy;
+mod render;
 mod schema;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::layout::Layout;
-use crate::process::{self, Run};
+use crate::process;
 
 use policy::Pod;
+use render::Rendered;
+pub use render::render;
 
 /// What an operator applies, below `deploy/`.
 const FOLDERS: [&str; 7] = [
@@ -36,13 +38,6 @@ const EXTENSIBLE: [&str; 3] = ["overlays/job", "overlays/warm-pool", "overlays/a
 
 /// What others are made of, and nobody applies.
 const PARTS: [&str; 3] = ["base", "components/pod", "components/stand-in"];
-
-/// What one kustomization came to.
-struct Rendered {
-    /// The folder below `deploy/`, and the component that was added to it.
-    name: String,
-    objects: Vec<Value>,
-}
 
 /// The stage: all that is wrong, at once.
 pub fn check(layout: &Layout) -> Result<()> {
@@ -86,27 +81,6 @@ pub fn check(layout: &Layout) -> Result<()> {
         schema::VERSIONS.join(", ")
     ));
     Ok(())
-}
-
-/// The objects that the kustomization in a folder comes to, in kustomize's order.
-pub fn render(layout: &Layout, folder: &Path) -> Result<Vec<Value>> {
-    let text = Run::new(format!("rendering {}", folder.display()), kubectl::find(layout)?)
-        .arg("kustomize")
-        .arg(folder)
-        .read()?;
-    documents(&text).with_context(|| format!("what {} renders to is no YAML of objects", folder.display()))
-}
-
-/// All documents of a YAML stream. An empty one is none.
-fn documents(text: &str) -> Result<Vec<Value>> {
-    let mut found = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(text) {
-        let value = Value::deserialize(document)?;
-        if !value.is_null() {
-            found.push(value);
-        }
-    }
-    Ok(found)
 }
 
 /// A folder that no list above names would be checked by nobody.
@@ -221,14 +195,7 @@ fn differences(one: &Value, other: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn a_stream_of_documents_gives_the_objects_in_it() {
-        let objects = documents("kind: A\n---\n---\nkind: B\nn: 1\n").unwrap();
-        assert_eq!(objects, [json!({"kind": "A"}), json!({"kind": "B", "n": 1})]);
-    }
 
     #[test]
     fn a_pod_that_drifts_from_the_warm_pools_is_named_by_its_field() {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{Rendered, documents, policy};
+use super::policy;
+use super::render::{Rendered, documents};
 use crate::apt;
 use crate::layout::Layout;
 use crate::process::{self, Run};

@@ -3,7 +3,7 @@
 //! The bases that the Dockerfile names come from registries of images, which are not to be had everywhere; its build
 //! arguments put others in their place, which are made here of Debian's packages.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -50,13 +50,26 @@ const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 pub struct Buildah<'a> {
     layout: &'a Layout,
     suite: String,
+    /// Another checkout of the same user has the same images, and would take an unpacked one away while its pod runs.
+    _lock: File,
 }
 
 impl<'a> Buildah<'a> {
     pub fn open(layout: &'a Layout) -> Result<Self> {
         apt::install(layout, &["buildah", "debootstrap"])?;
         let suite = image::codename()?;
-        Ok(Self { layout, suite })
+        let file = layout.cache.join("images.lock");
+        let lock = File::create(&file).with_context(|| format!("could not make {}", file.display()))?;
+        if lock.try_lock().is_err() {
+            process::note("waiting for another run, which has the images");
+            lock.lock()
+                .with_context(|| format!("could not lock {}", file.display()))?;
+        }
+        Ok(Self {
+            layout,
+            suite,
+            _lock: lock,
+        })
     }
 
     /// Builds a target of what `cargo xtask build` and `sbom` made, and unpacks it for a container.

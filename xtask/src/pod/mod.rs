@@ -50,18 +50,22 @@ const PODS: [(&str, Target); 6] = [
 /// The one with the attacks. It takes minutes, and is a stage of its own.
 const HARNESS: &str = "harness";
 
+/// The same pod with all attacks.
+const HARNESS_ALL: &str = "harness-all";
+
 pub fn run(layout: &Layout, from_source: bool, only: &[String]) -> Result<ExitCode> {
     if from_source {
         Buildah::open(layout)?.build_all()?;
         return Ok(ExitCode::SUCCESS);
     }
     dist::build(layout)?;
-    test(layout, only)?;
+    test(layout, only, false)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The pods, on what the stage `build` has made.
-pub fn test(layout: &Layout, only: &[String]) -> Result<()> {
+/// The pods, on what the stage `build` has made. The one with the attacks tries all of them, or those that can end otherwise
+/// in gVisor than on this machine.
+pub fn test(layout: &Layout, only: &[String], all: bool) -> Result<()> {
     let runsc = runsc::find(layout)?;
     apt::install(layout, &["iproute2"])?;
     let buildah = Buildah::open(layout)?;
@@ -79,7 +83,8 @@ pub fn test(layout: &Layout, only: &[String]) -> Result<()> {
         }
         let image = buildah.image(target)?;
         for name in pods {
-            lay_out(layout, &bundles.0.join(name), name, &image)
+            let kustomization = if name == HARNESS && all { HARNESS_ALL } else { name };
+            lay_out(layout, &bundles.0.join(name), kustomization, &image)
                 .with_context(|| format!("could not make the pod `{name}`"))?;
         }
     }
@@ -112,15 +117,15 @@ fn lay_out(layout: &Layout, folder: &Path, kustomization: &str, image: &Image) -
     let hostile = layout.target.join(TEST_PLUGINS);
     // Beside the folder of the harness, where that looks for it. The image has no hostile plugin, and no manifest asks for one.
     let others: &[(&Path, &str)] = match kustomization {
-        HARNESS => &[(&hostile, "/opt/test-plugins")],
+        HARNESS | HARNESS_ALL => &[(&hostile, "/opt/test-plugins")],
         _ => &[],
     };
     oci::lay_out(folder, &workload["spec"]["template"], image, &cluster, others)
 }
 
-/// All attacks in the pod: for the stage that is theirs.
-pub fn attacks(layout: &Layout) -> Result<()> {
-    test(layout, &[HARNESS.to_owned()])
+/// The attacks in the pod: for the stage that is theirs.
+pub fn attacks(layout: &Layout, all: bool) -> Result<()> {
+    test(layout, &[HARNESS.to_owned()], all)
 }
 
 /// The folder of the bundles, for as long as the value lives.

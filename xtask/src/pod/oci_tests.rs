@@ -1,6 +1,5 @@
 //! Pods that are read as they should be, and pods that are refused.
 
-#![allow(clippy::unwrap_used)]
 use std::os::unix::fs::MetadataExt;
 
 use super::*;

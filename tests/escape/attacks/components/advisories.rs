@@ -29,6 +29,7 @@ const fn fails(id: &'static str, what: &'static str, hostile: Make, harmless: Ma
     component(id, what, hostile, harmless)
         .setup(inside)
         .expect(Expect::Denied(&["denied", "failed"]))
+        .differing()
 }
 
 /// A link to a folder outside, and calls that must not follow it, whatever stands behind its name.
@@ -198,6 +199,7 @@ pub const ATTACKS: &[Attack] = &[
         |_| Ok(tool(&looks_for_what_was(), "")?.calling(json!({ "look": true }))),
         |_| tool(&looks_for_what_was(), ""),
     )
+    .differing()
     .expect(Expect::Answers("clean")),
     killed(
         "components/zeroes-to-stderr",

@@ -76,6 +76,7 @@ pub const ATTACKS: &[Attack] = &[
         |_| with_form(|_| evil()),
         |_| honest(),
     )
+    .differing()
     .expect(HONEST),
     component(
         "components/form-that-is-forged",
@@ -83,6 +84,7 @@ pub const ATTACKS: &[Attack] = &[
         |_| with_form(|_| Ok(vec![0xcc; 8192])),
         |_| honest(),
     )
+    .differing()
     .expect(HONEST),
     component(
         "components/form-that-is-a-program",
@@ -123,28 +125,32 @@ pub const ATTACKS: &[Attack] = &[
         NOT_TAKEN,
         |_| with_mode(str::to_owned, 0o664),
         |_| with_mode(str::to_owned, 0o644),
-    ),
+    )
+    .differing(),
     refused(
         "components/form-writable-by-others",
         "a compiled form that everybody may write",
         NOT_TAKEN,
         |_| with_mode(str::to_owned, 0o646),
         |_| with_mode(str::to_owned, 0o644),
-    ),
+    )
+    .differing(),
     refused(
         "components/folder-writable-by-others",
         "a plugin's folder in which everybody may put a compiled form",
         NOT_TAKEN,
         |_| with_mode(|_| "hostile".to_owned(), 0o777),
         |_| with_mode(|_| "hostile".to_owned(), 0o755),
-    ),
+    )
+    .differing(),
     refused(
         "components/plugins-writable-by-others",
         "a folder of plugins in which everybody may swap one for another",
         NOT_TAKEN,
         |_| with_mode(|_| ".".to_owned(), 0o777),
         |_| with_mode(|_| ".".to_owned(), 0o755),
-    ),
+    )
+    .differing(),
     refused(
         "components/form-named-wasm",
         "a compiled form under the name of a component",

@@ -24,6 +24,7 @@ const fn ends(id: &'static str, what: &'static str, hostile: Make) -> Attack {
     component(id, what, hostile, plain)
         .setup(inside)
         .expect(Expect::Denied(&["denied", "failed", "timeout"]))
+        .differing()
 }
 
 /// Reads as much as it gets of a file that has more than anybody wants.
@@ -31,6 +32,7 @@ const fn bounded(id: &'static str, what: &'static str, hostile: Make) -> Attack 
     component(id, what, hostile, plain)
         .setup(inside)
         .expect(Expect::Contained)
+        .differing()
 }
 
 fn all_of(name: &str) -> Result<Plugin> {

@@ -21,7 +21,7 @@ pub(super) fn times(count: u64, body: &str) -> String {
     )
 }
 
-/// Computes for about so many thousand million steps.
+/// Computes for about so many thousand million steps: three take no processor less than half a second.
 fn computes(billions: u32) -> String {
     let inner = "(local.set $a (i32.const 0))
          (loop $inner (local.set $a (i32.add (local.get $a) (i32.const 1)))
@@ -228,14 +228,16 @@ pub const ATTACKS: &[Attack] = &[
         "timeout",
         |_| tool(&on_call(&forever("")), SHORT),
         |_| tool(&on_call(&times(10, "")), SHORT),
-    ),
+    )
+    .differing(),
     killed(
         "components/deadline-by-computing",
         "a call that computes longer than its deadline, and would then succeed",
         "timeout",
-        |_| tool(&on_call(&computes(6)), SHORT),
-        |_| tool(&on_call(&computes(6)), ""),
+        |_| tool(&on_call(&computes(3)), SHORT),
+        |_| tool(&on_call(&computes(3)), ""),
     )
+    .differing()
     .falls_without(&[Protection::Deadline]),
     killed(
         "components/deadline-by-sleeping",
@@ -244,14 +246,16 @@ pub const ATTACKS: &[Attack] = &[
         |_| tool(&sleeps(2_000_000_000), SHORT),
         |_| tool(&sleeps(2_000_000_000), ""),
     )
+    .differing()
     .falls_without(&[Protection::Deadline]),
     killed(
         "components/processor-time",
         "a call that computes longer than its processor time",
         "limit_cpu",
-        |_| tool(&on_call(&computes(6)), "limits.cpu = 0.3"),
-        |_| tool(&on_call(&computes(6)), ""),
+        |_| tool(&on_call(&computes(3)), "limits.cpu = 0.3"),
+        |_| tool(&on_call(&computes(3)), ""),
     )
+    .differing()
     .falls_without(&[Protection::Deadline]),
     refused(
         "components/loop-in-describe",
@@ -283,7 +287,8 @@ pub const ATTACKS: &[Attack] = &[
         "describe() failed with trap",
         |_| tool(&in_describe("unreachable"), ""),
         |_| tool(&in_describe("nop"), ""),
-    ),
+    )
+    .differing(),
     killed(
         "components/sleep-for-ever",
         "a wait for the end of time, whose clock must not overflow",
@@ -298,6 +303,7 @@ pub const ATTACKS: &[Attack] = &[
         |_| tool(&on_call(&times(4800, &grow_memory(1))), ""),
         |_| tool(&on_call(&times(100, &grow_memory(1))), ""),
     )
+    .differing()
     .falls_without(&[Protection::Memory]),
     killed(
         "components/memory-at-once",
@@ -306,6 +312,7 @@ pub const ATTACKS: &[Attack] = &[
         |_| tool(&on_call(&grow_memory(16_384)), ""),
         |_| tool(&on_call(&grow_memory(160)), ""),
     )
+    .differing()
     .falls_without(&[Protection::Memory]),
     killed(
         "components/memory-in-two",
@@ -335,7 +342,8 @@ pub const ATTACKS: &[Attack] = &[
         "trap",
         |_| tool(&recurses(u32::MAX), ""),
         |_| tool(&recurses(1000), ""),
-    ),
+    )
+    .differing(),
     refused(
         "components/too-many-instances",
         "a component of more instances than its manifest gives it",
@@ -411,7 +419,8 @@ pub const ATTACKS: &[Attack] = &[
         "trap",
         |_| tool(&arguments(100_000_000), "process = true"),
         |_| tool(&arguments(1), "process = true"),
-    ),
+    )
+    .differing(),
     killed(
         "components/flood-of-live-output",
         "60 MB of live output",
@@ -474,7 +483,8 @@ pub const ATTACKS: &[Attack] = &[
         "limit_open_files",
         |_| tool(&opens(1000), "workspace = \"read\""),
         |_| tool(&opens(100), "workspace = \"read\""),
-    ),
+    )
+    .differing(),
     killed(
         "components/open-listings",
         "a folder listed 1,000 times at a time",
@@ -492,5 +502,6 @@ pub const ATTACKS: &[Attack] = &[
         },
         |_| tool(&counts(), ""),
     )
+    .differing()
     .expect(Expect::Answers("1")),
 ];

@@ -35,6 +35,7 @@ const fn says_outside(id: &'static str, what: &'static str, hostile: Make) -> At
     component(id, what, hostile, |_| starts_in("folder"))
         .setup(inside)
         .expect(Expect::Answers(DENIED))
+        .differing()
 }
 
 pub const ATTACKS: &[Attack] = &[

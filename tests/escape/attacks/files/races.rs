@@ -17,7 +17,7 @@ use crate::secrets;
 
 /// How many folders are swapped: a walk opens all of them.
 const FOLDERS: usize = 100;
-/// How often one call is repeated in one turn. Four tools make it.
+/// How often one call is repeated in one turn, of which there are more where the race is not met. Four tools make it.
 const CALLS: usize = 300;
 /// How often the walk is repeated. Two tools make it: with the calls, folders are opened 11,200 times while they are
 /// swapped.

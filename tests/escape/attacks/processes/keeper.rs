@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::limits::{FEW_PROCESSES, HELD_FOR, LITTLE_MEMORY, MUCH, sleeps};
+use super::limits::{FEW_PROCESSES, LITTLE_MEMORY, MUCH, held_for, sleeps};
 use super::{CONFINED, program};
 use crate::attack::{Attack, Baseline, Expect};
 use crate::sys;
@@ -84,7 +84,7 @@ fn survives(time: Duration, what: &str) -> Outcome {
 /// Takes more memory than the command may, and lives to tell.
 fn eats(what: &str) -> Outcome {
     let taken = vec![7_u8; MUCH];
-    std::thread::sleep(HELD_FOR);
+    std::thread::sleep(held_for());
     std::hint::black_box(&taken);
     Outcome::GotThrough(format!("{} MiB were taken {what}", MUCH >> 20))
 }

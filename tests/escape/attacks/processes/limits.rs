@@ -8,6 +8,7 @@ use plue_runner::mutation::Protection;
 
 use super::program;
 use crate::attack::{Attack, Baseline, Expect};
+use crate::baseline::BASELINE;
 use crate::sys;
 use crate::target::{Outcome, Target};
 
@@ -15,8 +16,17 @@ use crate::target::{Outcome, Target};
 pub(super) const LITTLE_MEMORY: &[(&str, &str)] = &[("COMMAND_MEMORY", "96Mi")];
 pub(super) const FEW_PROCESSES: &[(&str, &str)] = &[("COMMAND_PROCESSES", "32")];
 pub(super) const MUCH: usize = 320 << 20;
+
 /// How long it is held: long enough for everybody who looks from time to time.
-pub(super) const HELD_FOR: Duration = Duration::from_secs(2);
+const HELD_FOR: Duration = Duration::from_secs(2);
+
+/// How long memory is held. In a baseline nobody looks.
+pub(super) fn held_for() -> Duration {
+    match std::env::var_os(BASELINE) {
+        Some(_) => Duration::from_millis(200),
+        None => HELD_FOR,
+    }
+}
 
 const MEMORY: &[Protection] = &[Protection::Memory];
 const RLIMITS: &[Protection] = &[Protection::Rlimits];
@@ -48,7 +58,7 @@ fn hold(file: &mut fs::File) -> io::Result<()> {
     for _ in 0..MUCH >> 20 {
         file.write_all(&block)?;
     }
-    std::thread::sleep(HELD_FOR);
+    std::thread::sleep(held_for());
     Ok(())
 }
 
@@ -59,7 +69,7 @@ pub const ATTACKS: &[Attack] = &[
         |_| {
             eat("in one process", || {
                 let taken = vec![7_u8; MUCH];
-                std::thread::sleep(HELD_FOR);
+                std::thread::sleep(held_for());
                 std::hint::black_box(&taken);
                 Ok(())
             })
@@ -72,7 +82,7 @@ pub const ATTACKS: &[Attack] = &[
             eat("in 16 processes", || {
                 sys::in_children(16, || {
                     let taken = vec![7_u8; MUCH / 16];
-                    std::thread::sleep(HELD_FOR);
+                    std::thread::sleep(held_for());
                     std::hint::black_box(&taken);
                     Ok(())
                 })
@@ -111,14 +121,14 @@ pub const ATTACKS: &[Attack] = &[
     eater("processes/memory-shared", "fills shared memory without a file", |_| {
         eat("in shared memory", || {
             sys::fill_shared(MUCH)?;
-            std::thread::sleep(HELD_FOR);
+            std::thread::sleep(held_for());
             Ok(())
         })
     }),
     eater(
         "processes/memory-of-system-v",
         "fills a System V segment, which belongs to no process",
-        |_| eat("in a System V segment", || sys::fill_system_v(MUCH, HELD_FOR)),
+        |_| eat("in a System V segment", || sys::fill_system_v(MUCH, held_for())),
     )
     .baseline(Baseline::Unless(&[libc::ENOSYS, libc::ENOSPC], "this kernel has none"))
     .falls_without(&[Protection::Memory, Protection::Seccomp]),

@@ -4,14 +4,14 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 
-use super::limits::{FEW_PROCESSES, HELD_FOR, MUCH, eat, eater, sleeps};
+use super::limits::{FEW_PROCESSES, MUCH, eat, eater, held_for, sleeps};
 use super::program;
 use crate::attack::{Attack, Baseline, Expect};
 use crate::sys;
 use crate::target::{Outcome, Target};
 
 fn hold() {
-    std::thread::sleep(HELD_FOR);
+    std::thread::sleep(held_for());
 }
 
 /// Memory behind a first thread that has ended.

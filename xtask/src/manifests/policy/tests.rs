@@ -1,13 +1,11 @@
 //! Each policy, and a manifest that it is needed for. The manifests are those of `deploy/`, read without kustomize, so
 //! that these tests need no kubectl.
 
-#![allow(clippy::unwrap_used)]
-
 use serde_json::{Value, json};
 
 use super::breaks::{Break, breaks};
 use super::*;
-use crate::manifests::documents;
+use crate::manifests::render::documents;
 
 /// A warm pool, a Job and a sandbox template with everything around them, in this order of kinds.
 fn good() -> Vec<Value> {

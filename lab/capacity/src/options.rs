@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::Parser;
 
 use super::Aim;
 use super::draws::Length;
@@ -13,7 +13,9 @@ use super::simulation::Load;
 /// More than this takes minutes to simulate, and more than one cluster to run.
 const MOST_BUSY: f64 = 5000.0;
 
-#[derive(Args, Debug)]
+/// Simulates a pool of warm runners: how many there must be, so that tasks do not wait
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask capacity")]
 pub struct Options {
     /// How many tasks come in a minute, on average
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
@@ -162,20 +164,11 @@ fn positive(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
 
     fn parse(line: &str) -> Result<Options, clap::Error> {
         let words = std::iter::once("capacity").chain(line.split_whitespace());
-        Line::try_parse_from(words).map(|line| line.options)
+        Options::try_parse_from(words)
     }
 
     #[test]

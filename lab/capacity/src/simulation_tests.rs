@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used)]
 use super::super::erlang::waiting_probability;
 use super::super::pool::Scaling;
 use super::*;

@@ -198,7 +198,6 @@ fn shares(paper: &Paper, last: f64, curves: &[Curves]) -> Result<(), Box<dyn std
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -1,4 +1,9 @@
 //! `cargo xtask capacity`: how large a pool of warm runners must be, by simulation.
+//!
+//! A crate of its own and no default member: what it draws and rolls dice with is not built for `cargo xtask demo`.
+
+// What a person asked for goes to standard output; there is no log here.
+#![allow(clippy::print_stdout)]
 
 mod calendar;
 mod draws;
@@ -14,9 +19,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use clap::Parser;
 
-use crate::process;
-pub use options::Options;
+use options::Options;
 use pool::Pool;
 use simulation::{Load, Measured};
 
@@ -33,14 +38,24 @@ impl Aim {
     }
 }
 
-pub fn run(options: &Options) -> Result<ExitCode> {
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
     let load = options.load()?;
     let scaling = options.scaling()?;
     if let Some(file) = &options.plot {
-        process::announce("drawing the plot");
+        eprintln!("==> drawing the plot");
         plot::draw(options, &load, file)?;
-        process::note(&format!("written to {}", file.display()));
-        return Ok(ExitCode::SUCCESS);
+        eprintln!("    written to {}", file.display());
+        return Ok(());
     }
     let pool = |size| match scaling {
         Some(scaling) => Pool::Scaled { idle: size, scaling },
@@ -57,7 +72,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         found.insert(*size, simulation::run(&load, pool(*size)));
     }
     table::print(options, &load, &found, smallest);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The smallest pool that keeps up.
@@ -112,7 +127,6 @@ fn search(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::draws::Length;
     use super::*;
 

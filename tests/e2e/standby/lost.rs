@@ -188,7 +188,7 @@ async fn a_task_for_which_no_worker_can_be_started_yet_has_its_ending_when_the_r
         .collect();
     let free = |limit: &u64| limit - open.iter().filter(|number| *number < limit).count() as u64;
     let few = Rlimit {
-        current: (0..1024).filter(|limit| free(limit) == 0).last(),
+        current: (0..1024).rfind(|limit| free(limit) == 0),
         maximum: Some(1024),
     };
     prlimit(Pid::from_raw(supervisor.cast_signed()), Resource::Nofile, few).unwrap();

@@ -6,6 +6,7 @@ pub mod api_client;
 pub mod cli;
 mod closed_set;
 pub mod config;
+pub mod contract;
 pub mod doctor;
 pub mod events;
 pub mod failure;

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
+use crate::contract::{LiveOutput, ToolErrorCode, ToolOutcome, Toolbox};
 use crate::events::{Event, EventSink, TaskErrorCode, ToolState, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::model::{
@@ -19,7 +20,6 @@ use crate::model::{
 use crate::redaction;
 use crate::task::AgentTask;
 use crate::telemetry;
-use crate::tools::{LiveOutput, ToolErrorCode, ToolOutcome, Toolbox};
 
 mod no_tools;
 mod output_limit;

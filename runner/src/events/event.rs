@@ -5,8 +5,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::closed_set::closed_set;
+use crate::contract::ToolErrorCode;
 use crate::redaction::Redactor;
-use crate::tools::ToolErrorCode;
 
 /// The task as the API server names it.
 ///

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::models;
 use super::wire::JsonText;
-use crate::tools::ToolDefinition;
+use crate::contract::ToolDefinition;
 
 /// What a conversation starts from. It cannot be changed later: system, tools, thinking and effort are part of what
 /// the model's signatures and the prompt cache cover.

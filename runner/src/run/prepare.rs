@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::agent::NoTools;
 use crate::config::{Config, TaskSource, wrong_value};
+use crate::contract::Toolbox;
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
 use crate::model::client::{ClientConfig, MessagesClient};
@@ -16,7 +17,7 @@ use crate::sandbox::weak::WeakSandbox;
 use crate::sandbox::{Level, Sandbox};
 use crate::secret::Secret;
 use crate::task::{self, AgentTask, Document, DocumentError, Format, InvalidTask, Task};
-use crate::tools::{Host, LoadedTools, Toolbox};
+use crate::tools::{Host, LoadedTools};
 
 use super::settings::check_settings;
 

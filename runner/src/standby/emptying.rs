@@ -18,7 +18,9 @@ use rustix::io::Errno;
 
 use super::condition::{Condition, unlock};
 use super::mounts::{self, Mount, readable};
-use super::workspace::MARKER;
+
+/// The file by which somebody says that everything in a folder may be deleted. It stays.
+pub const MARKER: &str = ".plue-workspace";
 
 /// How often a folder is gone through while somebody still writes into it.
 const ROUNDS: u32 = 50;

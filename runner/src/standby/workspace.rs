@@ -17,10 +17,7 @@ use super::condition::Condition;
 use super::emptying;
 use super::mounts;
 
-pub use super::emptying::{Emptied, EmptyError, Left};
-
-/// The file by which somebody says that everything in a folder may be deleted.
-pub const MARKER: &str = ".plue-workspace";
+pub use super::emptying::{Emptied, EmptyError, Left, MARKER};
 
 /// Folders that are never a workspace, whatever is mounted there.
 const SYSTEM: [&str; 17] = [

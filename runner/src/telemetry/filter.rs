@@ -13,6 +13,7 @@ const MODULES: &[&str] = &[
     "cli",
     "closed_set",
     "config",
+    "contract",
     "doctor",
     "events",
     "failure",

@@ -16,7 +16,7 @@ use super::interrupt::Interruptible;
 use super::live_text::without_nul;
 use super::plugin::Plugin;
 use super::state::Reach;
-use super::{ToolErrorCode, ToolOutcome};
+use crate::contract::{ToolErrorCode, ToolOutcome};
 
 /// How long after its time a call may still answer by itself before its thread is given up: more than a few ticks.
 const GIVE_UP: Duration = Duration::from_secs(1);

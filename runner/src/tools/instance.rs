@@ -9,12 +9,12 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Engine, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::ToolErrorCode;
 use super::bindings::{AnyToolPre, Definition, Output, ToolError};
 use super::engine::Ticker;
 use super::limits::{LimitHit, Limits, limit};
 use super::manifest::Manifest;
 use super::state::{CallState, Reach};
+use crate::contract::ToolErrorCode;
 
 /// A component that is linked against its grant, ready to be instantiated.
 pub(crate) struct Prepared {

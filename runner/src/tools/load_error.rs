@@ -4,11 +4,11 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::ToolErrorCode;
 use super::engine::LEAST_ADDRESS_SPACE;
 use super::limits::Unit;
 use super::linker::{NotGranted, SUPPORTED_VERSIONS};
 use super::manifest::ManifestError;
+use crate::contract::ToolErrorCode;
 
 /// Why the tool host could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::ToolDefinition;
 use super::bindings::AnyToolPre;
 use super::compiled::{self, ComponentDigest};
 use super::engine::ToolEngine;
@@ -18,6 +17,7 @@ use super::load_error::{PluginError, Problem};
 use super::manifest::{self, Manifest};
 use super::regular_file;
 use super::schema::InputSchema;
+use crate::contract::ToolDefinition;
 
 /// A tool that can be called.
 pub(crate) struct Plugin {

@@ -11,13 +11,13 @@ use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use super::LiveOutput;
 use super::bindings::{cancellation, progress};
 use super::files::Entries;
 use super::guest_log::GuestLog;
 use super::limits::{Limit, LimitHit, Limits, limit};
 use super::live_text::without_nul;
 use super::manifest::{Manifest, Workspace};
+use crate::contract::LiveOutput;
 use crate::sandbox::Sandbox;
 
 /// In a tool's environment: the absolute path by which commands and the model know the workspace.

@@ -7,10 +7,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use super::call;
 use super::load_error::{ToolsError, list};
 use super::registry::Shared;
 use super::state::Reach;
-use super::{LiveOutput, ToolDefinition, ToolErrorCode, ToolOutcome, Toolbox, call};
+use crate::contract::{LiveOutput, ToolDefinition, ToolErrorCode, ToolOutcome, Toolbox};
 
 /// The tools that one task may use.
 pub struct TaskToolbox {

@@ -35,6 +35,32 @@ async fn in_the_midst(scene: &Standby) -> Running {
     running
 }
 
+/// A server of that kind, and a runner that knows it as one.
+async fn impatient_scene() -> Standby {
+    let scene = Standby::with(impatient()).await;
+    scene.env("HEARTBEAT_TIMEOUT", "3").env("REQUEST_ID", "a")
+}
+
+/// Kills a runner that has such a task. How many events there were of it.
+async fn killed_in_the_midst(scene: &Standby) -> usize {
+    let running = in_the_midst(scene).await;
+    scene.kill(running).await;
+    scene.api.task(1).events().len()
+}
+
+/// Starts a runner for which the task is somebody else's. It gets it once more when the server has given it away, and
+/// nothing is sent for it before.
+async fn begins_it_once_more(scene: &Standby, before: usize) -> Running {
+    let running = scene.start();
+    scene
+        .api
+        .wait_until("the task to be given away", |api| api.hand_outs().len() == 2)
+        .await;
+    more_events(scene, before).await;
+    assert_eq!(scene.api.task(1).events()[before]["type"], "step_start");
+    running
+}
+
 /// Waits until there are more events of the task than there were.
 async fn more_events(scene: &Standby, before: usize) {
     let more = |api: &ApiServer| api.task(1).events().len() > before;
@@ -116,23 +142,11 @@ async fn a_call_of_an_agent_that_was_open_ends_too() {
 
 #[tokio::test]
 async fn when_the_server_may_have_given_it_away_nothing_is_sent_for_it() {
-    let scene = Standby::with(impatient())
-        .await
-        .env("HEARTBEAT_TIMEOUT", "3")
-        .env("REQUEST_ID", "first");
-    let running = in_the_midst(&scene).await;
-    scene.kill(running).await;
+    let scene = impatient_scene().await;
+    let before = killed_in_the_midst(&scene).await;
     tokio::time::sleep(Duration::from_millis(4500)).await;
-    let before = scene.api.task(1).events().len();
-    let scene = scene.env("REQUEST_ID", "second");
-    let running = scene.start();
-    // It runs here once more, as it might elsewhere.
-    scene
-        .api
-        .wait_until("the task to be given away", |api| api.hand_outs().len() == 2)
-        .await;
-    more_events(&scene, before).await;
-    assert_eq!(scene.api.task(1).events()[before]["type"], "step_start");
+    let scene = scene.env("REQUEST_ID", "b");
+    let running = begins_it_once_more(&scene, before).await;
     running.signal(Signal::TERM).unwrap();
     let ended = scene.finish_under_names(running).await;
     ended.failed(1, "cancelled");
@@ -209,13 +223,8 @@ async fn an_ending_that_was_on_its_way_is_told_again_as_it_was() {
 
 #[tokio::test]
 async fn a_file_that_says_nothing_is_said_and_ignored() {
-    let scene = Standby::with(impatient())
-        .await
-        .env("HEARTBEAT_TIMEOUT", "3")
-        .env("REQUEST_ID", "a");
-    let running = in_the_midst(&scene).await;
-    scene.kill(running).await;
-    let before = scene.api.task(1).events().len();
+    let scene = impatient_scene().await;
+    let before = killed_in_the_midst(&scene).await;
     let [file] = &journals(&scene)[..] else {
         panic!("one file")
     };
@@ -224,17 +233,7 @@ async fn a_file_that_says_nothing_is_said_and_ignored() {
     page[100..].fill(0);
     fs::write(file, page).unwrap();
     let scene = scene.env("REQUEST_ID", "b");
-    let running = scene.start();
-    scene
-        .api
-        .wait_until("the task to be given away", |api| api.hand_outs().len() == 2)
-        .await;
-    more_events(&scene, before).await;
-    assert_eq!(
-        scene.api.task(1).events()[before]["type"],
-        "step_start",
-        "nothing was sent for it"
-    );
+    let running = begins_it_once_more(&scene, before).await;
     running.signal(Signal::TERM).unwrap();
     let ended = scene.finish_under_names(running).await;
     ended.failed(1, "cancelled");
@@ -243,25 +242,10 @@ async fn a_file_that_says_nothing_is_said_and_ignored() {
 
 #[tokio::test]
 async fn the_file_of_another_runner_is_said_and_ignored() {
-    let scene = Standby::with(impatient())
-        .await
-        .env("HEARTBEAT_TIMEOUT", "3")
-        .env("REQUEST_ID", "a");
-    let running = in_the_midst(&scene).await;
-    scene.kill(running).await;
-    let before = scene.api.task(1).events().len();
+    let scene = impatient_scene().await;
+    let before = killed_in_the_midst(&scene).await;
     let scene = scene.env("POD_NAME", "pod-2").env("REQUEST_ID", "b");
-    let running = scene.start();
-    scene
-        .api
-        .wait_until("the task to be given away", |api| api.hand_outs().len() == 2)
-        .await;
-    more_events(&scene, before).await;
-    assert_eq!(
-        scene.api.task(1).events()[before]["type"],
-        "step_start",
-        "nothing was sent for it"
-    );
+    let running = begins_it_once_more(&scene, before).await;
     running.signal(Signal::TERM).unwrap();
     let ended = scene.finish_under_names(running).await;
     ended.failed(1, "cancelled");
@@ -309,10 +293,7 @@ async fn nothing_that_is_kept_is_a_secret() {
 /// A callback whose URL is the secret: where the events go is not written down, and the server gives the task away.
 #[tokio::test]
 async fn a_callback_that_may_be_a_secret_is_not_written_down() {
-    let scene = Standby::with(impatient())
-        .await
-        .env("HEARTBEAT_TIMEOUT", "3")
-        .env("REQUEST_ID", "a");
+    let scene = impatient_scene().await;
     let task = workflow(&json!([{ "run": "echo ready; sleep 2" }]));
     let url = format!("{}?signature=s3cr3t-s1gnature", scene.api.task_url(1));
     let reply =

@@ -283,7 +283,7 @@ async fn make_trouble(seed: Seed, api: &ApiServer, pods: &mut [Pod]) -> Vec<Made
     made
 }
 
-/// A task has endings of the kinds that it can have, and no more of them than it has begun; that each run tells them in order,
+/// A task has endings of the kinds that it can have, and no more of them than it was handed out; that each run tells them in order,
 /// and nothing after its ending, is for the double to see.
 fn ended_as_it_can(api: &ApiServer, id: i64) {
     let events = api.task(id).events();
@@ -301,8 +301,7 @@ fn ended_as_it_can(api: &ApiServer, id: i64) {
     let mut different: Vec<String> = endings.iter().map(|ending| ending.to_string()).collect();
     different.sort();
     different.dedup();
-    // A task whose runner was killed before it said anything has begun for the server with its error.
-    let runs = api.task(id).begun().max(1) as usize;
+    let runs = api.hand_outs().iter().filter(|given| given.task == id).count();
     assert!(
         (1..=runs).contains(&different.len()),
         "task {id}, {runs} runs: {endings:?}"
@@ -310,11 +309,13 @@ fn ended_as_it_can(api: &ApiServer, id: i64) {
 }
 
 /// How often tasks were handed out again, and why.
-fn count(api: &ApiServer, trouble: &[(Trouble, &str)]) -> Again {
-    let had = |what: Trouble, pod: &str| {
-        trouble
-            .iter()
-            .any(|(trouble, name)| *trouble == what && pod.starts_with(name))
+fn count(api: &ApiServer, trouble: &[Made]) -> Again {
+    // To whoever had it, between this time and the next that it was handed out.
+    let had = |what: Trouble, given: &HandOut, next: &HandOut| {
+        trouble.iter().any(|made| {
+            let then = made.begun < next.at && made.over > given.at;
+            made.trouble == what && given.pod.starts_with(made.pod) && then
+        })
     };
     let mut again = Again::default();
     let hand_outs = api.hand_outs();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::Stop;
 use crate::api_client::ApiError;
@@ -123,9 +124,9 @@ impl Delivery {
         })
     }
 
-    /// Whoever is late tries nothing but the ending more than once.
-    pub fn hurry(&self) {
-        self.time.no_retries.cancel();
+    /// Whoever is late cancels this: nothing but the ending is tried more than once then.
+    pub fn no_retries(&self) -> CancellationToken {
+        self.time.no_retries.clone()
     }
 
     /// Waits until the ending has arrived, as long as it may take. Answers whether it did, and logs what did not arrive.

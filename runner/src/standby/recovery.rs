@@ -144,7 +144,6 @@ async fn tell(
     tracing::warn!("an earlier process of this runner was killed while it ran this task: it gets its error");
     let events = EventQueue::resume(config.spool.clone(), task.past.clone());
     let delivery = Delivery::start(identity, config.batches, &events, stop, Some(journal.clone()))?;
-    delivery.hurry();
     let age = u64::try_from(now_ms().saturating_sub(task.started_ms)).unwrap_or_default();
     let started = Instant::now().checked_sub(Duration::from_millis(age));
     let failure = Failure {
@@ -153,7 +152,17 @@ async fn tell(
     };
     let ending = run::failed(failure, started.unwrap_or_else(Instant::now), config.sandbox);
     EventSink::queue(&events).push(ending);
-    Ok(delivery.finish(stop, patience).await)
+    // What ends before the ending is worth half of the time.
+    let no_retries = delivery.no_retries();
+    let late = async {
+        tokio::time::sleep(patience.flush / 2).await;
+        no_retries.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        arrived = delivery.finish(stop, patience) => Ok(arrived),
+        () = late => Ok(false),
+    }
 }
 
 /// How long the server still waits for a runner that it heard last at this time. `None`: not any more, or nobody knows since

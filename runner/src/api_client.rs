@@ -90,11 +90,6 @@ impl Fate {
     pub fn is_ambiguous(self) -> bool {
         matches!(self, Self::Unanswered | Self::Unclear)
     }
-
-    /// Whether somebody answered.
-    pub fn is_answered(self) -> bool {
-        matches!(self, Self::Unclear | Self::Declined)
-    }
 }
 
 /// A client for one origin.

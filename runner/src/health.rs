@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use crate::events::TaskId;
+use crate::spool_dir::{careful, is_at};
 
 /// How often the runner writes.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -60,8 +60,7 @@ impl Report {
         // The folder may be one that everybody writes to: no link is followed, nothing is waited for, and what another user
         // has put there says nothing.
         let mut open = OpenOptions::new();
-        open.read(true)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+        open.read(true).custom_flags(careful());
         let file = open.open(file(folder))?;
         let about = file.metadata()?;
         let ours = [0, rustix::process::geteuid().as_raw()].contains(&about.uid());
@@ -171,20 +170,11 @@ impl Shared {
         let mut text = serde_json::to_vec(&report)?;
         // Always of one length: nothing of a longer one is left behind it.
         text.resize(text.len().max(MAX_FILE as usize), b' ');
-        if let Some(file) = now.file.as_ref().filter(|file| self.is_there(file)) {
+        if let Some(file) = now.file.as_ref().filter(|file| is_at(file, &self.path)) {
             return file.write_all_at(&text, 0);
         }
         now.file = Some(self.put(&text)?);
         Ok(())
-    }
-
-    /// Whether the file is still the one at its place: another runner may have the same folder.
-    fn is_there(&self, file: &File) -> bool {
-        let at_place = fs::symlink_metadata(&self.path);
-        at_place.is_ok_and(|there| {
-            file.metadata()
-                .is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
-        })
     }
 
     /// Puts a new file in its place as a whole: a reader never sees half of it, and a link there is replaced, not followed.
@@ -209,7 +199,7 @@ impl Drop for Health {
     fn drop(&mut self) {
         self.ticker.abort();
         let now = self.shared.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.file.as_ref().is_some_and(|file| self.shared.is_there(file)) {
+        if now.file.as_ref().is_some_and(|file| is_at(file, &self.shared.path)) {
             let _ = fs::remove_file(&self.shared.path);
         }
     }

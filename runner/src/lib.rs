@@ -19,6 +19,7 @@ pub mod redaction;
 pub mod run;
 pub mod sandbox;
 pub mod secret;
+mod spool_dir;
 pub mod standby;
 pub mod task;
 pub mod telemetry;

@@ -89,48 +89,35 @@ impl Event {
     /// Makes several events of one whose text is larger than the server takes, when nothing of it may be cut: this one keeps
     /// the first part, and gives those that follow it. Usually there are none.
     pub(super) fn split(&mut self) -> Vec<Event> {
-        let (Event::ToolOutput { text, .. } | Event::Log { message: text, .. }) = self else {
-            return Vec::new();
+        let mut next = match self {
+            Event::ToolOutput { tool_id, text } if !fits(text, MAX_ENCODED) => Event::ToolOutput {
+                tool_id: tool_id.clone(),
+                text: text.split_off(prefix(text, MAX_ENCODED)),
+            },
+            Event::Log {
+                level,
+                message,
+                step_index,
+                partial,
+            } if !fits(message, MAX_ENCODED) => Event::Log {
+                level: *level,
+                message: message.split_off(prefix(message, MAX_ENCODED)),
+                step_index: *step_index,
+                // The line goes on in the next one.
+                partial: std::mem::replace(partial, true),
+            },
+            _ => return Vec::new(),
         };
-        if text.len() <= MAX_ENCODED / 6 || encoded(text) <= MAX_ENCODED {
-            return Vec::new();
-        }
-        let whole = std::mem::take(text);
-        let mut parts = Vec::new();
-        let mut rest = &*whole;
-        while !rest.is_empty() {
-            let (part, behind) = rest.split_at(prefix(rest, MAX_ENCODED));
-            parts.push(part.to_owned());
-            rest = behind;
-        }
-        let mut events: Vec<Event> = Vec::new();
-        let count = parts.len();
-        for (number, part) in (1..).zip(parts) {
-            events.push(match self {
-                Event::Log {
-                    level,
-                    step_index,
-                    partial,
-                    ..
-                } => Event::Log {
-                    level: *level,
-                    message: part,
-                    step_index: *step_index,
-                    partial: *partial || number < count,
-                },
-                Event::ToolOutput { tool_id, .. } => Event::ToolOutput {
-                    tool_id: tool_id.clone(),
-                    text: part,
-                },
-                _ => return Vec::new(),
-            });
-        }
-        let following = events.split_off(1);
-        if let Some(first) = events.pop() {
-            *self = first;
-        }
+        let mut following = next.split();
+        following.insert(0, next);
         following
     }
+}
+
+/// Whether a text takes at most so many bytes in JSON.
+fn fits(text: &str, most: usize) -> bool {
+    // Six bytes are the most that one takes.
+    text.len() <= most / 6 || encoded(text) <= most
 }
 
 fn name(text: &mut String) {
@@ -139,8 +126,7 @@ fn name(text: &mut String) {
 
 /// Cuts the middle out of a text that takes more bytes in JSON, and says there how much it was. Whether it did.
 fn cut(text: &mut String, most: usize) -> bool {
-    // Six bytes are the most that one takes.
-    if text.len() <= most / 6 || encoded(text) <= most {
+    if fits(text, most) {
         return false;
     }
     let note = |left_out: usize| format!("\n[… {left_out} bytes are left out here: an event has room for {most} …]\n");

@@ -189,7 +189,9 @@ impl Callback {
                         match self.send(event, lost.saturating_add(queue.lost()), cancel).await {
                             Sent::Delivered => {
                                 report.delivered(event);
-                                self.tell(|progress| progress.arrived(lost, is_over(event)));
+                                self.tell(|progress| {
+                                    progress.arrived(lost.saturating_add(queue.lost()), is_over(event));
+                                });
                             }
                             Sent::Refused | Sent::GivenUp => lost += 1,
                         }

@@ -100,7 +100,7 @@ async fn end(config: &Config, standby: &StandbyConfig, journal: &Arc<Journal>, t
     };
     let Some(callback_url) = task.callback_url.clone() else {
         return Ended::Untold(format!(
-            "where the events of its task {id} go was not written down, since it may be a secret"
+            "where the events of its task {id} go was not written down, since it may be a secret or is too long"
         ));
     };
     let mut api = config.api.clone();

@@ -175,14 +175,15 @@ impl Registration {
 
     /// Takes note of an answer to a question that was sent then.
     fn registered(&self, registered: &Registered, sent: i64) {
-        let before = self.row().runner_id.replace(registered.runner_id);
-        if before != Some(registered.runner_id) {
-            let name = self.row().name.clone();
-            tracing::info!(
-                runner_id = registered.runner_id,
-                pod_name = name,
-                "registered at the API server"
-            );
+        {
+            let mut row = self.row();
+            if row.runner_id.replace(registered.runner_id) != Some(registered.runner_id) {
+                tracing::info!(
+                    runner_id = registered.runner_id,
+                    pod_name = row.name,
+                    "registered at the API server"
+                );
+            }
         }
         match &registered.assignment {
             Ok(Some(assignment)) => self.journal.has_task(assignment, sent),
@@ -274,10 +275,10 @@ impl Registration {
                 }
                 // It has forgotten us; between two tasks we register anyway.
                 Answer::Refused(status) => tracing::warn!(%status, "the API server refused a heartbeat"),
-                Answer::Failed { reason, fate, .. } => {
+                Answer::Failed { reason, status, .. } => {
                     tracing::warn!(reason, "a heartbeat did not arrive; trying again");
                     // A server that answers is there, and does not count us: asking it more often changes nothing.
-                    if !fate.is_answered() {
+                    if status.is_none() {
                         wait = NEXT_BEAT.min(interval);
                     }
                 }

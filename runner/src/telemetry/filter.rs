@@ -26,6 +26,7 @@ const MODULES: &[&str] = &[
     "run",
     "sandbox",
     "secret",
+    "spool_dir",
     "standby",
     "task",
     "telemetry",

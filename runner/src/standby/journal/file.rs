@@ -6,10 +6,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::page::read_page;
+use crate::spool_dir::{careful, is_at};
 
 /// How the names of all such files begin.
 pub(super) const PREFIX: &str = "plue-runner-standby-";
@@ -39,7 +40,7 @@ pub(super) fn take(path: &Path) -> io::Result<Taken> {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+            .custom_flags(careful())
             .open(path)?;
         if !is_ours(&file)? {
             return Err(io::Error::other("it is no file of this user's"));
@@ -67,15 +68,6 @@ pub(super) fn is_ours(file: &File) -> io::Result<bool> {
     Ok(about.is_file() && about.uid() == us && about.nlink() == 1)
 }
 
-/// Whether the file is still the one at this place.
-pub(super) fn is_at(file: &File, path: &Path) -> bool {
-    let there = fs::symlink_metadata(path);
-    there.is_ok_and(|there| {
-        file.metadata()
-            .is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
-    })
-}
-
 /// Says which files of other runners are in the folder. What they say is for those alone.
 pub(super) fn name_others(folder: &Path, own: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
@@ -85,8 +77,7 @@ pub(super) fn name_others(folder: &Path, own: &Path) {
         if path == own || !name.to_string_lossy().starts_with(PREFIX) {
             continue;
         }
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let opened = OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        let opened = OpenOptions::new().read(true).custom_flags(careful()).open(&path);
         let Ok(file) = opened else { continue };
         // One that lives says for itself what it does.
         if !is_ours(&file).unwrap_or_default() || flock(&file, FlockOperation::NonBlockingLockShared).is_err() {

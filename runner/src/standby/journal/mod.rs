@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::assignment::Assignment;
@@ -24,11 +23,12 @@ use crate::config::StandbyConfig;
 use crate::events::callback::{EventRequest, Progress, SentEnding};
 use crate::events::open::Open;
 use crate::events::queue::Past;
+use crate::spool_dir::is_at;
 
 mod file;
 mod page;
 
-use file::{PREFIX, Taken, is_at, name_others, take};
+use file::{PREFIX, Taken, name_others, take};
 use page::{
     Doing, EndingPage, PAGE, Page, TaskPage, VERSION, bare, callback, checksum, encode, read_ending, read_page, restore,
 };
@@ -280,17 +280,8 @@ pub(super) fn now_ms() -> i64 {
 
 /// One file for each runner: other names, and other API servers, have others.
 fn file_name(standby: &StandbyConfig) -> String {
-    let mut hash = Sha256::new();
-    hash.update(bare(&standby.register_url).as_str());
-    hash.update([0]);
-    hash.update(&standby.pod_name);
-    let hash = hash.finalize();
-    let hash = hash
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
-    format!("{PREFIX}{hash}.json")
+    let whose = format!("{}\0{}", bare(&standby.register_url), standby.pod_name);
+    format!("{PREFIX}{:.16}.json", checksum(whose.as_bytes()))
 }
 
 /// Reads what an earlier process has left, or why that says nothing.

@@ -153,8 +153,8 @@ pub(super) fn callback(url: &Url, register_url: &Url) -> Option<CallbackPage> {
     let as_register_url = user(url) != (String::new(), None);
     let is_known = !as_register_url || (user(url) == user(register_url) && url.origin() == register_url.origin());
     let written = bare(url).to_string();
-    let (redacted, masked) = redaction::current().redact(written.clone());
-    let is_plain = url.query().is_none() && masked == 0 && redacted == written;
+    let (written, masked) = redaction::current().redact(written);
+    let is_plain = url.query().is_none() && masked == 0;
     (is_known && is_plain).then_some(CallbackPage {
         url: written,
         as_register_url,

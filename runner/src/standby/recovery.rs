@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::journal::{Journal, Left, LeftTask, now_ms};
-use super::registration::fresh_name;
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity, StandbyConfig};
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
@@ -69,15 +68,7 @@ pub(super) async fn recover(
         None => "what it does cannot be written down".to_owned(),
         Some(why) => why,
     };
-    let fresh = fresh_name(&standby.pod_name);
-    tracing::warn!(
-        old_name = name,
-        name = fresh,
-        why,
-        "the runner goes on under a fresh name, so that the API server gives away by itself what the old one may have"
-    );
-    journal.named(&fresh);
-    fresh
+    journal.leave_name(&why)
 }
 
 /// What came of a task that was left.

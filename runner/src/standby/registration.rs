@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::assignment::Registered;
 use super::journal::{Journal, now_ms};
 use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, SHORT_ANSWER, asks_for_cancel};
-use crate::config::{MAX_POD_NAME, StandbyConfig};
+use crate::config::StandbyConfig;
 use crate::task::MAX_DOCUMENT_BYTES;
 
 const JSON: &str = "application/json";
@@ -208,20 +208,8 @@ impl Registration {
     /// Goes on under a fresh name. The old one is not beaten for any more: what the server has given it, if anything, goes
     /// to another runner when it has been silent for long enough.
     pub(super) fn leave_name(&self, why: &str) {
-        let fresh = fresh_name(&self.config.pod_name);
-        let old = {
-            let mut row = self.row();
-            row.runner_id = None;
-            std::mem::replace(&mut row.name, fresh.clone())
-        };
-        self.journal.named(&fresh);
-        tracing::warn!(
-            old_name = old,
-            name = fresh,
-            why,
-            "the API server may count a task as this runner's that it does not have: it goes on under a fresh name, and the \
-             server gives the task away when the old name has been silent for long enough"
-        );
+        let name = self.journal.leave_name(why);
+        *self.row() = Row { name, runner_id: None };
     }
 
     /// The task has ended, and the server knows it.
@@ -291,13 +279,6 @@ impl Registration {
     }
 }
 
-/// A name that no runner has had: the pod's, and a suffix.
-pub(super) fn fresh_name(pod_name: &str) -> String {
-    let suffix = format!("-{:08x}", getrandom::u32().unwrap_or_default());
-    let stem = pod_name.chars().take(MAX_POD_NAME - suffix.len());
-    stem.chain(suffix.chars()).collect()
-}
-
 /// How long to wait between two polls: little while the runner is young or has just had a task, then more and more.
 pub(super) struct Pace(Duration);
 
@@ -318,16 +299,6 @@ impl Pace {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn a_fresh_name_has_the_pods_name_in_it_and_never_more_characters_than_the_server_takes() {
-        for (pod, length) in [("pod-1", 14), (&*"p".repeat(255), 255), (&*"é".repeat(300), 255)] {
-            let (one, other) = (fresh_name(pod), fresh_name(pod));
-            assert_eq!(one.chars().count(), length, "{one}");
-            assert_ne!(one, other);
-            assert!(one.starts_with(&pod.chars().take(5).collect::<String>()));
-        }
-    }
 
     #[test]
     fn no_wait_for_a_server_that_is_away_is_longer_than_five_seconds() {

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use url::Url;
 
 use super::assignment::Assignment;
-use crate::config::StandbyConfig;
+use crate::config::{MAX_POD_NAME, StandbyConfig};
 use crate::events::callback::{EventRequest, Progress, SentEnding};
 use crate::events::open::Open;
 use crate::events::queue::Past;
@@ -127,6 +127,24 @@ impl Journal {
             page.name = name.to_owned();
             page.doing = Doing::Waiting;
         })
+    }
+
+    /// Goes on under a fresh name, which it answers. The old one is not to be beaten for any more: what the server has given
+    /// it, if anything, goes to another runner when it has been silent for long enough.
+    pub(super) fn leave_name(&self, why: &str) -> String {
+        let (old_name, fresh) = {
+            let state = self.lock();
+            (state.page.name.clone(), fresh_name(&state.page.pod_name))
+        };
+        self.named(&fresh);
+        tracing::warn!(
+            old_name,
+            name = fresh,
+            why,
+            "the API server may count a task as this runner's that it does not have: it goes on under a fresh name, and the \
+             server gives the task away when the old name has been silent for long enough"
+        );
+        fresh
     }
 
     /// A request for a task is sent: whoever comes later cannot know whether it was answered with one. Whether that was
@@ -276,6 +294,13 @@ impl Progress for Journal {
 /// Milliseconds since 1970.
 pub(super) fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
+}
+
+/// A name that no runner has had: the pod's, and a suffix.
+fn fresh_name(pod_name: &str) -> String {
+    let suffix = format!("-{:08x}", getrandom::u32().unwrap_or_default());
+    let stem = pod_name.chars().take(MAX_POD_NAME - suffix.len());
+    stem.chain(suffix.chars()).collect()
 }
 
 /// One file for each runner: other names, and other API servers, have others.

@@ -222,3 +222,13 @@ fn a_living_runner_keeps_its_file() {
     let left = after(&folder, journal);
     assert_eq!(left, Left::Waiting { name: "pod-1".into() });
 }
+
+#[test]
+fn a_fresh_name_has_the_pods_name_in_it_and_never_more_characters_than_the_server_takes() {
+    for (pod, length) in [("pod-1", 14), (&*"p".repeat(255), 255), (&*"é".repeat(300), 255)] {
+        let (one, other) = (fresh_name(pod), fresh_name(pod));
+        assert_eq!(one.chars().count(), length, "{one}");
+        assert_ne!(one, other);
+        assert!(one.starts_with(&pod.chars().take(5).collect::<String>()));
+    }
+}

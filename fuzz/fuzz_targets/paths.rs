@@ -1,4 +1,4 @@
-//! The file tools, the model and the chroot of `tests/paths/file_tools`, on cases that a coverage-guided fuzzer finds.
+//! The file tools, the model and the chroot of `crates/tool-host/tests/path_confinement/file_tools`, on cases that a coverage-guided fuzzer finds.
 //! What it sees is the host's side: the runner, wasmtime and cap-std. The components are compiled without counters.
 //!
 //! ```text
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code)]
-#[path = "../../tests/paths/file_tools/mod.rs"]
+#[path = "../../crates/tool-host/tests/path_confinement/file_tools/mod.rs"]
 mod file_tools;
 
 thread_local! {

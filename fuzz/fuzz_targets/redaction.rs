@@ -1,4 +1,4 @@
-//! The redaction on cases of `tests/redaction/pieces.rs` that a coverage-guided fuzzer finds.
+//! The redaction on cases of `crates/redaction/tests/redaction/pieces.rs` that a coverage-guided fuzzer finds.
 //!
 //! ```text
 //! cargo xtask fuzz redaction --seconds 60
@@ -8,7 +8,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/redaction/pieces.rs"]
+#[path = "../../crates/redaction/tests/redaction/pieces.rs"]
 mod pieces;
 
 fuzz_target!(|bytes: &[u8]| {

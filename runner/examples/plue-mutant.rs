@@ -6,6 +6,6 @@ use clap::Parser;
 use plue_runner::cli::Cli;
 
 fn main() -> ExitCode {
-    plue_runner::sandbox::strict::run_if_asked();
+    plue_sandbox::strict::run_if_asked();
     plue_runner::cli::run(Cli::parse()).into()
 }

@@ -8,8 +8,8 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, StatusCode};
 use url::Url;
 
-use crate::secret::Secret;
 use crate::telemetry;
+use plue_contract::secret::Secret;
 
 /// The longest wait between two attempts that we choose ourselves.
 const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -118,12 +118,12 @@ impl ApiClient {
                 .map_err(|_| ApiError("REQUEST_ID has characters that no header may have".into()))?;
             headers.insert("X-Request-ID", value);
         }
-        let client = crate::http::client_builder(url)
+        let client = plue_contract::http::client_builder(url)
             .default_headers(headers)
             .timeout(config.timeout)
             .tcp_user_timeout(config.silence)
             .build()
-            .map_err(|error| ApiError(crate::http::describe(&error)))?;
+            .map_err(|error| ApiError(plue_contract::http::describe(&error)))?;
         Ok(Self {
             client,
             timeout: config.timeout,
@@ -160,7 +160,7 @@ impl ApiClient {
                     Fate::Unanswered
                 };
                 // `without_url`: the URL may carry credentials.
-                let reason = crate::http::describe(&error.without_url());
+                let reason = plue_contract::http::describe(&error.without_url());
                 return Answer::Failed {
                     reason,
                     retry_after: None,
@@ -170,7 +170,7 @@ impl ApiClient {
             }
         };
         let status = response.status();
-        let retry_after = crate::http::retry_after(response.headers(), jiff::Timestamp::now());
+        let retry_after = plue_contract::http::retry_after(response.headers(), jiff::Timestamp::now());
         // What is only looked at for a word may break off; a task may not.
         let patience = if most > SHORT_ANSWER {
             self.timeout
@@ -195,7 +195,7 @@ impl ApiClient {
     /// `min(base · 2^n, 30 s)` and up to a quarter more, so that many runners do not come back at the same moment.
     pub fn backoff(&self, attempt: u32) -> Duration {
         let wait = self.retry_base.saturating_mul(1 << attempt.min(16)).min(MAX_WAIT);
-        wait.mul_f64(1.0 + 0.25 * crate::http::random_fraction())
+        wait.mul_f64(1.0 + 0.25 * plue_contract::http::random_fraction())
     }
 }
 

@@ -7,6 +7,6 @@ use plue_runner::cli::Cli;
 
 fn main() -> ExitCode {
     // Before all else: this may be the sandbox's own process, which is not to do anything that the runner does.
-    plue_runner::sandbox::strict::run_if_asked();
+    plue_sandbox::strict::run_if_asked();
     plue_runner::cli::run(Cli::parse()).into()
 }

@@ -8,8 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use plue_runner::sandbox::strict::{CommandRules, StrictSandbox};
-use plue_runner::sandbox::{CommandEvent, CommandSpec, Sandbox};
+use plue_sandbox::strict::{CommandRules, StrictSandbox};
+use plue_sandbox::{CommandEvent, CommandSpec, Sandbox};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 

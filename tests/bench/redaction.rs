@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::Criterion;
-use plue_runner::redaction::Redactor;
+use plue_redaction::Redactor;
 
 /// How much passes in one round.
 pub const BYTES: usize = 16 << 20;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
-use plue_runner::sandbox::strict::{CommandRules, StrictSandbox};
-use plue_runner::tools::{Host, HostConfig, TaskToolbox, Toolbox};
+use plue_sandbox::strict::{CommandRules, StrictSandbox};
+use plue_tool_host::{Host, HostConfig, TaskToolbox, Toolbox};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -80,7 +80,6 @@ fn load(runtime: &Runtime, workspace: &Path) -> Host {
         plugin_dir: crate::plugins(),
         workspace: workspace.to_owned(),
         sandbox,
-        allowed_tools: None,
     };
     Host::load(config).expect("the plugins load")
 }

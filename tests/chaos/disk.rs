@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 use support::{Answer, ApiServer, Turn};
 
-use crate::harness::Scene;
 use crate::seed::each_seed;
+use support::scene::Scene;
 
 /// A small disk of its own.
 struct SmallDisk(PathBuf);

@@ -6,8 +6,8 @@ use serde_json::json;
 use support::claude::KEY;
 use support::{Answer, ApiServer, Attempt, Turn};
 
-use crate::harness::{Outcome, Scene};
 use crate::seed::{Seed, each_seed};
+use support::scene::{Outcome, Scene};
 
 /// As often as an event that is not critical is retried: nothing is lost that is tried once more.
 const MOST_FAULTS: u32 = 5;

@@ -9,8 +9,8 @@ use support::processes::memory;
 use support::totals::{Running as Counting, Total};
 use support::{Answer, ApiServer, Turn};
 
-use crate::harness::{Outcome, Scene};
 use crate::seed::{Seed, each_seed};
+use support::scene::{Outcome, Scene};
 
 const TOKENS: usize = 50_000;
 /// Lines of 100 bytes with their newline: 200 MB.

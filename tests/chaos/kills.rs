@@ -7,9 +7,9 @@ use serde_json::json;
 use support::processes::below;
 use support::{Assignment, Turn};
 
-use crate::harness::Scene;
 use crate::seed::{Seed, each_seed};
-use crate::standby::{Standby, worker_of, workflow};
+use support::scene::Scene;
+use support::standby::{Standby, worker_of, workflow};
 
 /// A time within a task that takes about a second.
 fn sometime(seed: Seed) -> Duration {

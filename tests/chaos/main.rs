@@ -8,15 +8,9 @@
 mod disk;
 mod faults;
 mod flood;
-#[path = "../e2e/harness.rs"]
-#[allow(dead_code)]
-mod harness;
 mod kills;
 mod outage;
 mod proxy;
 mod seed;
 mod soak;
-#[path = "../e2e/standby/scene.rs"]
-#[allow(dead_code)]
-mod standby;
 mod stuck;

@@ -6,10 +6,10 @@ use rustix::process::Signal;
 use serde_json::json;
 use support::{Answer, ApiServer};
 
-use crate::harness::Scene;
 use crate::proxy::Proxy;
 use crate::seed::each_seed;
-use crate::standby::Standby;
+use support::scene::Scene;
+use support::standby::Standby;
 
 /// Half a minute by a clock that runs ten times as fast: the first wait of the retry rule is 50 ms in place of 500.
 const AWAY: Duration = Duration::from_secs(3);

@@ -7,7 +7,7 @@ use serde_json::json;
 use support::processes::memory;
 use support::{ApiServer, Assignment, Turn};
 
-use crate::standby::{Standby, workflow};
+use support::standby::{Standby, workflow};
 
 const TASKS: i64 = 500;
 /// What a process may grow by from the first tasks to the last, in bytes and descriptors: what an allocator keeps.
@@ -74,11 +74,11 @@ async fn five_hundred_tasks_leave_a_runner_as_it_was() {
         .await
         .env("ANTHROPIC_API_KEY", support::claude::KEY)
         .env("ANTHROPIC_BASE_URL", &model.url())
-        .env("ALLOWED_MODELS", crate::harness::MODEL)
+        .env("ALLOWED_MODELS", support::scene::MODEL)
         .limit(Duration::from_secs(600));
     for id in 1..=TASKS {
         let task = match id % 5 {
-            0 => json!({ "type": "agent", "model": crate::harness::MODEL,
+            0 => json!({ "type": "agent", "model": support::scene::MODEL,
                 "messages": [{ "role": "user", "content": "Go." }] }),
             1 => workflow(&json!([{ "run": "seq 1 2000; mkdir -p a/b; echo x > a/b/c; (sleep 60 &)" }])),
             2 => json!({ "type": "nonsense" }),

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::proxy::Proxy;
 use crate::seed::{Seed, each_of};
-use crate::standby::workflow;
+use support::standby::workflow;
 
 const SEEDS: u64 = 200;
 const SIDE_BY_SIDE: usize = 10;

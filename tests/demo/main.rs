@@ -15,8 +15,6 @@ use serde_json::{Value, json};
 use support::{ApiServer, Claude, Finished, RunnerProcess, claude};
 use view::{Paint, Style, View};
 
-mod repository;
-mod script;
 mod text;
 mod view;
 #[cfg(test)]
@@ -58,7 +56,8 @@ async fn demo(arguments: &Arguments, style: Style) -> Result<()> {
         .tempdir()
         .context("make a workspace under /tmp")?;
     let workspace = folder.path();
-    repository::lay_out(workspace).with_context(|| format!("lay the repository out in {}", workspace.display()))?;
+    support::demo::repository::lay_out(workspace)
+        .with_context(|| format!("lay the repository out in {}", workspace.display()))?;
 
     print(&style.heading("a repository with a bug"))?;
     let (red, output) = run_test(workspace)?;
@@ -85,7 +84,7 @@ async fn demo(arguments: &Arguments, style: Style) -> Result<()> {
         "an agent repairs it"
     }))?;
     let agent = agent(arguments, workspace, style, &mut counts).await?;
-    let changes = repository::changes(workspace)?;
+    let changes = support::demo::repository::changes(workspace)?;
     ensure!(!changes.is_empty(), "the agent has finished, and changed nothing");
     if !arguments.live {
         let paths: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
@@ -128,7 +127,7 @@ async fn agent(
             the test at the end.",
         "messages": [{ "role": "user", "content": format!(
             "The test of this repository fails (`{}`). Find the bug, repair it, and show that the test passes. Do not \
-             change the test.", repository::TEST_COMMAND) }],
+             change the test.", support::demo::repository::TEST_COMMAND) }],
         "tools": ["read_file", "write_file", "list_files", "grep", "shell"],
         "max_turns": 20,
     });
@@ -140,7 +139,7 @@ async fn agent(
         let runner = runner.env("ANTHROPIC_API_KEY", key).env("CALLBACK_EXTRA_EVENTS", "1");
         return watch(runner.limit(Duration::from_secs(600)), &api, style, counts).await;
     }
-    let mut script = script::Script::default();
+    let mut script = support::demo::Script::default();
     let model = Claude::answering(move |request| script.answer(request))
         .await
         .context("start the scripted model")?;
@@ -168,7 +167,7 @@ async fn workflow(
     counts: &mut BTreeMap<String, usize>,
 ) -> Result<()> {
     let task = json!({ "type": "workflow", "steps": [
-        { "name": "Test", "run": repository::TEST_COMMAND },
+        { "name": "Test", "run": support::demo::repository::TEST_COMMAND },
         { "name": "Count", "run": "sh tests/run.sh | grep -c '^ok' | sed 's/$/ checks are green/'" },
     ] });
     let api = ApiServer::start().await.context("start the double of the API server")?;
@@ -257,7 +256,7 @@ fn judge(finished: &Finished, api: &ApiServer) -> Result<Value> {
 /// Runs the repository's test by ourselves: whether it is green, and what it says.
 fn run_test(workspace: &Path) -> Result<(bool, String)> {
     let output = Command::new("/bin/sh")
-        .args(["-c", repository::TEST_COMMAND])
+        .args(["-c", support::demo::repository::TEST_COMMAND])
         .current_dir(workspace)
         .stdin(Stdio::null())
         .output()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use plue_runner::events::TaskErrorCode;
-use plue_runner::tools::ToolErrorCode;
+use plue_tool_host::ToolErrorCode;
 use serde_json::Value;
 
 use crate::{code_folders, files, read};

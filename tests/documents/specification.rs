@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use plue_runner::mutation::Protection;
+use plue_sandbox::mutation::Protection;
 
 use crate::{code_folders, files, read};
 
@@ -83,11 +83,11 @@ fn every_test_that_a_recipe_names_exists() {
     assert!(named.len() > 10, "the recipes name {} tests", named.len());
 }
 
-/// The names of the attacks of tests/escape, as its sources have them.
+/// The names of the attacks of escape, as its sources have them.
 fn attack_names() -> BTreeSet<String> {
     const CLASSES: [&str; 5] = ["files", "processes", "network", "components", "input"];
     let mut names = BTreeSet::new();
-    for (_, text) in files(&["tests/escape/attacks"], &["rs"]) {
+    for (_, text) in files(&["escape/src/attacks"], &["rs"]) {
         let strings = text.split('"').filter(|part| {
             let class = part.split_once('/').map(|(class, _)| class);
             class.is_some_and(|class| CLASSES.contains(&class)) && !part.contains(char::is_whitespace)

@@ -6,7 +6,7 @@ use std::fs;
 use plue_runner::config;
 use plue_runner::events::TaskErrorCode;
 use plue_runner::run::Exit;
-use plue_runner::tools::{ToolErrorCode, limits};
+use plue_tool_host::{ToolErrorCode, limits};
 use serde_json::Value;
 
 use crate::{files, read, root};
@@ -227,8 +227,11 @@ fn event_fields() -> String {
 
 /// What the model is told about the five tools. A test of the tools themselves holds the snapshot against them.
 fn tools() -> String {
-    let snapshot =
-        read("tests/toolbox/snapshots/toolbox__contract__the_model_is_told_exactly_this_about_the_five_tools.snap");
+    const SNAPSHOT: &str = concat!(
+        "crates/tool-host/tests/builtin_tools/snapshots/",
+        "builtin_tools__contract__the_model_is_told_exactly_this_about_the_five_tools.snap"
+    );
+    let snapshot = read(SNAPSHOT);
     let (_, told) = snapshot
         .split_once("expression: told\n---\n")
         .expect("the snapshot's head");

@@ -3,7 +3,7 @@
 use serde_json::json;
 use support::{Block, Turn};
 
-use crate::harness::{Outcome, Scene};
+use support::scene::{Outcome, Scene};
 
 async fn run(turns: Vec<Turn>) -> Outcome {
     Scene::new()

@@ -3,7 +3,7 @@ use std::fs;
 use serde_json::{Value, json};
 use support::{Block, Claude, Turn};
 
-use crate::harness::{Outcome, Scene};
+use support::scene::{Outcome, Scene};
 
 const ALL: [&str; 5] = ["read_file", "write_file", "list_files", "grep", "shell"];
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::{Answer, ApiServer, Attempt, Turn};
 
-use crate::harness::{Outcome, Scene};
+use support::scene::{Outcome, Scene};
 
 async fn run(answer: impl FnMut(&Attempt) -> Answer + Send + 'static) -> Outcome {
     let scene = Scene::with(ApiServer::with().answering(answer)).await;

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use support::{Answer, Ending, Turn};
 
-use crate::harness::{Outcome, Scene};
+use support::scene::{Outcome, Scene};
 
 #[track_caller]
 fn cancelled(outcome: &Outcome, exit: i32) {

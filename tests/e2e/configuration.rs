@@ -3,7 +3,7 @@
 use serde_json::json;
 use support::ApiServer;
 
-use crate::harness::{MODEL, Scene};
+use support::scene::{MODEL, Scene};
 
 async fn scene() -> Scene {
     Scene::new().await.workflow(&json!([{ "run": "touch made" }]))

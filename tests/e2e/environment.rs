@@ -3,7 +3,7 @@
 use serde_json::json;
 use support::Turn;
 
-use crate::harness::{Outcome, Scene};
+use support::scene::{Outcome, Scene};
 
 const SECRETS: &[(&str, &str)] = &[
     ("CALLBACK_TOKEN", "callback-token-0123456789"),

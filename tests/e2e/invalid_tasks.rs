@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{MODEL, Scene};
+use support::scene::{MODEL, Scene};
 
 /// Starts a runner with this task, and gives the message of its `error` event.
 async fn refusal(task: &Value) -> String {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use support::claude::KEY;
 use support::{ApiServer, Block, Claude, Ending, Reply, Turn};
 
-use crate::harness::{MODEL, Outcome, Scene};
+use support::scene::{MODEL, Outcome, Scene};
 
 async fn run(replies: Vec<Reply>) -> Outcome {
     Scene::new().await.agent(json!({}), replies).await.run().await

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use support::Turn;
 
-use crate::harness::{Outcome, Scene};
+use support::scene::{Outcome, Scene};
 
 async fn agent(tools: &[&str]) -> Scene {
     Scene::new()

@@ -4,7 +4,7 @@ use serde_json::json;
 use support::claude::KEY;
 use support::{Block, Turn};
 
-use crate::harness::Scene;
+use support::scene::Scene;
 
 /// What an operator gives the runner and no task is to tell.
 const SECRET: &str = "operators-secret/5f1c9a";

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-use crate::harness::{Outcome, Scene};
+use support::scene::{Outcome, Scene};
 
 const NEW_USER: u64 = libc::CLONE_NEWUSER as u64;
 const NEW_NET: u64 = libc::CLONE_NEWNET as u64;

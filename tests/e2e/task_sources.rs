@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::Scene;
+use support::scene::Scene;
 
 const JSON: &str = r#"{"type":"workflow","steps":[{"name":"One","run":"echo hello"}]}"#;
 const YAML: &str = "type: workflow\nsteps:\n  - name: One\n    run: |\n      echo hello\n";

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::ApiServer;
 
-use crate::harness::{Outcome, Scene};
+use support::scene::{Outcome, Scene};
 
 async fn run(steps: Value) -> Outcome {
     Scene::new().await.workflow(&steps).run().await

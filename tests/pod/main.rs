@@ -8,11 +8,7 @@ mod container;
 mod escape;
 mod figures;
 mod network;
-#[path = "../demo/repository.rs"]
-mod repository;
 mod runsc;
-#[path = "../demo/script.rs"]
-mod script;
 mod standby;
 mod task;
 

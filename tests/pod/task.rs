@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use support::demo::{Script, repository};
 use support::{Reply, Turn};
 
 use crate::cluster;
 use crate::container::{Memory, Node};
 use crate::figures::Figures;
-use crate::{repository, script};
 
 /// The task's number in the manifest.
 const TASK: i64 = 1;
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The demo's agent, and what it takes.
 pub async fn agent(node: &Node, figures: &mut Figures) -> Result<()> {
     let api = cluster::api().await?;
-    let mut script = script::Script::default();
+    let mut script = Script::default();
     let model = cluster::model(move |request| script.answer(request)).await?;
     let mut pod = node.create("agent").await?;
     let workspace = pod.volume("workspace");

@@ -1,4 +1,4 @@
-//! The attacks of tests/escape on what was built: on this machine, as an ordinary user, and without openat2, and on a runner
+//! The attacks of escape on what was built: on this machine, as an ordinary user, and without openat2, and on a runner
 //! whose protections are switched off one at a time. Those in gVisor are a pod's (`pod`).
 //!
 //! `plue-escape` prints its tables and counts by itself, and its exit code says whether all held.
@@ -182,7 +182,7 @@ fn attacks(program: Run, runner: &Path) -> Run {
 fn program(layout: &Layout) -> Result<PathBuf> {
     let program = layout.target.join("release").join(PROGRAM);
     if !program.is_file() {
-        bail!("there is no {}: tests/escape was not built", program.display());
+        bail!("there is no {}: escape was not built", program.display());
     }
     Ok(program)
 }

@@ -10,16 +10,15 @@ use futures::StreamExt;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::contract::{LiveOutput, ToolErrorCode, ToolOutcome, Toolbox};
 use crate::events::{Event, EventSink, TaskErrorCode, ToolState, millis};
 use crate::failure::{Cancelled, Failure};
-use crate::model::{
+use crate::task::AgentTask;
+use crate::telemetry;
+use plue_contract::{LiveOutput, ToolErrorCode, ToolOutcome, Toolbox};
+use plue_messages::{
     Conversation, ConversationConfig, INVALID_INPUT_KEY, Model, ModelError, StopReason, ToolCall, ToolResult, Turn,
     TurnEvent,
 };
-use crate::redaction;
-use crate::task::AgentTask;
-use crate::telemetry;
 
 mod no_tools;
 mod output_limit;
@@ -400,7 +399,7 @@ impl Agent<'_> {
             return Arc::new(|_| {});
         }
         let (events, tool_id) = (self.events.clone(), tool_id.to_owned());
-        let plain = Mutex::new(redaction::current().stream());
+        let plain = Mutex::new(plue_redaction::current().stream());
         // What is kept back at the end is in the result.
         Arc::new(move |text| {
             let text = plain.lock().unwrap_or_else(PoisonError::into_inner).push_text(text);

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::contract::{LiveOutput, ToolDefinition, ToolErrorCode, ToolOutcome, Toolbox};
+use plue_contract::{LiveOutput, ToolDefinition, ToolErrorCode, ToolOutcome, Toolbox};
 
 /// Has nothing, and says so when it is asked: no engine is started and no plugin is loaded for such a task.
 #[derive(Clone, Copy, Debug)]

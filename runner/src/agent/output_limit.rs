@@ -1,6 +1,6 @@
 //! How long one answer of the model may be.
 
-use crate::model::models;
+use plue_messages::models;
 
 /// What is asked for when the task does not say: enough for thinking and an answer, and what the API's documentation
 /// proposes for high effort. A model that can give less is asked for less.

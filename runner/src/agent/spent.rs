@@ -1,7 +1,7 @@
 //! What a task has cost so far.
 
 use crate::events::UsageReport;
-use crate::model::{Turn, Usage, models};
+use plue_messages::{Turn, Usage, models};
 
 /// What the agent used, up to now: told in the terminal event however the task ends.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,7 +2,7 @@
 //! deltas.
 
 use crate::events::Event;
-use crate::redaction::{self, Stream};
+use plue_redaction::{self, Stream};
 
 /// The text of one message.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Spoken {
 impl Spoken {
     pub(super) fn new() -> Self {
         Self {
-            stream: redaction::current().stream(),
+            stream: plue_redaction::current().stream(),
             first: None,
             next: 0,
         }
@@ -65,7 +65,7 @@ pub(super) fn pieces(mut delta: &str) -> impl Iterator<Item = &str> {
 
 /// Takes secrets out of a result, for the model too, and says how many.
 pub(super) fn mask(text: &mut String) {
-    let (masked_text, masked) = redaction::current().redact(std::mem::take(text));
+    let (masked_text, masked) = plue_redaction::current().redact(std::mem::take(text));
     *text = masked_text;
     match masked {
         0 => {}

@@ -1,9 +1,9 @@
 //! What a collector is told of turns and calls; `telemetry` knows nothing of the model.
 
 use super::Agent;
-use crate::contract::ToolOutcome;
-use crate::model::{ToolCall, Turn, Usage};
 use crate::telemetry::{self, Answer, Tokens};
+use plue_contract::ToolOutcome;
+use plue_messages::{ToolCall, Turn, Usage};
 
 impl Agent<'_> {
     /// Makes a call, as a span of its own.

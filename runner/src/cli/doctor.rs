@@ -6,7 +6,7 @@ use super::output::print;
 use crate::config::Surroundings;
 use crate::doctor::{self, Check, State};
 use crate::run::Exit;
-use crate::sandbox::strict::try_layers;
+use plue_sandbox::strict::try_layers;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorOptions {

@@ -11,9 +11,9 @@ use crate::config::{self, Config, ConfigError, Mode};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
 use crate::health::Health;
-use crate::redaction::{self, Redactor};
 use crate::run::{self, Exit, Signals, Stop};
 use crate::{standby, telemetry};
+use plue_redaction::{self, Redactor};
 
 mod check;
 mod doctor;
@@ -103,7 +103,7 @@ fn secrets() -> Vec<String> {
     let variables: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| (text(name), text(value)))
         .collect();
-    let mut secrets = redaction::secrets(variables.iter().map(|(name, value)| (&**name, &**value)));
+    let mut secrets = plue_redaction::secrets(variables.iter().map(|(name, value)| (&**name, &**value)));
     secrets.extend(config::header_secrets(&environment));
     secrets
 }
@@ -111,7 +111,7 @@ fn secrets() -> Vec<String> {
 /// Runs what talks to the API server, or for it: with a log, and whatever happens.
 fn in_runtime<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
     // Before anything can be said.
-    redaction::install(Redactor::new(secrets()));
+    plue_redaction::install(Redactor::new(secrets()));
     telemetry::init(config::log_filter(&environment));
     telemetry::set_parent(config::traceparent(&environment));
     // Tokio panics where it cannot have what it starts with (a file descriptor, for one). The panic hook has logged it

@@ -6,7 +6,6 @@ use clap::Subcommand;
 
 use super::output::print;
 use crate::run::{Exit, plugin_dir};
-use crate::tools;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
@@ -32,7 +31,7 @@ pub(super) fn run(command: PluginCommand, lookup: &dyn Fn(&str) -> Option<String
             plugin_dir: folder,
             json,
         } => list(folder.or_else(|| lookup("PLUGIN_DIR").map(PathBuf::from)), json),
-        PluginCommand::Compile { folder } => tools::compile_plugins(&folder)
+        PluginCommand::Compile { folder } => plue_tool_host::compile_plugins(&folder)
             .map(|files| files.iter().map(|file| format!("{}\n", file.display())).collect()),
     };
     match result {
@@ -41,8 +40,8 @@ pub(super) fn run(command: PluginCommand, lookup: &dyn Fn(&str) -> Option<String
     }
 }
 
-fn list(folder: Option<PathBuf>, json: bool) -> Result<String, tools::LoadError> {
-    let plugins = tools::list_plugins(&plugin_dir(folder.as_deref()))?;
+fn list(folder: Option<PathBuf>, json: bool) -> Result<String, plue_tool_host::LoadError> {
+    let plugins = plue_tool_host::list_plugins(&plugin_dir(folder.as_deref()))?;
     if json {
         return Ok(serde_json::to_string_pretty(&plugins).unwrap_or_default() + "\n");
     }

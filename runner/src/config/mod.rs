@@ -8,12 +8,12 @@ use url::Url;
 
 use crate::api_client::ApiConfig;
 use crate::events::{SpoolConfig, TaskId};
-use crate::model::client::AuthStyle;
-use crate::model::models;
-use crate::sandbox::Level;
-use crate::sandbox::strict::CommandRules;
-use crate::secret::Secret;
 use crate::telemetry::{LogFilter, OtlpConfig};
+use plue_contract::secret::Secret;
+use plue_messages::AuthStyle;
+use plue_messages::models;
+use plue_sandbox::Level;
+use plue_sandbox::strict::CommandRules;
 
 mod otlp;
 mod reader;

@@ -6,8 +6,8 @@ use reqwest::header::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::reader::Reader;
-use crate::secret::Secret;
 use crate::telemetry::OtlpConfig;
+use plue_contract::secret::Secret;
 
 /// What the service is called when nobody says otherwise.
 const SERVICE_NAME: &str = "plue-runner";

@@ -12,10 +12,10 @@ use super::{
 };
 use crate::api_client::ApiConfig;
 use crate::events::{SpoolConfig, TaskId};
-use crate::model::client::AuthStyle;
-use crate::sandbox::Level;
-use crate::sandbox::strict::{CommandRules, Network};
-use crate::secret::Secret;
+use plue_contract::secret::Secret;
+use plue_messages::AuthStyle;
+use plue_sandbox::Level;
+use plue_sandbox::strict::{CommandRules, Network};
 
 /// What no folder of the operator's choice may lie in.
 const KERNELS_OWN: [&str; 3] = ["/proc", "/dev", "/sys"];

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::sandbox::strict::Network;
+use plue_sandbox::strict::Network;
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let map: BTreeMap<String, String> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();

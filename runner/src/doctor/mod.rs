@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Surroundings;
 use crate::run::plugin_dir;
-use crate::sandbox::strict::{Finding, Layer, MissingLayer, StrictSandbox};
-use crate::sandbox::{CommandEvent, CommandSpec, Sandbox, Stream};
+use plue_sandbox::strict::{Finding, Layer, MissingLayer, StrictSandbox};
+use plue_sandbox::{CommandEvent, CommandSpec, Sandbox, Stream};
 
 mod surroundings;
 

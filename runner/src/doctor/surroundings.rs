@@ -9,12 +9,12 @@ use url::Url;
 
 use super::{Check, State};
 use crate::config::{PodName, Surroundings, wrong_value};
-use crate::http;
 use crate::run::plugin_dir;
-use crate::sandbox::Sandbox;
-use crate::sandbox::strict::StrictSandbox;
-use crate::sandbox::weak::WeakSandbox;
-use crate::tools::{Allocation, Host, HostConfig};
+use plue_contract::http;
+use plue_sandbox::Sandbox;
+use plue_sandbox::strict::StrictSandbox;
+use plue_sandbox::weak::WeakSandbox;
+use plue_tool_host::{Allocation, Host, HostConfig};
 
 /// Whether the kernel resolves paths below a folder by itself.
 pub(super) fn openat2() -> Check {
@@ -49,7 +49,6 @@ pub(super) async fn tools(surroundings: &Surroundings, sandbox: Option<Arc<Stric
         plugin_dir: folder.clone(),
         workspace: surroundings.workspace.clone(),
         sandbox,
-        allowed_tools: None,
     };
     let loaded = tokio::task::spawn_blocking(move || Host::load(config)).await;
     let plugins = |state, seen: String| {

@@ -4,9 +4,9 @@
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::closed_set::closed_set;
-use crate::contract::ToolErrorCode;
-use crate::redaction::Redactor;
+use plue_contract::ToolErrorCode;
+use plue_contract::closed_set;
+use plue_redaction::Redactor;
 
 /// The task as the API server names it.
 ///

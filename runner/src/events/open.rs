@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Event, StepState, ToolState};
 use super::record::{Kind, Record};
-use crate::contract::ToolErrorCode;
+use plue_contract::ToolErrorCode;
 
 const CALL: &str = "The call has no result: the task ended before it did.";
 const STEP: &str = "the task ended before the step did";

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::event::Event;
 use super::queue::EventQueue;
 use super::record::Record;
-use crate::redaction;
 
 /// What takes the records of a task that runs in a process of its own.
 pub trait Forward: Send + Sync {
@@ -43,7 +42,7 @@ impl EventSink {
 
     /// Tells of several things at once, in their order.
     pub fn push_all(&self, events: impl IntoIterator<Item = Event>) {
-        let redactor = redaction::current();
+        let redactor = plue_redaction::current();
         let records = events.into_iter().flat_map(|mut event| {
             event.redact(redactor);
             // Only now: a secret that is cut in two would be one no more.

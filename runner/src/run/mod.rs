@@ -12,10 +12,10 @@ use crate::agent::{Agent, Spent};
 use crate::config::{Config, Identity, TaskSource};
 use crate::events::{Event, EventQueue, EventSink, LogLevel, SpoolConfig, Summary, TaskErrorCode, TaskId, millis};
 use crate::failure::{Cancelled, Failure};
-use crate::sandbox::Level;
 use crate::task::{AgentTask, Document, Task};
 use crate::telemetry;
 use crate::workflow;
+use plue_sandbox::Level;
 
 mod delivery;
 mod exit;

@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use crate::agent::NoTools;
 use crate::config::{Config, TaskSource, wrong_value};
-use crate::contract::Toolbox;
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
-use crate::model::client::{ClientConfig, MessagesClient};
-use crate::model::models;
-use crate::sandbox::strict::StrictSandbox;
-use crate::sandbox::weak::WeakSandbox;
-use crate::sandbox::{Level, Sandbox};
-use crate::secret::Secret;
 use crate::task::{self, AgentTask, Document, DocumentError, Format, InvalidTask, Task};
-use crate::tools::{Host, LoadedTools};
+use plue_contract::Toolbox;
+use plue_contract::secret::Secret;
+use plue_messages::models;
+use plue_messages::{ClientConfig, MessagesClient};
+use plue_sandbox::strict::StrictSandbox;
+use plue_sandbox::weak::WeakSandbox;
+use plue_sandbox::{Level, Sandbox};
+use plue_tool_host::{Host, LoadedTools};
 
 use super::settings::check_settings;
 
@@ -217,6 +217,7 @@ async fn model(config: &Config, api_key: &Secret) -> Result<MessagesClient, Refu
     let client = ClientConfig {
         auth_style: config.model.auth_style,
         request_id: config.api.request_id.clone(),
+        traceparent: crate::telemetry::trace_context,
         ..ClientConfig::new(config.model.base_url.clone(), api_key.expose().to_owned())
     };
     blocking(move || MessagesClient::new(client)).await?.map_err(internal)
@@ -233,7 +234,7 @@ fn toolbox(task: &AgentTask, host: Option<Host>) -> Result<Box<dyn Toolbox>, Ref
 async fn loaded(config: &Config) -> Result<LoadedTools, Refused> {
     let (plugins, workspace) = (plugin_dir(config.plugin_dir.as_deref()), config.rules.workspace.clone());
     // What the operator allows was checked with the task.
-    blocking(move || LoadedTools::load(&plugins, workspace, None))
+    blocking(move || LoadedTools::load(&plugins, workspace))
         .await?
         .map_err(internal)
 }

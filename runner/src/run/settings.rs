@@ -2,8 +2,8 @@
 //! aliases, since what counts is the model that is sent.
 
 use crate::agent::OutputLimit;
-use crate::model::models;
 use crate::task::{AgentTask, Problem};
+use plue_messages::models;
 
 /// What the model (as it is sent) would answer with a 400. Nothing is to be run then.
 pub fn check_settings(model: &str, task: &AgentTask) -> Vec<Problem> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use crate::sandbox::strict::tree::{numbers, parent_of};
+use plue_sandbox::strict::tree::{numbers, parent_of};
 
 /// How long processes may take to be gone. One that waits for a device hears no signal.
 const LIMIT: Duration = Duration::from_secs(10);

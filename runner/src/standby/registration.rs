@@ -228,7 +228,7 @@ impl Registration {
     pub(super) fn next_attempt(&self, failures: u32, ambiguous: bool) -> Duration {
         let least = if ambiguous { LEAST_AMBIGUOUS } else { LEAST_WAIT };
         let wait = self.backoff(failures).clamp(least, MAX_WAIT);
-        wait.mul_f64(0.75 + 0.25 * crate::http::random_fraction())
+        wait.mul_f64(0.75 + 0.25 * plue_contract::http::random_fraction())
     }
 
     /// Beats for as long as it is polled. `current` gives what cancels the task that runs when a beat is sent: an answer that
@@ -291,7 +291,8 @@ impl Pace {
     pub(super) fn next(&mut self) -> Duration {
         let wait = self.0;
         self.0 = (wait * 3 / 2).min(LAST_POLL);
-        wait.mul_f64(0.75 + 0.5 * crate::http::random_fraction()).min(LAST_POLL)
+        wait.mul_f64(0.75 + 0.5 * plue_contract::http::random_fraction())
+            .min(LAST_POLL)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::AgentTask;
 use super::reader::{Reader, join};
 use crate::config::TaskRules;
-use crate::model::conversation::{InitialMessage, Role};
+use plue_messages::{InitialMessage, Role};
 
 /// What a task gets that names no model (fixed by the protocol; retired, so that an operator sets an alias).
 const DEFAULT_MODEL: &str = "claude-sonnet-4-20250514";

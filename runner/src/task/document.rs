@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
-use crate::unique_keys::UniqueKeys;
+use plue_contract::unique_keys::UniqueKeys;
 
 /// The largest task document. The Messages API takes requests of at most 32 MB, so a larger one could not be run.
 pub const MAX_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;

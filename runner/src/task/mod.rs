@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::config::TaskRules;
-use crate::model::conversation::InitialMessage;
+use plue_messages::InitialMessage;
 
 mod agent;
 mod document;

@@ -3,35 +3,37 @@
 use tracing::Level;
 use tracing_subscriber::filter::LevelFilter;
 
-/// The runner's own crate, as targets begin.
-const CRATE: &str = "plue_runner";
+/// The crate that ties the others together.
+const RUNNER: &str = "plue_runner";
 
-/// The runner's modules: what a name without a crate may begin with. Any other name is another crate's.
+/// The rooms that are crates of their own, by the names that operators call them, and as targets begin.
+const ROOMS: &[(&str, &str)] = &[
+    ("contract", "plue_contract"),
+    ("messages", "plue_messages"),
+    ("model", "plue_messages"),
+    ("redaction", "plue_redaction"),
+    ("sandbox", "plue_sandbox"),
+    ("tool_host", "plue_tool_host"),
+    ("tools", "plue_tool_host"),
+];
+
+/// The modules of the runner's own crate: with the rooms, what a name without a crate may begin with. Any other name is
+/// another crate's.
 const MODULES: &[&str] = &[
     "agent",
     "api_client",
     "cli",
-    "closed_set",
     "config",
-    "contract",
     "doctor",
     "events",
     "failure",
     "framing",
     "health",
-    "http",
-    "model",
-    "mutation",
-    "redaction",
     "run",
-    "sandbox",
-    "secret",
     "spool_dir",
     "standby",
     "task",
     "telemetry",
-    "tools",
-    "unique_keys",
     "workflow",
 ];
 
@@ -83,8 +85,8 @@ pub struct LogFilter {
 }
 
 impl LogFilter {
-    /// Reads `LEVEL` and `module=LEVEL` items, separated by commas. A module is a path of modules below the runner's
-    /// crate (`events`, `model::client`) or one that begins with a crate (`hyper`, `plue_runner::model`).
+    /// Reads `LEVEL` and `module=LEVEL` items, separated by commas. A module is a path that begins with a room
+    /// (`events`, `messages::client`) or with a crate (`hyper`, `plue_messages::client`).
     ///
     /// # Errors
     /// What is wrong with the first item that is malformed.
@@ -113,7 +115,7 @@ impl LogFilter {
             };
             if !is_path(module) {
                 return Err(format!(
-                    "in {item:?}, {module:?} is no name of a module, such as events or model::client"
+                    "in {item:?}, {module:?} is no name of a module, such as events or messages::client"
                 ));
             }
             let target = target(module);
@@ -135,7 +137,7 @@ impl LogFilter {
             .max_by_key(|(module, _)| module.len());
         match said {
             Some((_, level)) => *level,
-            None if is_within(target, CRATE) => self.default,
+            None if is_ours(target) => self.default,
             // Other crates speak of their own insides: their warnings are enough.
             None => match self.default {
                 LogLevel::Debug | LogLevel::Info => LogLevel::Warning,
@@ -167,10 +169,22 @@ fn is_path(module: &str) -> bool {
     module.split("::").all(is_name)
 }
 
+/// Whether a target is the runner's, or one of its rooms'.
+fn is_ours(target: &str) -> bool {
+    let mut crates = ROOMS.iter().map(|(_, name)| *name).chain([RUNNER]);
+    crates.any(|name| is_within(target, name))
+}
+
+/// The target of what an operator names. Rooms were once modules of the runner's crate, and may still be called so.
 fn target(module: &str) -> String {
-    match module.split("::").next() {
-        Some(first) if MODULES.contains(&first) => format!("{CRATE}::{module}"),
-        _ => module.to_owned(),
+    let room = module.strip_prefix("plue_runner::").unwrap_or(module);
+    let (first, rest) = room.split_at(room.find("::").unwrap_or(room.len()));
+    if let Some((_, name)) = ROOMS.iter().find(|(known, _)| *known == first) {
+        return format!("{name}{rest}");
+    }
+    match MODULES.contains(&first) {
+        true => format!("{RUNNER}::{room}"),
+        false => module.to_owned(),
     }
 }
 
@@ -202,13 +216,19 @@ mod tests {
                 Debug,
             ),
             ("INFO,events=DEBUG,agent=WARNING", "plue_runner::agent", Warning),
-            ("INFO,events=DEBUG,agent=WARNING", "plue_runner::model", Info),
+            ("INFO,events=DEBUG,agent=WARNING", "plue_messages", Info),
             ("events=DEBUG", "plue_runner::events_of_others", Info),
             ("events=DEBUG , ERROR", "plue_runner::events", Debug),
             ("events=DEBUG , ERROR", "plue_runner::run", Error),
-            ("plue_runner::model=debug", "plue_runner::model::client", Debug),
-            ("model=ERROR,model::client=DEBUG", "plue_runner::model::client", Debug),
-            ("model::client=DEBUG,model=ERROR", "plue_runner::model::decoder", Error),
+            ("debug", "plue_sandbox::strict", Debug),
+            ("debug", "plue_sandbox_of_others", Warning),
+            ("tools=debug", "plue_tool_host::call", Debug),
+            ("tool_host::call=debug", "plue_tool_host::call", Debug),
+            ("tool_host::call=debug", "plue_tool_host::engine", Info),
+            ("plue_tool_host=debug", "plue_tool_host::call", Debug),
+            ("plue_runner::model=debug", "plue_messages::client", Debug),
+            ("model=ERROR,model::client=DEBUG", "plue_messages::client", Debug),
+            ("messages::client=DEBUG,model=ERROR", "plue_messages::decoder", Error),
             ("plue_runner=ERROR", "plue_runner::run", Error),
             ("hyper=debug,", "hyper::client", Debug),
             ("hyper=debug", "hyper_util::client", Warning),
@@ -242,6 +262,7 @@ mod tests {
             ("=DEBUG", "\"\" is no name of a module"),
             ("INFO,DEBUG", "two levels without a module"),
             ("events=INFO,plue_runner::events=DEBUG", "two levels for the module"),
+            ("model=INFO,messages=DEBUG", "two levels for the module"),
             ("a b=INFO", "\"a b\" is no name of a module"),
             ("events:=INFO", "\"events:\" is no name of a module"),
             ("events.queue=INFO", "is no name of a module"),
@@ -261,5 +282,14 @@ mod tests {
         let mut declared: Vec<&str> = declared.collect();
         declared.sort_unstable();
         assert_eq!(declared, MODULES);
+        let mut crates = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates"))
+            .unwrap()
+            .map(|entry| {
+                format!(
+                    "plue_{}",
+                    entry.unwrap().file_name().to_str().unwrap().replace('-', "_")
+                )
+            });
+        assert!(crates.all(|name| ROOMS.iter().any(|(_, room)| *room == name)));
     }
 }

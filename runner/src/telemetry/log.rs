@@ -13,7 +13,6 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::filter::{LogFilter, LogLevel};
 use super::writer;
-use crate::redaction;
 
 /// The field that makes an ERROR a CRITICAL one: tracing has no such level.
 const CRITICAL_FIELD: &str = "critical";
@@ -71,7 +70,7 @@ impl<S: Subscriber> Layer<S> for JsonLines {
             return;
         }
         let line = line(Timestamp::now(), *metadata.level(), metadata.target(), fields);
-        let (line, _) = redaction::current().redact(line);
+        let (line, _) = plue_redaction::current().redact(line);
         writer::write(line);
     }
 }

@@ -25,8 +25,8 @@ use url::Url;
 
 use super::metrics::Metrics;
 use super::span::text;
-use crate::http;
-use crate::secret::Secret;
+use plue_contract::http;
+use plue_contract::secret::Secret;
 
 /// How long the end of the process may wait for the last of them.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);

@@ -11,7 +11,6 @@ use opentelemetry::{Context, KeyValue, Value};
 
 use super::metrics::seconds;
 use super::{otlp, trace_context};
-use crate::redaction;
 
 /// The most of a text that an attribute holds, in bytes.
 const MAX_TEXT: usize = 256;
@@ -98,7 +97,7 @@ pub(super) fn text(text: &str) -> Value {
 
 fn bounded(text: &str) -> Cow<'_, str> {
     // Masked first: a secret that is cut is not found.
-    let (mut masked, _) = redaction::current().redact(text.to_owned());
+    let (mut masked, _) = plue_redaction::current().redact(text.to_owned());
     if masked.len() > MAX_TEXT {
         masked.truncate(masked.floor_char_boundary(MAX_TEXT));
     }

@@ -7,10 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::{Event, EventSink, LogLevel, StepState, TaskErrorCode, millis};
 use crate::failure::{Cancelled, Failure};
-use crate::redaction;
-use crate::sandbox::{CommandEvent, CommandSpec, Ending, Sandbox, Stream};
 use crate::task::{Step, StepKind, WorkflowTask};
 use crate::telemetry;
+use plue_sandbox::{CommandEvent, CommandSpec, Ending, Sandbox, Stream};
 
 mod lines;
 
@@ -161,7 +160,7 @@ async fn run_command(
     let mut stdout = LineSplitter::new();
     let mut stderr = LineSplitter::new();
     // Before the bytes are lines: a secret may go over several.
-    let redactor = redaction::current();
+    let redactor = plue_redaction::current();
     let mut plain_stdout = redactor.stream();
     let mut plain_stderr = redactor.stream();
     let mut flush_at = None;

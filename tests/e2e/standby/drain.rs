@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use support::{Answer, ApiServer, Assignment, Finished, RunnerProcess};
 
-use super::scene::{Standby, workflow};
-use crate::harness::Scene;
+use support::scene::Scene;
+use support::standby::{Standby, workflow};
 
 /// The command beside this runner.
 async fn drain(scene: &Standby, arguments: &[&str]) -> Finished {

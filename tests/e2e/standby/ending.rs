@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use support::{Answer, ApiServer, Assignment, Ending, Turn};
 
-use super::scene::{Standby, workflow};
+use support::standby::{Standby, workflow};
 
 #[tokio::test]
 async fn an_idle_runner_ends_at_once() {
@@ -107,7 +107,7 @@ async fn a_model_that_is_silent_is_left_when_the_task_is_cancelled() {
         .model([Turn::says("Thinking about").ending(Ending::Stall)])
         .await;
     let task =
-        json!({ "type": "agent", "model": crate::harness::MODEL, "messages": [{ "role": "user", "content": "Go." }] });
+        json!({ "type": "agent", "model": support::scene::MODEL, "messages": [{ "role": "user", "content": "Go." }] });
     scene.api.assign(Assignment::new(4, task));
     let running = scene.start();
     scene.api.task(4).wait_for(|event| event["type"] == "token").await;

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::json;
 use support::{Answer, ApiServer, Ending, Turn};
 
-use super::scene::Standby;
+use support::standby::Standby;
 
 fn send(process: i32, signal: Signal) {
     kill_process(Pid::from_raw(process).unwrap(), signal).unwrap();
@@ -38,7 +38,7 @@ async fn a_worker_that_is_killed_loses_nothing_that_it_had_told() {
 async fn a_worker_that_is_killed_in_a_tool_ends_the_call_too() {
     let turn = Turn::says("I look.").call("t", "shell", json!({ "command": "touch started; sleep 300" }));
     let scene = Standby::new().await.model([turn]).await.tasks(1);
-    let task = json!({ "type": "agent", "model": crate::harness::MODEL, "tools": ["shell"],
+    let task = json!({ "type": "agent", "model": support::scene::MODEL, "tools": ["shell"],
         "messages": [{ "role": "user", "content": "Go." }] });
     scene.api.assign(support::Assignment::new(1, task));
     let running = scene.start();

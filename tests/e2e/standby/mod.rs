@@ -6,11 +6,10 @@ mod lost;
 mod names;
 mod registering;
 mod restart;
-pub mod scene;
 mod workspace;
 
-use scene::{Standby, workflow};
 use serde_json::json;
+use support::standby::{Standby, workflow};
 use support::{Assignment, Turn};
 
 #[tokio::test]
@@ -20,7 +19,7 @@ async fn tasks_run_one_after_the_other_each_with_its_own_events_and_ending() {
         .api
         .assign(Assignment::new(11, workflow(&json!([{ "run": "echo one" }]))));
     let agent =
-        json!({ "type": "agent", "model": crate::harness::MODEL, "messages": [{ "role": "user", "content": "Go." }] });
+        json!({ "type": "agent", "model": support::scene::MODEL, "messages": [{ "role": "user", "content": "Go." }] });
     scene.api.assign(Assignment::new(12, agent));
     scene
         .api

@@ -10,7 +10,7 @@ use support::api_server::{Registration, Settings};
 use support::loopback::closed_port;
 use support::{Answer, ApiServer, Assignment};
 
-use super::scene::{Standby, workflow};
+use support::standby::{Standby, workflow};
 
 /// Much less patient than the real server, and looking all the time.
 fn impatient() -> Settings {

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use support::{Answer, ApiServer, Assignment};
 
-use super::scene::{Standby, workflow};
+use support::standby::{Standby, workflow};
 
 #[tokio::test]
 async fn the_runner_says_who_it_is_and_beats_while_idle_and_while_it_works() {

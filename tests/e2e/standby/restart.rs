@@ -11,7 +11,7 @@ use support::api_server::Settings;
 use support::runner_process::Running;
 use support::{Answer, ApiServer, Assignment, Turn};
 
-use super::scene::{Standby, workflow};
+use support::standby::{Standby, workflow};
 
 const TOKEN: &str = "internal-token-0123456789";
 
@@ -116,7 +116,7 @@ async fn a_call_of_an_agent_that_was_open_ends_too() {
     let turn = Turn::says("I look.").call("t", "shell", json!({ "command": "touch started; sleep 300" }));
     let scene = Standby::with(ApiServer::with().several_runs()).await;
     let scene = scene.model([turn]).await.env("REQUEST_ID", "a");
-    let task = json!({ "type": "agent", "model": crate::harness::MODEL, "tools": ["shell"],
+    let task = json!({ "type": "agent", "model": support::scene::MODEL, "tools": ["shell"],
         "messages": [{ "role": "user", "content": "Go." }] });
     scene.api.assign(Assignment::new(1, task));
     let running = scene.start();

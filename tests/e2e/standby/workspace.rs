@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use super::scene::Standby;
+use support::standby::Standby;
 
 #[tokio::test]
 async fn a_folder_that_nobody_has_marked_is_not_emptied_and_nothing_is_asked_for() {

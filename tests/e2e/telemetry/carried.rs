@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use support::collector::Span;
 
 use super::{agent_with_tools, told, traced};
-use crate::harness::{MODEL, Scene};
+use support::scene::{MODEL, Scene};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

@@ -9,7 +9,7 @@ use support::claude::KEY;
 use support::collector::{Collector, Mood};
 
 use super::{agent_with_tools, assert_says, told, traced};
-use crate::harness::Scene;
+use support::scene::Scene;
 
 #[tokio::test]
 async fn headers_and_attributes_go_to_the_collector_and_no_secret_is_told_to_it() {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::agent_with_tools;
-use crate::harness::Scene;
+use support::scene::Scene;
 
 #[tokio::test]
 async fn log_levels_are_kept_by_module() {
@@ -20,20 +20,17 @@ async fn log_levels_are_kept_by_module() {
     let within = |lines: &[(String, String)], module: &str| lines.iter().any(|(logger, _)| logger.starts_with(module));
     let all = run("INFO").await;
     assert!(
-        within(&all, "plue_runner::model") && within(&all, "plue_runner::run"),
+        within(&all, "plue_messages") && within(&all, "plue_runner::run"),
         "{all:?}"
     );
     let quiet_model = run("info,model=Warning").await;
     assert!(
-        !within(&quiet_model, "plue_runner::model") && within(&quiet_model, "plue_runner::run"),
+        !within(&quiet_model, "plue_messages") && within(&quiet_model, "plue_runner::run"),
         "{quiet_model:?}"
     );
-    let only_model = run("CRITICAL,plue_runner::model::client=INFO").await;
+    let only_model = run("CRITICAL,plue_messages::client=INFO").await;
     assert!(
-        !only_model.is_empty()
-            && only_model
-                .iter()
-                .all(|(logger, _)| logger == "plue_runner::model::client"),
+        !only_model.is_empty() && only_model.iter().all(|(logger, _)| logger == "plue_messages::client"),
         "{only_model:?}"
     );
     let crates = run("ERROR,hyper_util=DEBUG").await;

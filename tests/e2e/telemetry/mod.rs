@@ -6,7 +6,7 @@ use support::claude::KEY;
 use support::collector::{Attributes, Collector, Received};
 use support::{ApiServer, Turn};
 
-use crate::harness::{Outcome, Scene};
+use support::scene::{Outcome, Scene};
 
 mod carried;
 mod collector;

@@ -5,7 +5,7 @@ use support::collector::Span;
 use support::{ApiServer, Reply};
 
 use super::{agent_with_tools, assert_says, told, traced, traced_by};
-use crate::harness::MODEL;
+use support::scene::MODEL;
 
 #[track_caller]
 fn assert_child(child: &Span, parent: &Span) {

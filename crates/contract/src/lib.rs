@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+mod closed_set;
+#[cfg(feature = "http")]
+pub mod http;
+pub mod secret;
+mod tool;
+pub mod unique_keys;
+
+pub use tool::{LiveOutput, ToolDefinition, ToolErrorCode, ToolOutcome, Toolbox};

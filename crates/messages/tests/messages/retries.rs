@@ -1,0 +1,229 @@
+use std::time::Duration;
+
+use plue_messages::TurnEvent;
+
+use crate::logs::Logs;
+use crate::server::{KEY, Reply, Server, response, run, stream, stream_bytes, text_of};
+use crate::streams::{block, event, saying, start};
+
+fn error_body(kind: &str) -> String {
+    format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"m"}}}}"#)
+}
+
+#[tokio::test]
+async fn what_may_pass_is_tried_again_and_the_turn_succeeds() {
+    let error_event = |kind: &str| stream(&(start() + "event: error\ndata: " + &error_body(kind) + "\n\n"));
+    let thinking = start()
+        + &block(
+            0,
+            r#"{"type":"thinking","thinking":""}"#,
+            &[r#"{"type":"thinking_delta","thinking":"hm"}"#],
+        );
+    let ramp = r#"{"error":{"type":"rate_limit_error","message":"m","details":{"error_code":"ramp_limit_exceeded"}}}"#;
+    let cases = [
+        ("408", response(408, &[], "")),
+        ("409", response(409, &[], &error_body("conflict_error"))),
+        ("429", response(429, &[], &error_body("rate_limit_error"))),
+        ("429 of a ramp", response(429, &[], ramp)),
+        ("500", response(500, &[], &error_body("api_error"))),
+        (
+            "502 with a page",
+            response(502, &["content-type: text/html"], "<html>Bad Gateway</html>"),
+        ),
+        ("503", response(503, &[], "")),
+        ("504", response(504, &[], &error_body("timeout_error"))),
+        ("529", response(529, &[], &error_body("overloaded_error"))),
+        (
+            "a status that says so itself",
+            response(400, &["x-should-retry: true"], ""),
+        ),
+        ("a connection that closes", Reply::Close(Vec::new())),
+        (
+            "a head that is cut off",
+            Reply::Close(b"HTTP/1.1 200 OK\r\ncont".to_vec()),
+        ),
+        (
+            "an answer that is no HTTP",
+            Reply::Close(b"SSH-2.0-OpenSSH_9.9\r\n\r\n".to_vec()),
+        ),
+        ("silence", Reply::Hang(Vec::new())),
+        ("silence after the head", Reply::Hang(stream_bytes(""))),
+        ("silence after the start", Reply::Hang(stream_bytes(&start()))),
+        ("a stream that is empty", stream("")),
+        ("a stream that ends early", stream(&start())),
+        ("a stream that ends in thinking", stream(&thinking)),
+        ("a stream that is broken", stream(&event(r#"{"type":"message_stop"}"#))),
+        ("an error event: overloaded", error_event("overloaded_error")),
+        ("an error event: api", error_event("api_error")),
+        ("an error event: rate limit", error_event("rate_limit_error")),
+        ("an error event: unknown", error_event("brand_new_error")),
+        (
+            "an error event: no JSON",
+            stream(&(start() + "event: error\ndata: oops\n\n")),
+        ),
+    ];
+    for (what, reply) in cases {
+        let server = Server::start([reply, stream(&saying("second"))]).await;
+        let client = server.client(|config| config.idle_timeout = Duration::from_millis(300));
+        assert_eq!(text_of(&client).await, "second", "{what}");
+        let requests = server.requests();
+        assert_eq!(requests.len(), 2, "{what}");
+        assert_eq!(requests[0].body, requests[1].body, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_asks_not_to_be_tried_again_is_not() {
+    let server = Server::start([response(503, &["x-should-retry: false"], ""), stream(&saying("x"))]).await;
+    let (_, error) = run(&server.client(|_| {})).await;
+    assert!(error.unwrap().to_string().contains("503"));
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn after_the_last_attempt_the_error_says_how_many_there_were() {
+    for (max_retries, says) in [
+        (0, ""),
+        (1, "Gave up after 2 attempts"),
+        (4, "Gave up after 5 attempts"),
+    ] {
+        let server = Server::start((0..10).map(|_| response(529, &[], &error_body("overloaded_error")))).await;
+        let (_, error) = run(&server.client(|config| config.max_retries = max_retries)).await;
+        let error = error.unwrap().to_string();
+        assert!(error.contains("answered 529: overloaded_error: m"), "{error}");
+        assert_eq!(error.contains("Gave up"), max_retries > 0, "{error}");
+        assert!(max_retries == 0 || error.ends_with(says), "{error}");
+        assert_eq!(server.requests().len(), max_retries as usize + 1);
+    }
+}
+
+#[tokio::test]
+async fn the_wait_doubles_and_never_falls_under_three_quarters() {
+    let failures = (0..4).map(|_| response(500, &[], ""));
+    let server = Server::start(failures.chain([stream(&saying("x"))])).await;
+    text_of(&server.client(|config| config.retry_base = Duration::from_millis(40))).await;
+    let times: Vec<_> = server.requests().iter().map(|request| request.at).collect();
+    let waits: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for (wait, full) in waits.iter().zip([40, 80, 160, 320]) {
+        assert!(*wait >= Duration::from_millis(full * 3 / 4), "{waits:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_names_a_wait_gets_it() {
+    let cases: &[(&[&str], u64)] = &[
+        (&["retry-after: 1"], 1000),
+        (&["retry-after: 0.3"], 300),
+        (&["retry-after-ms: 250"], 250),
+        (&["retry-after-ms: 250", "retry-after: 30"], 250),
+        (&["retry-after: 0"], 0),
+        (&["retry-after: -5"], 0),
+        (&["retry-after: NaN"], 0),
+        (&["retry-after: soon"], 0),
+        (&["retry-after: Sun, 06 Nov 1994 08:49:37 GMT"], 0),
+    ];
+    for (headers, milliseconds) in cases {
+        let server = Server::start([response(429, headers, ""), stream(&saying("x"))]).await;
+        text_of(&server.client(|_| {})).await;
+        let requests = server.requests();
+        let wait = requests[1].at - requests[0].at;
+        let least = Duration::from_millis(*milliseconds);
+        assert!(
+            wait >= least && wait < least + Duration::from_secs(10),
+            "{headers:?}: {wait:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_wait_is_never_longer_than_a_minute() {
+    let far_away = "Fri, 01 Jan 2100 00:00:00 GMT";
+    let headers = [
+        "retry-after: 3600".to_owned(),
+        format!("retry-after: {far_away}"),
+        "retry-after-ms: 1e300".to_owned(),
+    ];
+    for header in headers {
+        let logs = Logs::start();
+        let server = Server::start([response(429, &[&header], "")]).await;
+        let client = server.client(|_| {});
+        // The wait is read from the log, and not waited for.
+        let turn = tokio::time::timeout(Duration::from_millis(500), run(&client)).await;
+        assert!(turn.is_err(), "{header} was not obeyed");
+        assert_eq!(logs.field("wait_ms"), ["60000"], "{header}");
+    }
+}
+
+#[tokio::test]
+async fn each_retry_is_one_warning_with_attempt_wait_and_reason_and_without_the_key() {
+    let logs = Logs::start();
+    let server = Server::start([
+        response(
+            529,
+            &["request-id: req_1"],
+            &error_body(&format!("overloaded_error {KEY}")),
+        ),
+        Reply::Close(Vec::new()),
+        stream(&saying("x")),
+    ])
+    .await;
+    text_of(&server.client(|_| {})).await;
+    let warnings: Vec<String> = logs
+        .lines()
+        .into_iter()
+        .filter(|line| line.starts_with("WARN"))
+        .collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (line, parts) in warnings.iter().zip([
+        ["attempt=1", "wait_ms=", "529", "req_1"],
+        ["attempt=2", "wait_ms=", "reason=", "127.0.0.1"],
+    ]) {
+        for part in parts {
+            assert!(line.contains(part), "{part:?} is not in {line:?}");
+        }
+    }
+    assert!(
+        !logs.lines().iter().any(|line| line.contains(KEY)),
+        "{:?}",
+        logs.lines()
+    );
+    assert!(
+        logs.lines().iter().any(|line| line.contains("req_stream")),
+        "{:?}",
+        logs.lines()
+    );
+}
+
+#[tokio::test]
+async fn dropping_a_turn_ends_its_request() {
+    let server = Server::start([Reply::Hang(stream_bytes(&start())), stream(&saying("next"))]).await;
+    let client = server.client(|config| config.max_retries = 0);
+    let cut_short = tokio::time::timeout(Duration::from_millis(200), run(&client)).await;
+    assert!(cut_short.is_err());
+    assert_eq!(text_of(&client).await, "next");
+}
+
+#[tokio::test]
+async fn thinking_that_was_given_out_does_not_hinder_a_retry_and_the_retry_is_told() {
+    let thinking = start()
+        + &block(
+            0,
+            r#"{"type":"thinking","thinking":""}"#,
+            &[r#"{"type":"thinking_delta","thinking":"hm"}"#],
+        );
+    let server = Server::start([stream(&thinking), stream(&saying("x"))]).await;
+    let (events, error) = run(&server.client(|_| {})).await;
+    assert!(error.is_none());
+    assert!(
+        matches!(
+            &events[..],
+            [
+                TurnEvent::Thinking(_),
+                TurnEvent::Restarted,
+                TurnEvent::Text(_),
+                TurnEvent::Finished(_)
+            ]
+        ),
+        "{events:?}"
+    );
+}

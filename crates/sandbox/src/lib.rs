@@ -1,0 +1,125 @@
+#![doc = include_str!("../README.md")]
+#![allow(missing_docs)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub mod mutation;
+mod output;
+mod request;
+pub mod strict;
+pub mod weak;
+
+/// How far commands are confined. Said in every terminal event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// Namespaces of their own, the image read-only, no privileges, no network, bounded memory and processes.
+    #[default]
+    Strict,
+    /// Clean environment, own session, bounded time; no isolation of files, processes or network.
+    Weak,
+}
+
+impl Level {
+    /// The word used in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Strict => "strict",
+            Level::Weak => "weak",
+        }
+    }
+}
+
+/// One command to run.
+#[derive(Clone, Debug)]
+pub struct CommandSpec {
+    /// The program and its arguments; the program is an absolute path or a name on the sandbox's PATH.
+    pub argv: Vec<String>,
+    /// Where it runs, relative to the workspace; absolute paths under the workspace are taken too.
+    pub working_directory: PathBuf,
+    /// What the task adds to the clean environment.
+    pub env: BTreeMap<String, String>,
+    /// How long it may run before everything it started is ended.
+    pub timeout: Duration,
+}
+
+/// Which of a command's two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Why a command is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// By itself, or by a signal that we did not send.
+    Exited,
+    /// Longer than its time limit.
+    TimedOut,
+    /// Its cancellation token fired.
+    Cancelled,
+    /// Over the memory that a command may use.
+    Memory,
+    /// Over the number of processes that a command may have.
+    Processes,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitStatus {
+    /// The exit code, or 128 + n when signal n ended it.
+    pub code: i32,
+    pub ending: Ending,
+}
+
+/// What happens while a command runs. `Exited` comes exactly once, last.
+#[derive(Clone, Debug)]
+pub enum CommandEvent {
+    Output(Stream, Bytes),
+    Exited(ExitStatus),
+}
+
+/// Why a command could not be started. The messages speak of the workspace only.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Denied(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A command that was started. Dropping it ends everything that it started.
+pub struct RunningCommand {
+    /// Bounded: a reader that is slow slows the command, nothing is lost.
+    pub events: mpsc::Receiver<CommandEvent>,
+    /// Ends the command: TERM, a grace, KILL.
+    pub cancel: CancellationToken,
+}
+
+/// The one way to start a command.
+pub trait Sandbox: Send + Sync {
+    /// How far commands are confined here.
+    fn level(&self) -> Level;
+
+    /// Starts a command. It is over when `Exited` was received; it is ended when `cancel` (or a token it is a child
+    /// of) fires, when its time is over, or when the [`RunningCommand`] is dropped.
+    fn start(&self, spec: CommandSpec, cancel: CancellationToken) -> BoxFuture<'_, Result<RunningCommand, StartError>>;
+
+    /// Ends every command that still runs, at once, and waits until nothing of them is left. For the end of a task, or of
+    /// the runner, that could not wait for its commands.
+    fn shut_down(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}

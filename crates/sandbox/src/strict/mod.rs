@@ -1,0 +1,296 @@
+//! The sandbox that commands run in: namespaces of their own, the image read-only, no privileges, no network, and bounds
+//! on what all their processes use together.
+//!
+//! This side is the runner's: it starts the sandbox's [`init`] once, and hands it one command after the other. The
+//! namespaces are made once, and so is the process that supervises one command after the other: a command costs a fork
+//! and an exec.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::request::{self, PATH, Workspace};
+use super::{CommandSpec, Level, RunningCommand, Sandbox, StartError};
+use crate::mutation::Protection;
+
+mod init;
+mod layer;
+mod mounts;
+mod plan;
+mod pod;
+mod privileges;
+mod probe;
+mod rights;
+mod running;
+mod seccomp;
+mod supervisor;
+mod sys;
+pub mod tree;
+mod user;
+mod wire;
+
+pub use init::run_if_asked;
+pub use layer::{Layer, MissingLayer};
+pub use plan::{CommandRules, DEFAULT_PROCESSES, Network};
+pub use probe::{Expected, Finding, try_layers};
+
+use layer::OfLayer;
+use plan::Plan;
+use running::{Idle, Order, Refusal, Supervisor};
+use wire::Setup;
+
+/// How long the init may take to set everything up. It takes milliseconds, and tens of them in gVisor.
+const SETUP: Duration = Duration::from_secs(20);
+/// How long the sandbox may take to end.
+const END: Duration = Duration::from_secs(3);
+/// How long a supervisor may take to start a command. It takes a millisecond, and some in gVisor.
+const START: Duration = Duration::from_secs(20);
+/// How many supervisors are tried for one command.
+const ATTEMPTS: u32 = 3;
+
+const NOT_BEGUN: &str = "the command was cancelled before it began";
+const OVER: &str = "the task is over, and so is its sandbox";
+
+/// See the module.
+pub struct StrictSandbox {
+    /// What is started as the init.
+    program: PathBuf,
+    workspace: Workspace,
+    plan: Plan,
+    state: Mutex<State>,
+    idle: Idle,
+    /// Fires when the sandbox is shut down.
+    stopped: CancellationToken,
+}
+
+enum State {
+    Running(Init),
+    /// For good: the task is over.
+    Stopped,
+}
+
+/// The sandbox's own processes, and our end of the socket to them. When it is dropped, everything in the sandbox ends.
+struct Init {
+    socket: UnixStream,
+    keeper: Child,
+}
+
+impl StrictSandbox {
+    /// Makes a sandbox for commands in (or below) this folder. `own` are folders of the runner that no command sees.
+    ///
+    /// # Errors
+    /// The first layer that cannot be had, and what to do about it.
+    pub async fn start(workspace: &Path, own: &[PathBuf], rules: &CommandRules) -> Result<Self, MissingLayer> {
+        Self::start_by(Path::new("/proc/self/exe"), workspace, own, rules).await
+    }
+
+    /// As [`StrictSandbox::start`] in a process that is no runner: `program` is one, whose `main` begins with
+    /// [`run_if_asked`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_by(
+        program: &Path,
+        workspace: &Path,
+        own: &[PathBuf],
+        rules: &CommandRules,
+    ) -> Result<Self, MissingLayer> {
+        let workspace =
+            Workspace::new(workspace).of(Layer::Workspace, format!("looking at {}", workspace.display()))?;
+        let plan = Plan::new(&workspace.real, &workspace.named, own, rules);
+        let init = Init::start(program, &plan).await?;
+        Ok(Self {
+            program: program.to_owned(),
+            workspace,
+            plan,
+            state: Mutex::new(State::Running(init)),
+            idle: Idle::default(),
+            stopped: CancellationToken::new(),
+        })
+    }
+
+    /// What a command is to find of the layers, when something listens on `port` of our own loopback.
+    pub fn expected(&self, port: u16) -> Expected {
+        let plan = &self.plan;
+        let opened = plan
+            .read_paths
+            .iter()
+            .flat_map(|path| [Some(path.clone()), path.canonicalize().ok()]);
+        let workspace = [plan.workspace.clone(), plan.named.clone()];
+        Expected {
+            port,
+            network: plan.network,
+            opened: opened.flatten().chain(workspace).collect(),
+            namespaces: probe::namespaces(),
+        }
+    }
+
+    /// A supervisor that waits for a command: one that has done with another, or a new one. When the init was killed,
+    /// there is a new sandbox first.
+    async fn supervisor(&self) -> Result<Supervisor, StartError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(supervisor) = idle {
+            return Ok(supervisor);
+        }
+        let mut state = self.state.lock().await;
+        let State::Running(init) = &mut *state else {
+            return Err(StartError::Failed(OVER.into()));
+        };
+        let failed = |error: &dyn std::fmt::Display| StartError::Failed(error.to_string());
+        let lost = init.keeper.try_wait().is_ok_and(|status| status.is_some());
+        if !lost && let Ok(supervisor) = init.new_supervisor().await {
+            return Ok(supervisor);
+        }
+        tracing::error!("the sandbox was lost, and with it the files outside of the workspace: a new one is made");
+        *init = Init::start(&self.program, &self.plan)
+            .await
+            .map_err(|error| failed(&error))?;
+        let supervisor = init.new_supervisor().await;
+        supervisor.map_err(|error| failed(&format!("the sandbox takes no commands: {error}")))
+    }
+}
+
+impl Init {
+    async fn start(program: &Path, plan: &Plan) -> Result<Self, MissingLayer> {
+        let missing = |doing: &str, error: &dyn std::fmt::Display| MissingLayer::new(Layer::Init, doing, error);
+        let (ours, theirs) = StdUnixStream::pair().of(Layer::Init, "making a socket")?;
+        let mut command = Command::new(program);
+        command
+            .arg0(init::NAME)
+            .env("PATH", PATH)
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        if !Protection::Environment.is_off() {
+            command.env_clear().env("PATH", PATH);
+            // Of a build for the mutation run, and of no other.
+            #[cfg(feature = "mutations")]
+            command.envs(std::env::var_os("PLUE_MUTATION").map(|value| ("PLUE_MUTATION", value)));
+        }
+        let keeper = command.spawn().of(Layer::Init, "starting the runner's binary anew")?;
+        // Ours is the only end left: the command held the other one.
+        drop(command);
+        let mut socket = ours
+            .set_nonblocking(true)
+            .and_then(|()| UnixStream::from_std(ours))
+            .of(Layer::Init, "listening to the init")?;
+        let plan = wire::encode(plan).of(Layer::Init, "writing the plan")?;
+        let answer = async {
+            socket.write_all(&plan).await?;
+            read_message::<Setup>(&mut socket).await
+        };
+        match timeout(SETUP, answer).await {
+            Ok(Ok(Some(Setup::Ready))) => Ok(Self { socket, keeper }),
+            Ok(Ok(Some(Setup::Missing(layer)))) => Err(layer),
+            Ok(Ok(None)) => Err(missing("setting the sandbox up", &"its process ended without a word")),
+            Ok(Err(error)) => Err(missing("setting the sandbox up", &error)),
+            Err(_) => Err(missing(
+                "setting the sandbox up",
+                &format!("no answer within {} s", SETUP.as_secs()),
+            )),
+        }
+    }
+
+    async fn new_supervisor(&self) -> io::Result<Supervisor> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let send = || wire::send_descriptors(self.socket.as_fd(), b"s", &[theirs.as_fd()]);
+        self.socket.async_io(Interest::WRITABLE, send).await?;
+        Ok(Supervisor {
+            control: UnixStream::from_std(ours)?,
+        })
+    }
+
+    /// Ends everything, and waits for that.
+    async fn end(self) {
+        let Self { socket, mut keeper } = self;
+        // The init ends when we hang up, all others with it, and then the keeper.
+        drop(socket);
+        if timeout(END, keeper.wait()).await.is_err() {
+            tracing::error!("the sandbox does not end, and is killed");
+            let _ = keeper.start_kill();
+            let _ = timeout(END, keeper.wait()).await;
+        }
+    }
+}
+
+/// The next message; `None` when the other side has hung up.
+async fn read_message<T: serde::de::DeserializeOwned>(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<T>> {
+    let mut prefix = [0; 4];
+    match socket.read_exact(&mut prefix).await {
+        Ok(_) => {}
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    }
+    let mut bytes = vec![0; wire::length(prefix)?];
+    socket.read_exact(&mut bytes).await?;
+    wire::decode(&bytes).map(Some)
+}
+
+impl Sandbox for StrictSandbox {
+    fn level(&self) -> Level {
+        Level::Strict
+    }
+
+    fn start(&self, spec: CommandSpec, cancel: CancellationToken) -> BoxFuture<'_, Result<RunningCommand, StartError>> {
+        async move {
+            request::check(&spec)?;
+            let directory = self.workspace.directory(&spec.working_directory)?;
+            let order = Order::new(spec, directory)?;
+            for _ in 0..ATTEMPTS {
+                let supervisor = self.supervisor().await?;
+                let given = tokio::select! {
+                    given = timeout(START, order.give_to(supervisor)) => given,
+                    () = cancel.cancelled() => return Err(StartError::Failed(NOT_BEGUN.into())),
+                    () = self.stopped.cancelled() => return Err(StartError::Failed(OVER.into())),
+                };
+                match given {
+                    Ok(Ok(started)) => {
+                        return Ok(started.attend(order, cancel, self.stopped.clone(), Arc::clone(&self.idle)));
+                    }
+                    Ok(Err(Refusal::Start(error))) => return Err(error),
+                    // A command that runs at the same time may have killed or stopped it.
+                    Ok(Err(Refusal::Gone)) | Err(_) => {}
+                }
+            }
+            Err(StartError::Failed(
+                "the command could not be started: the sandbox's processes are killed again and again".into(),
+            ))
+        }
+        .boxed()
+    }
+
+    fn shut_down(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.stopped.cancel();
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            let state = std::mem::replace(&mut *self.state.lock().await, State::Stopped);
+            if let State::Running(init) = state {
+                init.end().await;
+            }
+        }
+        .boxed()
+    }
+}

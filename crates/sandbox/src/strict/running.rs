@@ -1,0 +1,208 @@
+//! The runner's side of one command: the socket to its supervisor, and the pipes of its output.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::pipe::PipeFlags;
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::read_message;
+use super::supervisor::GRACE;
+use super::wire::{self, CANCEL, Reply, Request};
+use crate::output::{self, QUEUED_CHUNKS};
+use crate::request::{self, ENVIRONMENT};
+use crate::{CommandEvent, CommandSpec, Ending, ExitStatus, RunningCommand, StartError};
+
+/// How much longer than its command a supervisor may take. It counts on the same clock, and kills without asking.
+const OVERTIME: Duration = Duration::from_secs(30);
+/// How many supervisors are kept for the next commands. There is one command at a time, unless a plugin starts more.
+const MOST_IDLE: usize = 2;
+
+/// Our end of the socket to a supervisor that waits for a command.
+pub(super) struct Supervisor {
+    pub(super) control: UnixStream,
+}
+
+/// Supervisors that have nothing to do.
+pub(super) type Idle = Arc<Mutex<Vec<Supervisor>>>;
+
+/// What a supervisor needs to start a command.
+pub(super) struct Order {
+    program: String,
+    /// Where it is to run, as it was asked for.
+    directory: PathBuf,
+    message: Vec<u8>,
+    /// By then it has ended, or its supervisor hangs.
+    most: Duration,
+}
+
+/// Why a command was not started.
+pub(super) enum Refusal {
+    Start(StartError),
+    /// The supervisor was gone; another may be asked.
+    Gone,
+}
+
+impl Order {
+    pub(super) fn new(spec: CommandSpec, directory: PathBuf) -> Result<Self, StartError> {
+        let mut env: BTreeMap<String, String> = ENVIRONMENT
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
+        env.insert("HOME".into(), super::mounts::HOME.into());
+        env.extend(spec.env);
+        let program = spec.argv.first().cloned().unwrap_or_default();
+        let asked = spec.working_directory;
+        let request = Request {
+            argv: spec.argv,
+            directory,
+            env,
+            timeout_ms: u64::try_from(spec.timeout.as_millis()).unwrap_or(u64::MAX).max(1),
+        };
+        let message = wire::encode(&request).map_err(|error| request::start_error(&program, &error))?;
+        Ok(Self {
+            program,
+            directory: asked,
+            message,
+            most: spec.timeout.saturating_add(GRACE).saturating_add(OVERTIME),
+        })
+    }
+
+    /// Has a supervisor start the command.
+    pub(super) async fn give_to(&self, supervisor: Supervisor) -> Result<Started, Refusal> {
+        let mut control = supervisor.control;
+        let failed = |error: io::Error| Refusal::Start(request::start_error(&self.program, &error));
+        let (stdout, their_stdout) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+        let (stderr, their_stderr) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+        let descriptors = [their_stdout.as_fd(), their_stderr.as_fd()];
+        let asked = async {
+            let send = || wire::send_descriptors(control.as_fd(), &self.message, &descriptors);
+            let sent = control.async_io(Interest::WRITABLE, send).await?;
+            control.write_all(&self.message[sent..]).await?;
+            read_message::<Reply>(&mut control).await
+        };
+        match asked.await {
+            Ok(Some(Reply::Started)) => Ok(Started {
+                stdout: Receiver::from_owned_fd(stdout).map_err(failed)?,
+                stderr: Receiver::from_owned_fd(stderr).map_err(failed)?,
+                control,
+            }),
+            Ok(Some(Reply::NotStarted(code))) => Err(failed(io::Error::from_raw_os_error(code))),
+            Ok(Some(Reply::NoDirectory(code))) => {
+                let error = io::Error::from_raw_os_error(code);
+                Err(Refusal::Start(request::directory_error(&self.directory, &error)))
+            }
+            Ok(Some(Reply::Exited { .. }) | None) => Err(Refusal::Gone),
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                Err(Refusal::Gone)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// A command that runs: our ends of its sockets and pipes.
+pub(super) struct Started {
+    control: UnixStream,
+    stdout: Receiver,
+    stderr: Receiver,
+}
+
+impl Started {
+    /// Attends to the command until its end, and puts its supervisor back to the idle ones.
+    pub(super) fn attend(
+        self,
+        order: Order,
+        cancel: CancellationToken,
+        stopped: CancellationToken,
+        idle: Idle,
+    ) -> RunningCommand {
+        let (sender, events) = mpsc::channel(QUEUED_CHUNKS);
+        // The task ends by itself: with the command, or when the receiver (the `RunningCommand`) is gone.
+        tokio::spawn(attend(self, order, sender, cancel.clone(), stopped, idle));
+        RunningCommand { events, cancel }
+    }
+}
+
+/// Passes a command's output on until nothing of it is left, and says how it ended.
+async fn attend(
+    command: Started,
+    order: Order,
+    events: mpsc::Sender<CommandEvent>,
+    cancel: CancellationToken,
+    stopped: CancellationToken,
+    idle: Idle,
+) {
+    let Started {
+        mut control,
+        stdout,
+        stderr,
+    } = command;
+    let Order { program, most, .. } = order;
+    let mut output = std::pin::pin!(output::forward_both(Some(stdout), Some(stderr), &events));
+    // Whether a pipe is still open; a command may close both and go on.
+    let mut open = true;
+    let mut told = false;
+    let reply = {
+        let (mut replies, mut requests) = control.split();
+        let mut ended = std::pin::pin!(timeout(most, read_message::<Reply>(&mut replies)));
+        loop {
+            tokio::select! {
+                reply = &mut ended => break reply,
+                () = &mut output, if open => open = false,
+                () = async { tokio::select! { () = cancel.cancelled() => {}, () = events.closed() => {} } }, if !told => {
+                    told = true;
+                    // A supervisor that does not listen any more has something to say.
+                    let _ = requests.write_all(&[CANCEL]).await;
+                }
+            }
+        }
+    };
+    let status = match reply {
+        Ok(Ok(Some(Reply::Exited { code, ending }))) => {
+            // One that was told to cancel might take that for the start of its next command.
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if !told && idle.len() < MOST_IDLE {
+                idle.push(Supervisor { control });
+            }
+            ExitStatus { code, ending }
+        }
+        _ if stopped.is_cancelled() || cancel.is_cancelled() => ExitStatus {
+            code: 137,
+            ending: Ending::Cancelled,
+        },
+        Ok(_) => {
+            tracing::warn!(
+                program,
+                "the supervisor of a command was killed or stopped, by the command itself for all we know; everything of the \
+                 command was ended with it"
+            );
+            ExitStatus {
+                code: 137,
+                ending: Ending::Exited,
+            }
+        }
+        Err(_) => {
+            tracing::error!(program, "the supervisor of a command does not answer");
+            ExitStatus {
+                code: 137,
+                ending: Ending::TimedOut,
+            }
+        }
+    };
+    if open {
+        output::drain(output, &events).await;
+    }
+    let _ = events.send(CommandEvent::Exited(status)).await;
+}

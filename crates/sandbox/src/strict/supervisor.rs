@@ -1,0 +1,306 @@
+//! One command: started, watched, and ended with everything that it started.
+//!
+//! Each command has a supervisor to itself, and orphans come back to it, so that the processes of concurrent commands
+//! are told apart. It takes the next command when nothing of the last one is left: a fork in gVisor costs as much as an
+//! exec. It is of the same user as the command, which can therefore kill or stop it; the init then ends what is left.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use super::init::Shared;
+use super::mounts::HOME;
+use super::pod::Reading;
+use super::privileges;
+use super::sys::{self, Children};
+use super::tree::{Tree, Usage};
+use super::wire::{self, Order, Reply};
+use crate::Ending;
+use crate::mutation::Protection;
+
+/// How long a command that is to end has between TERM and KILL.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+/// How long what a command left behind has between TERM and KILL.
+const GRACE_FOR_LEFTOVERS: Duration = Duration::from_millis(500);
+/// Between two looks at processes that were killed and are not gone yet.
+pub(super) const PAUSE: Duration = Duration::from_millis(1);
+/// After so many rounds of killing one by one, everything is killed at once: something multiplies faster than we count.
+pub(super) const ROUNDS: u32 = 50;
+/// The longest between two looks at what a command uses.
+const LONGEST_WATCH: Duration = Duration::from_millis(50);
+/// The shortest, for a command near one of its bounds.
+const SHORTEST_WATCH: Duration = Duration::from_millis(2);
+/// How fast a command can take memory, at most, in bytes a millisecond: what is left lasts so long.
+const FILL_RATE: u64 = 4 << 20;
+/// An exact count walks page tables: so much more time than it takes is left to the command.
+const EXACT_COUNT_SHARE: u32 = 10;
+
+/// A command that runs.
+struct Command<'a> {
+    shared: &'a Shared<'a>,
+    /// The socket to the runner.
+    control: BorrowedFd<'a>,
+    main: i32,
+    /// The main process's exit code, once it has ended.
+    code: Option<i32>,
+    deadline: Option<Instant>,
+    next_look: Instant,
+    /// What the pod held when it was first looked at.
+    held_before: Option<u64>,
+}
+
+/// Runs one command after the other, until the runner hangs up; the exit code of this process.
+pub(super) fn serve(control: BorrowedFd<'_>, shared: &Shared<'_>) -> i32 {
+    let ready = sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).and_then(|_| File::open("/dev/null"));
+    let Ok(nothing) = ready else {
+        return 1;
+    };
+    while let Ok(Some(order)) = wire::read_order(control) {
+        if run(order, control, shared, &nothing).is_err() {
+            return 1;
+        }
+    }
+    0
+}
+
+/// Runs one command to its end, and says how it ended.
+///
+/// # Errors
+/// When it cannot be watched any more. The init then ends it with us.
+fn run(order: Order, control: BorrowedFd<'_>, shared: &Shared<'_>, nothing: &File) -> io::Result<()> {
+    let timeout = Duration::from_millis(order.request.timeout_ms);
+    if let Err(error) = std::env::set_current_dir(&order.request.directory) {
+        let code = error.raw_os_error().unwrap_or(libc::EINVAL);
+        return wire::write_message(control, &Reply::NoDirectory(code));
+    }
+    let main = match start(order, nothing) {
+        Ok(main) => main,
+        Err(error) => {
+            let code = error.raw_os_error().unwrap_or(libc::EINVAL);
+            return wire::write_message(control, &Reply::NotStarted(code));
+        }
+    };
+    let now = Instant::now();
+    let mut command = Command {
+        shared,
+        control,
+        main,
+        code: None,
+        deadline: now.checked_add(timeout),
+        next_look: now + SHORTEST_WATCH,
+        held_before: None,
+    };
+    // A runner that has hung up is noticed in the loop.
+    let _ = wire::write_message(control, &Reply::Started);
+    let ending = command.watch()?;
+    let code = command.end(ending);
+    wire::write_message(control, &Reply::Exited { code, ending })
+}
+
+fn start(order: Order, nothing: &File) -> io::Result<i32> {
+    let Order {
+        request,
+        stdout,
+        stderr,
+    } = order;
+    let text = |text: &str| CString::new(text).map_err(io::Error::other);
+    let argv = request
+        .argv
+        .iter()
+        .map(|argument| text(argument))
+        .collect::<io::Result<Vec<_>>>()?;
+    let variables = request.env.iter().map(|(name, value)| text(&format!("{name}={value}")));
+    let mut env = variables.collect::<io::Result<Vec<_>>>()?;
+    if Protection::Environment.is_off() {
+        env.extend(std::env::vars().filter_map(|(name, value)| text(&format!("{name}={value}")).ok()));
+    }
+    // Without a /tmp of our own it would be the machine's.
+    if !Protection::Mount.is_off() {
+        // An earlier command may have removed it, or put something else there.
+        let _ = std::fs::create_dir(HOME);
+    }
+    let started = Instant::now();
+    loop {
+        match sys::spawn(&argv, &env, nothing.as_fd(), stdout.as_fd(), stderr.as_fd()) {
+            // What an earlier command was ended with may still be on its way out.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && started.elapsed() < GRACE => {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+impl Command<'_> {
+    /// Waits until the main process has ended, or has to.
+    fn watch(&mut self) -> io::Result<Ending> {
+        loop {
+            let now = Instant::now();
+            if self.deadline.is_some_and(|deadline| deadline <= now) && !Protection::Deadline.is_off() {
+                return Ok(Ending::TimedOut);
+            }
+            if self.next_look <= now
+                && let Some(ending) = self.look()?
+            {
+                return Ok(ending);
+            }
+            let deadline = self.deadline.filter(|_| !Protection::Deadline.is_off());
+            let until = deadline.map_or(self.next_look, |deadline| deadline.min(self.next_look));
+            let said_something = sys::wait_for_input(self.control, Some(until.saturating_duration_since(now)))?;
+            self.reap();
+            if self.code.is_some() {
+                return Ok(Ending::Exited);
+            }
+            // Whether it says cancel or hangs up.
+            if said_something {
+                return Ok(Ending::Cancelled);
+            }
+        }
+    }
+
+    /// Reaps whatever has ended. Whether any child is left.
+    fn reap(&mut self) -> bool {
+        loop {
+            match sys::reap() {
+                Children::Ended(child) if child.pid == self.main => self.code = Some(child.code),
+                Children::Ended(_) => {}
+                Children::Running | Children::Stopped(_) => return true,
+                Children::None => return false,
+            }
+        }
+    }
+
+    /// Counts what the command uses, and says when that is too much.
+    fn look(&mut self) -> io::Result<Option<Ending>> {
+        let begun = Instant::now();
+        let us = us();
+        let tree = Tree::read()?;
+        let own = tree.usage(us);
+        let all = All::of(&tree, us);
+        let plan = self.shared.plan;
+        let most = u64::from(plan.processes);
+        let crowd = own.processes > most || own.threads > privileges::most_threads(plan);
+        let all_crowd = all.processes > most && own.processes >= all.processes / all.commands;
+        if (crowd || all_crowd) && !Protection::Processes.is_off() {
+            return Ok(Some(Ending::Processes));
+        }
+        let apart = self.shared.scratch_used();
+        let pod = self.shared.meter.read()?;
+        let held_before = *self.held_before.get_or_insert(pod.held);
+        let too_much =
+            self.takes_too_much(&tree, &own, &all, apart) || self.fills_the_pod(&own, &all, pod, held_before);
+        if too_much && !Protection::Memory.is_off() {
+            return Ok(Some(Ending::Memory));
+        }
+        let used = own.taken().max(all.taken()) + apart;
+        let left = Duration::from_millis(plan.memory.saturating_sub(used) / FILL_RATE);
+        let crowded = all.processes > most / 8;
+        let longest = if crowded { SHORTEST_WATCH } else { LONGEST_WATCH };
+        let effort = begun.elapsed() * EXACT_COUNT_SHARE;
+        self.next_look = Instant::now() + left.clamp(SHORTEST_WATCH, longest).max(effort.min(LONGEST_WATCH));
+        Ok(None)
+    }
+
+    /// Whether the processes take more than a command may: this one's or, when it is not one of the small ones, those of
+    /// all commands that run at the same time. `apart` is what no process has.
+    fn takes_too_much(&self, tree: &Tree, own: &Usage, all: &All, apart: u64) -> bool {
+        let most = self.shared.plan.memory;
+        let exceeds = |counted: u64, tables: u64, processes: &[i32]| {
+            // Shared memory was counted for each who shares it.
+            counted + tables + apart > most && tree.shared_once(processes) + tables + apart > most
+        };
+        let is_large = all.commands > 1 && own.taken() >= all.taken() / all.commands;
+        exceeds(own.resident, own.tables, &own.live) || is_large && exceeds(all.resident, all.tables, &all.live)
+    }
+
+    /// Whether the pod holds so much more since this command runs, by memory that belongs to no process, or has so little
+    /// left, that the kernel would end the runner next. The largest command goes first.
+    fn fills_the_pod(&self, own: &Usage, all: &All, pod: Reading, held_before: u64) -> bool {
+        let grown = pod.held.saturating_sub(held_before);
+        (grown > self.shared.plan.memory || pod.is_short) && own.taken() >= all.taken() / all.commands
+    }
+
+    /// Ends everything that the command started, and gives its exit code.
+    fn end(&mut self, ending: Ending) -> i32 {
+        if Protection::Reaping.is_off() && ending == Ending::Exited {
+            return self.code.unwrap_or(-1);
+        }
+        let grace = match ending {
+            Ending::Exited => GRACE_FOR_LEFTOVERS,
+            Ending::TimedOut | Ending::Cancelled => GRACE,
+            // Who takes too much does not get the time to take more.
+            Ending::Memory | Ending::Processes => Duration::ZERO,
+        };
+        if self.reap() && !grace.is_zero() {
+            self.signal_all(libc::SIGTERM);
+            let end = Instant::now() + grace;
+            while self.reap() && Instant::now() < end {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        let mut rounds = 0;
+        while self.reap() {
+            rounds += 1;
+            if rounds > ROUNDS {
+                sys::kill(-1, libc::SIGKILL);
+            } else {
+                self.signal_all(libc::SIGKILL);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        self.code.unwrap_or(-1)
+    }
+
+    fn signal_all(&self, signal: i32) {
+        match Tree::read() {
+            Ok(tree) => tree.below(us()).into_iter().for_each(|pid| sys::kill(pid, signal)),
+            // Whoever cannot be told apart is not spared.
+            Err(_) => sys::kill(-1, signal),
+        }
+    }
+}
+
+/// The number of this process.
+pub(super) fn us() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+/// What all commands have together.
+struct All {
+    /// How many there are, one at least.
+    commands: u64,
+    live: Vec<i32>,
+    processes: u64,
+    resident: u64,
+    tables: u64,
+}
+
+impl All {
+    /// The commands are what is below the supervisors, of which `us` is one.
+    fn of(tree: &Tree, us: i32) -> Self {
+        let init = tree.parent(us).unwrap_or_default();
+        let usages = tree.children(init).map(|supervisor| tree.usage(supervisor));
+        let mut all = Self {
+            commands: 0,
+            live: Vec::new(),
+            processes: 0,
+            resident: 0,
+            tables: 0,
+        };
+        for usage in usages.filter(|usage| usage.processes > 0) {
+            all.commands += 1;
+            all.live.extend(usage.live);
+            all.processes += usage.processes;
+            all.resident += usage.resident;
+            all.tables += usage.tables;
+        }
+        all.commands = all.commands.max(1);
+        all
+    }
+
+    fn taken(&self) -> u64 {
+        self.resident + self.tables
+    }
+}

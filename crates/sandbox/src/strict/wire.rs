@@ -1,0 +1,181 @@
+//! What the runner and the sandbox's processes say to each other.
+//!
+//! The runner and the init share a socket: first go the [`Plan`](super::plan::Plan) and the answer to it, then one byte
+//! for each supervisor that is wanted, and with it the supervisor's end of a socket of its own. On that go the
+//! [`Request`] of a command, with the pipes for its output, and what becomes of it; then the next. Every message is JSON
+//! behind its length, four bytes with the lowest first.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::layer::MissingLayer;
+use crate::Ending;
+
+/// The longest message: what a system call may have as arguments and environment, written as JSON, is shorter.
+const MAX_MESSAGE: u32 = 64 << 20;
+
+/// The init's answer to the plan.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Setup {
+    Ready,
+    Missing(MissingLayer),
+}
+
+/// One command, as its supervisor gets it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub(super) argv: Vec<String>,
+    pub(super) directory: PathBuf,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) timeout_ms: u64,
+}
+
+/// What becomes of a command.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    Started,
+    /// With the error number of the system.
+    NotStarted(i32),
+    /// The folder to run in is not to be had; with the error number.
+    NoDirectory(i32),
+    /// Nothing of the command is left.
+    Exited {
+        code: i32,
+        ending: Ending,
+    },
+}
+
+/// What the runner says while a command runs: end it. Hanging up says the same.
+pub(super) const CANCEL: u8 = b'c';
+
+/// A message with its length, as it is sent.
+pub(super) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = u32::try_from(bytes.len() - 4)
+        .ok()
+        .filter(|length| *length <= MAX_MESSAGE);
+    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::ArgumentListTooLong, "the command is too long"))?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
+/// How long the message behind these four bytes is.
+pub(super) fn length(prefix: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_le_bytes(prefix);
+    if length > MAX_MESSAGE {
+        return Err(io::Error::other("a message of the sandbox is too long"));
+    }
+    Ok(length as usize)
+}
+
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    serde_json::from_slice(bytes).map_err(io::Error::other)
+}
+
+/// Sends these bytes, the start of a message, and descriptors with them.
+pub(super) fn send_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(sent)
+}
+
+/// Reads at most so many bytes, and takes the descriptors that came with them. No bytes: the other side has hung up.
+pub(super) fn receive_descriptors(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(bytes)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    let descriptors = ancillary.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    Ok((received.bytes, descriptors.collect()))
+}
+
+/// A command, with the pipes for its output.
+pub(super) struct Order {
+    pub(super) request: Request,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// Waits for the next command; `None` when the runner has hung up.
+pub(super) fn read_order(socket: BorrowedFd<'_>) -> io::Result<Option<Order>> {
+    let mut prefix = [0; 4];
+    let (count, descriptors) = loop {
+        match receive_descriptors(socket, &mut prefix) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result?,
+        }
+    };
+    if count == 0 {
+        return Ok(None);
+    }
+    read_exactly(socket, &mut prefix[count..])?;
+    let mut bytes = vec![0; length(prefix)?];
+    read_exactly(socket, &mut bytes)?;
+    let mut descriptors = descriptors.into_iter();
+    match (descriptors.next(), descriptors.next()) {
+        (Some(stdout), Some(stderr)) => Ok(Some(Order {
+            request: decode(&bytes)?,
+            stdout,
+            stderr,
+        })),
+        _ => Err(io::Error::other("a command came without the pipes for its output")),
+    }
+}
+
+/// Reads a whole message from a socket that blocks.
+pub(super) fn read_message<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<T> {
+    let mut prefix = [0; 4];
+    read_exactly(socket.as_fd(), &mut prefix)?;
+    let mut bytes = vec![0; length(prefix)?];
+    read_exactly(socket.as_fd(), &mut bytes)?;
+    decode(&bytes)
+}
+
+fn read_exactly(socket: BorrowedFd<'_>, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::read(socket, &mut *bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => bytes = &mut std::mem::take(&mut bytes)[count..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Writes a whole message to a socket that blocks.
+pub(super) fn write_message<T: Serialize>(socket: impl AsFd, message: &T) -> io::Result<()> {
+    let bytes = encode(message)?;
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        match rustix::net::send(&socket, rest, SendFlags::NOSIGNAL) {
+            Ok(count) => rest = &rest[count..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

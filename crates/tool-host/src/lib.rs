@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
+
+pub use engine::{Allocation, BASELINE_CPU};
+pub use linker::{NotGranted, SUPPORTED_VERSIONS};
+pub use load_error::{LoadError, PluginError, Problem, UnknownTools};
+pub use plue_contract::{LiveOutput, ToolDefinition, ToolErrorCode, ToolOutcome, Toolbox};
+pub use registry::{Host, HostConfig, LoadedTools, PluginInfo, compile_plugins, list_plugins};
+pub use toolbox::TaskToolbox;
+
+mod arguments;
+mod bindings;
+mod call;
+mod compiled;
+mod engine;
+mod files;
+mod guest_log;
+mod instance;
+mod interrupt;
+pub mod limits;
+mod linker;
+mod live_text;
+mod load_error;
+pub mod manifest;
+mod plugin;
+mod process;
+mod registry;
+mod regular_file;
+mod schema;
+mod state;
+mod strict_type;
+mod toolbox;
+mod workspace;

@@ -1,0 +1,218 @@
+//! The host's side of `plue:tool/process`: one command in the sandbox, its output bounded, its live output shown.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::Resource;
+
+use super::bindings::process::{
+    self, Chunk, Command, Dropped, Ending, Event, ExitStatus, StartError, Stream as WitStream,
+};
+use super::live_text::LiveText;
+use super::state::CallState;
+use plue_sandbox::{self, CommandEvent, CommandSpec, Stream};
+
+/// A command that a tool started. When the tool drops it, or the call ends in any way, the receiver goes with it and the
+/// sandbox ends the command and everything that it started.
+pub struct RunningProcess {
+    events: mpsc::Receiver<CommandEvent>,
+    cancel: CancellationToken,
+    stdout: Output,
+    stderr: Output,
+    /// What the tool has yet to hear: the tails, once the command is over.
+    ready: VecDeque<Event>,
+    ended: Option<ExitStatus>,
+}
+
+/// One of the two outputs: its head goes to the tool as it comes, then only the tail is kept.
+struct Output {
+    stream: WitStream,
+    head_left: usize,
+    tail: VecDeque<u8>,
+    tail_most: usize,
+    dropped: u64,
+    live: LiveText,
+}
+
+impl Output {
+    fn new(stream: WitStream, head: u64, tail: u64) -> Self {
+        Self {
+            stream,
+            head_left: head as usize,
+            tail: VecDeque::new(),
+            tail_most: tail as usize,
+            dropped: 0,
+            live: LiveText::default(),
+        }
+    }
+
+    /// Takes what the command wrote; gives what belongs to the head.
+    fn take(&mut self, mut bytes: Bytes) -> Option<Event> {
+        let head = bytes.split_to(self.head_left.min(bytes.len()));
+        self.head_left -= head.len();
+        let skipped = bytes.len().saturating_sub(self.tail_most);
+        let surplus = (self.tail.len() + bytes.len() - skipped).saturating_sub(self.tail_most);
+        self.tail.drain(..surplus);
+        self.tail.extend(&bytes[skipped..]);
+        self.dropped += (skipped + surplus) as u64;
+        (!head.is_empty()).then(|| {
+            Event::Output(Chunk {
+                stream: self.stream,
+                bytes: head.into(),
+            })
+        })
+    }
+
+    /// What is left to say when the command is over.
+    fn finish(&mut self, ready: &mut VecDeque<Event>) {
+        if self.dropped > 0 {
+            ready.push_back(Event::Dropped(Dropped {
+                stream: self.stream,
+                bytes: self.dropped,
+            }));
+        }
+        let tail = std::mem::take(&mut self.tail);
+        if !tail.is_empty() {
+            ready.push_back(Event::Output(Chunk {
+                stream: self.stream,
+                bytes: tail.into(),
+            }));
+        }
+    }
+}
+
+impl RunningProcess {
+    fn output(&mut self, stream: Stream) -> &mut Output {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    fn finish(&mut self, status: plue_sandbox::ExitStatus) {
+        self.stdout.finish(&mut self.ready);
+        self.stderr.finish(&mut self.ready);
+        self.ended = Some(ExitStatus {
+            code: status.code,
+            ending: ending(status.ending),
+        });
+    }
+}
+
+fn ending(ending: plue_sandbox::Ending) -> Ending {
+    match ending {
+        plue_sandbox::Ending::Exited => Ending::Exited,
+        plue_sandbox::Ending::TimedOut => Ending::TimedOut,
+        plue_sandbox::Ending::Cancelled => Ending::Cancelled,
+        plue_sandbox::Ending::Memory => Ending::Memory,
+        plue_sandbox::Ending::Processes => Ending::Processes,
+    }
+}
+
+/// What of a request can be refused before the sandbox sees it.
+fn check(command: &Command) -> Result<(), StartError> {
+    let problem = match command.argv.first() {
+        None => "the command is empty",
+        Some(program) if program.is_empty() => "the program's name is empty",
+        _ if command.argv.iter().any(|argument| argument.contains('\0')) => "an argument holds a NUL byte",
+        _ if command.working_directory.contains('\0') => "the working directory holds a NUL byte",
+        _ if command.timeout_ms == 0 => "the time limit is zero",
+        _ => return Ok(()),
+    };
+    Err(StartError::Invalid(problem.to_owned()))
+}
+
+impl process::Host for CallState {
+    async fn start(&mut self, command: Command) -> wasmtime::Result<Result<Resource<RunningProcess>, StartError>> {
+        let Some(sandbox) = self.reach.sandbox.clone() else {
+            return Ok(Err(StartError::Denied("commands cannot be started here".to_owned())));
+        };
+        if let Err(refused) = check(&command) {
+            return Ok(Err(refused));
+        }
+        let directory = if command.working_directory.is_empty() {
+            "."
+        } else {
+            &command.working_directory
+        };
+        let spec = CommandSpec {
+            working_directory: PathBuf::from(directory),
+            argv: command.argv,
+            env: BTreeMap::new(),
+            timeout: Duration::from_millis(command.timeout_ms),
+        };
+        let started = match sandbox.start(spec, self.reach.cancel.child_token()).await {
+            Ok(started) => started,
+            Err(error) => {
+                return Ok(Err(match error {
+                    plue_sandbox::StartError::Invalid(message) => StartError::Invalid(message),
+                    plue_sandbox::StartError::NotFound(message) => StartError::NotFound(message),
+                    plue_sandbox::StartError::Denied(message) => StartError::Denied(message),
+                    plue_sandbox::StartError::Failed(message) => StartError::Failed(message),
+                }));
+            }
+        };
+        let (head, tail) = (self.limits.command_head, self.limits.command_tail);
+        let running = RunningProcess {
+            events: started.events,
+            cancel: started.cancel,
+            stdout: Output::new(WitStream::Stdout, head, tail),
+            stderr: Output::new(WitStream::Stderr, head, tail),
+            ready: VecDeque::new(),
+            ended: None,
+        };
+        Ok(Ok(self.table.push(running)?))
+    }
+}
+
+impl process::HostRunningCommand for CallState {
+    async fn next(&mut self, command: Resource<RunningProcess>) -> wasmtime::Result<Event> {
+        loop {
+            let running = self.table.get_mut(&command)?;
+            if let Some(event) = running.ready.pop_front() {
+                return Ok(event);
+            }
+            if let Some(status) = running.ended {
+                return Ok(Event::Exited(status));
+            }
+            let (event, text) = match running.events.recv().await {
+                Some(CommandEvent::Output(stream, bytes)) => {
+                    let output = running.output(stream);
+                    let text = output.live.push(&bytes);
+                    (output.take(bytes), text)
+                }
+                Some(CommandEvent::Exited(status)) => {
+                    let text = running.stdout.live.finish() + &running.stderr.live.finish();
+                    running.finish(status);
+                    (None, text)
+                }
+                None => {
+                    return Err(wasmtime::Error::msg(
+                        "the sandbox lost the command without saying how it ended",
+                    ));
+                }
+            };
+            if !text.is_empty() && self.take_live_output(text.len()) {
+                (self.reach.live)(&text);
+            }
+            if let Some(event) = event {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn kill(&mut self, command: Resource<RunningProcess>) -> wasmtime::Result<()> {
+        self.table.get(&command)?.cancel.cancel();
+        Ok(())
+    }
+
+    fn drop(&mut self, command: Resource<RunningProcess>) -> wasmtime::Result<()> {
+        let running = self.table.delete(command)?;
+        running.cancel.cancel();
+        Ok(())
+    }
+}

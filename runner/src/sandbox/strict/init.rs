@@ -8,10 +8,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::UnshareFlags;
+
+use super::children::{self, Children};
 use super::layer::{Layer, MissingLayer, OfLayer};
 use super::plan::{Network, Plan};
 use super::pod::Meter;
-use super::sys::{self, Children, Fork};
+use super::sys::{self, Fork};
 use super::tree::Tree;
 use super::wire::{self, Setup};
 use super::{mounts, privileges, seccomp, supervisor, user};
@@ -79,24 +83,23 @@ fn keep(socket: &OwnedFd, plan: &Plan) -> Result<i32, MissingLayer> {
         user::leave_root(plan)?;
     }
     user::enter_namespace()?;
-    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     if !Protection::Pid.is_off() {
-        namespaces |= libc::CLONE_NEWPID;
+        namespaces |= UnshareFlags::NEWPID;
     }
     if plan.network == Network::None && !Protection::Network.is_off() {
-        namespaces |= libc::CLONE_NEWNET;
+        namespaces |= UnshareFlags::NEWNET;
     }
     sys::unshare(namespaces).of(
         Layer::Namespaces,
         "unshare of the mount, PID, network, IPC and UTS namespaces",
     )?;
     match sys::fork().of(Layer::Namespaces, "starting the init of the PID namespace")? {
-        Fork::Parent(init) => Ok(sys::wait(init)),
+        Fork::Parent(init) => Ok(children::wait(init)),
         Fork::Child => {
             let made = become_init(plan).and_then(|shared| {
                 // Wherever the keeper is killed, we end too. Not before now: changes of rights would undo it.
-                sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
-                    .of(Layer::Init, "tying the init to its keeper")?;
+                set_parent_process_death_signal(Some(Signal::KILL)).of(Layer::Init, "tying the init to its keeper")?;
                 Ok(shared)
             });
             let _ = match made {
@@ -115,7 +118,7 @@ fn become_init(plan: &Plan) -> Result<Shared<'_>, MissingLayer> {
     // Where the kernel runs out of memory all the same, it ends a command rather than the runner.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let scratch = mounts::change_root(plan)?;
-    sys::set_host_name(HOST_NAME).of(Layer::Namespaces, "naming the machine")?;
+    rustix::system::sethostname(HOST_NAME.as_bytes()).of(Layer::Namespaces, "naming the machine")?;
     if plan.network == Network::None && !Protection::Network.is_off() {
         match sys::loopback_up() {
             // gVisor's is up already, and cannot be switched.
@@ -179,16 +182,16 @@ fn bury(socket: BorrowedFd<'_>, supervisors: &mut BTreeMap<i32, OwnedFd>) -> io:
     let mut over = Vec::new();
     let mut rounds = 0;
     loop {
-        match sys::reap_or_stopped() {
-            Children::Ended(child) => over.extend(supervisors.remove(&child.pid)),
+        match children::reap_or_stopped() {
+            Children::Exited(child) => over.extend(supervisors.remove(&child.pid)),
             // No supervisor stops itself. A command has stopped it, which then knew no bounds.
-            Children::Stopped(pid) => sys::kill(pid, libc::SIGKILL),
+            Children::Stopped(pid) => children::kill(pid, Signal::KILL),
             Children::Running if supervisors.is_empty() || !over.is_empty() => {
                 rounds += 1;
                 if !end_orphans(supervisors, rounds > supervisor::ROUNDS) {
                     return Ok(());
                 }
-                if sys::has_hung_up(socket)? {
+                if wire::has_hung_up(socket)? {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
                 std::thread::sleep(supervisor::PAUSE);
@@ -202,7 +205,7 @@ fn bury(socket: BorrowedFd<'_>, supervisors: &mut BTreeMap<i32, OwnedFd>) -> io:
 fn end_orphans(supervisors: &BTreeMap<i32, OwnedFd>, at_once: bool) -> bool {
     let all = || {
         // Faster than they can multiply. Other commands end with them, and say so.
-        sys::kill(-1, libc::SIGKILL);
+        children::kill_all(Signal::KILL);
         true
     };
     if supervisors.is_empty() || at_once {
@@ -217,7 +220,7 @@ fn end_orphans(supervisors: &BTreeMap<i32, OwnedFd>, at_once: bool) -> bool {
         orphans.retain(|pid| pid != supervisor && !theirs.contains(pid));
     }
     for pid in &orphans {
-        sys::kill(*pid, libc::SIGKILL);
+        children::kill(*pid, Signal::KILL);
     }
     !orphans.is_empty()
 }

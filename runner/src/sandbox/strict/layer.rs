@@ -1,7 +1,6 @@
 //! The layers of the sandbox, as an operator is told of them: what each is for, and what to do when it is missing.
 
 use std::fmt;
-use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -152,7 +151,7 @@ pub(super) trait OfLayer<T> {
     fn of(self, layer: Layer, doing: impl Into<String>) -> Result<T, MissingLayer>;
 }
 
-impl<T> OfLayer<T> for io::Result<T> {
+impl<T, E: fmt::Display> OfLayer<T> for Result<T, E> {
     fn of(self, layer: Layer, doing: impl Into<String>) -> Result<T, MissingLayer> {
         self.map_err(|error| MissingLayer::new(layer, doing, error))
     }

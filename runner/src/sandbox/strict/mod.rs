@@ -26,6 +26,7 @@ use super::request::{self, PATH, Workspace};
 use super::{CommandSpec, Level, RunningCommand, Sandbox, StartError};
 use crate::mutation::Protection;
 
+mod children;
 mod init;
 mod layer;
 mod mounts;

@@ -13,11 +13,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
+};
+
 use super::layer::{Layer, MissingLayer, OfLayer};
 use super::plan::Plan;
 use super::pod;
 use super::rights::{Right, mounts, restrict};
-use super::sys;
 use crate::mutation::Protection;
 
 /// Folders that may carry the new root while it is built; any that is there will do.
@@ -56,7 +59,7 @@ impl Source {
     fn bind(&self, target: &Path) -> io::Result<()> {
         // By the current folder: the path may be covered by now.
         rustix::process::fchdir(&self.folder)?;
-        sys::mount(Some(Path::new(".")), target, None, libc::MS_BIND | libc::MS_REC, None)
+        Ok(mount_bind_recursive(".", target)?)
     }
 }
 
@@ -66,7 +69,7 @@ pub(super) fn change_root(plan: &Plan) -> Result<Option<OwnedFd>, MissingLayer> 
         return mount_proc(Path::new("/"), Path::new("/proc")).map(|()| None);
     }
     // What is mounted from now on is nobody else's. gVisor has no propagation, and refuses to switch it off.
-    let _ = sys::mount(None, Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE, None);
+    let _ = mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE);
     let workspace = open_workspace(plan)?;
     let read_paths = plan.read_paths.iter().map(|path| Source::open(&path.canonicalize()?));
     let read_paths: Vec<Source> = read_paths
@@ -106,18 +109,12 @@ fn mount_proc(root: &Path, target: &Path) -> Result<(), MissingLayer> {
         let bound = if root == Path::new("/") {
             Ok(())
         } else {
-            sys::mount(
-                Some(Path::new("/proc")),
-                target,
-                None,
-                libc::MS_BIND | libc::MS_REC,
-                None,
-            )
+            mount_bind_recursive("/proc", target)
         };
         return bound.of(Layer::Proc, "keeping the old /proc");
     }
-    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    sys::mount(Some(Path::new("proc")), target, Some(c"proc"), flags, None).of(Layer::Proc, "mounting a new /proc")
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", target, "proc", flags, None).of(Layer::Proc, "mounting a new /proc")
 }
 
 /// `/stage` and `/a/b` are `/stage/a/b`.
@@ -213,8 +210,7 @@ fn stage() -> io::Result<PathBuf> {
 
 /// The whole image on the stage, without set-user-ID programs and devices, read-only.
 fn bind_image(stage: &Path) -> Result<(), MissingLayer> {
-    sys::mount(Some(Path::new("/")), stage, None, libc::MS_BIND | libc::MS_REC, None)
-        .of(Layer::Image, "mounting the image")?;
+    mount_bind_recursive("/", stage).of(Layer::Image, "mounting the image")?;
     restrict(stage, Right::Read, true).of(Layer::Image, "making the image read-only")
 }
 
@@ -252,8 +248,13 @@ fn cover(stage: &Path, folders: &[PathBuf]) -> Result<Vec<PathBuf>, MissingLayer
 }
 
 fn tmpfs(target: &Path, options: &std::ffi::CStr) -> io::Result<()> {
-    let flags = libc::MS_NOSUID | libc::MS_NODEV;
-    sys::mount(Some(Path::new("tmpfs")), target, Some(c"tmpfs"), flags, Some(options))
+    Ok(mount(
+        "tmpfs",
+        target,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        options,
+    )?)
 }
 
 /// A folder of the operator's choice, read-only at its own place, which may lie in a covered one.
@@ -278,7 +279,7 @@ fn devices(stage: &Path) -> Result<(), MissingLayer> {
     for name in DEVICES {
         let (source, target) = (Path::new("/dev").join(name), dev.join(name));
         File::create(&target)
-            .and_then(|_| sys::mount(Some(&source), &target, None, libc::MS_BIND, None))
+            .and_then(|_| Ok(mount_bind(&source, &target)?))
             .of(Layer::Devices, format!("mounting /dev/{name}"))?;
     }
     let links = [
@@ -313,7 +314,7 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<OwnedFd, MissingLayer> {
             result => result?,
         }
         // The mount itself, which is in no command's reach once /tmp lies over it.
-        let mount = fs::OpenOptions::new()
+        let root = fs::OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY)
             .open(&tmp)?;
@@ -332,7 +333,7 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<OwnedFd, MissingLayer> {
                 folder.bind(&place)?;
             }
         }
-        Ok(mount.into())
+        Ok(root.into())
     };
     result().of(Layer::Scratch, "mounting a new /tmp")
 }
@@ -362,7 +363,8 @@ fn place_workspace(stage: &Path, plan: &Plan, workspace: &Source) -> Result<(), 
 /// Makes the stage the root, and lets go of the old one.
 fn enter(stage: &Path) -> io::Result<()> {
     std::env::set_current_dir(stage)?;
-    sys::pivot_to_current_folder()?;
-    sys::detach(Path::new("."))?;
+    // Puts the old root over the new one, until it is detached.
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
     std::env::set_current_dir("/")
 }

@@ -8,12 +8,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::thread::{SecureComputingMode, UnshareFlags, capability_is_in_bounding_set, secure_computing_mode};
 use serde::{Deserialize, Serialize};
 
 use super::init::HOST_NAME;
 use super::layer::Layer;
 use super::mounts::HOME;
 use super::plan::Network;
+use super::privileges::every_capability;
 use super::{sys, tree};
 
 /// How long the network outside is tried.
@@ -237,8 +239,8 @@ fn limits(_: &Expected) -> (bool, String) {
 }
 
 fn privileges(_: &Expected) -> (bool, String) {
-    let no_new = sys::prctl(libc::PR_GET_NO_NEW_PRIVS, 0).unwrap_or(0) == 1;
-    let bounding = (0..64).filter(|&number| sys::prctl(libc::PR_CAPBSET_READ, number).is_ok_and(|held| held == 1));
+    let no_new = rustix::thread::no_new_privs().unwrap_or(false);
+    let bounding = every_capability().filter(|&one| capability_is_in_bounding_set(one).unwrap_or(false));
     let bounding = bounding.count();
     let word = if no_new { "set" } else { "not set" };
     (
@@ -248,13 +250,12 @@ fn privileges(_: &Expected) -> (bool, String) {
 }
 
 fn seccomp(_: &Expected) -> (bool, String) {
-    const FILTER: i32 = 2;
-    let mode = sys::prctl(libc::PR_GET_SECCOMP, 0).unwrap_or(0);
+    let mode = secure_computing_mode().unwrap_or(SecureComputingMode::Disabled);
     // With capabilities or without, a user namespace could be made: only the filter refuses it.
-    let refused = sys::unshare(libc::CLONE_NEWUSER);
+    let refused = sys::unshare(UnshareFlags::NEWUSER);
     let answer = refused.as_ref().map_or_else(ToString::to_string, |()| "allowed".into());
     (
-        mode == FILTER && refused.is_err(),
-        format!("PR_GET_SECCOMP is {mode}, unshare: {answer}"),
+        mode == SecureComputingMode::Filter && refused.is_err(),
+        format!("PR_GET_SECCOMP is {}, unshare: {answer}", mode as i32),
     )
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::mount::{MountAttrFlags, MountFlags, mount_remount};
+
 use super::sys;
 
 /// What a mount may be used for. No mount of commands has set-user-ID programs or devices.
@@ -15,12 +17,8 @@ pub(super) enum Right {
 
 /// Takes from a mount what is not its right; with `recursive`, from all below it too.
 pub(super) fn restrict(target: &Path, right: Right, recursive: bool) -> io::Result<()> {
-    let read_only = if right == Right::Read {
-        libc::MOUNT_ATTR_RDONLY
-    } else {
-        0
-    };
-    let attributes = read_only | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, right == Right::Read);
     match sys::set_attributes(target, attributes, recursive) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => remount(target, right, recursive),
         result => result,
@@ -49,9 +47,13 @@ fn remount(target: &Path, right: Right, recursive: bool) -> io::Result<()> {
         ));
     }
     for mount in wanted {
-        let read_only = if right == Right::Read { libc::MS_RDONLY } else { 0 };
-        let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_NOSUID | libc::MS_NODEV | read_only;
-        sys::mount(None, &mount.place, None, flags | mount.kept, None)
+        let mut flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | mount.kept;
+        flags |= if right == Right::Read {
+            MountFlags::RDONLY
+        } else {
+            MountFlags::empty()
+        };
+        mount_remount(&mount.place, flags, c"")
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", mount.place.display())))?;
     }
     Ok(())
@@ -68,12 +70,12 @@ pub(super) struct Mount {
     parent: u64,
     pub(super) place: PathBuf,
     /// Flags that must be repeated: without them the kernel refuses the remount.
-    kept: libc::c_ulong,
+    kept: MountFlags,
 }
 
 impl Mount {
     pub(super) fn is_read_only(&self) -> bool {
-        self.kept & libc::MS_RDONLY != 0
+        self.kept.contains(MountFlags::RDONLY)
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -82,18 +84,18 @@ impl Mount {
         let parent = fields.next()?.parse().ok()?;
         let place = unescape(fields.nth(2)?);
         let kept = fields.next()?.split(',').map(|option| match option {
-            "ro" => libc::MS_RDONLY,
-            "noexec" => libc::MS_NOEXEC,
-            "noatime" => libc::MS_NOATIME,
-            "nodiratime" => libc::MS_NODIRATIME,
-            "relatime" => libc::MS_RELATIME,
-            _ => 0,
+            "ro" => MountFlags::RDONLY,
+            "noexec" => MountFlags::NOEXEC,
+            "noatime" => MountFlags::NOATIME,
+            "nodiratime" => MountFlags::NODIRATIME,
+            "relatime" => MountFlags::RELATIME,
+            _ => MountFlags::empty(),
         });
         Some(Self {
             id,
             parent,
             place,
-            kept: kept.fold(0, |flags, flag| flags | flag),
+            kept: kept.collect(),
         })
     }
 }
@@ -131,7 +133,7 @@ mod tests {
         let mount = Mount::parse(line).unwrap();
         assert_eq!((mount.id, mount.parent), (36, 35));
         assert_eq!(mount.place, Path::new("/mnt 2"));
-        assert_eq!(mount.kept, libc::MS_NOEXEC | libc::MS_RELATIME);
+        assert_eq!(mount.kept, MountFlags::NOEXEC | MountFlags::RELATIME);
         assert!(Mount::parse("no mount").is_none());
     }
 }

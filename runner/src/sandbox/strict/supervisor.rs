@@ -10,11 +10,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, getpid, set_child_subreaper};
+
+use super::children::{self, Children};
 use super::init::Shared;
 use super::mounts::HOME;
 use super::pod::Reading;
 use super::privileges;
-use super::sys::{self, Children};
+use super::sys;
 use super::tree::{Tree, Usage};
 use super::wire::{self, Order, Reply};
 use crate::mutation::Protection;
@@ -53,7 +56,9 @@ struct Command<'a> {
 
 /// Runs one command after the other, until the runner hangs up; the exit code of this process.
 pub(super) fn serve(control: BorrowedFd<'_>, shared: &Shared<'_>) -> i32 {
-    let ready = sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).and_then(|_| File::open("/dev/null"));
+    let ready = set_child_subreaper(Some(getpid()))
+        .map_err(io::Error::from)
+        .and_then(|()| File::open("/dev/null"));
     let Ok(nothing) = ready else {
         return 1;
     };
@@ -123,7 +128,7 @@ fn start(order: Order, nothing: &File) -> io::Result<i32> {
     }
     let started = Instant::now();
     loop {
-        match sys::spawn(&argv, &env, nothing.as_fd(), stdout.as_fd(), stderr.as_fd()) {
+        match sys::spawn(&argv, &env, [nothing.as_fd(), stdout.as_fd(), stderr.as_fd()]) {
             // What an earlier command was ended with may still be on its way out.
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && started.elapsed() < GRACE => {
                 std::thread::sleep(PAUSE);
@@ -163,9 +168,9 @@ impl Command<'_> {
     /// Reaps whatever has ended. Whether any child is left.
     fn reap(&mut self) -> bool {
         loop {
-            match sys::reap() {
-                Children::Ended(child) if child.pid == self.main => self.code = Some(child.code),
-                Children::Ended(_) => {}
+            match children::reap() {
+                Children::Exited(child) if child.pid == self.main => self.code = Some(child.code),
+                Children::Exited(_) => {}
                 Children::Running | Children::Stopped(_) => return true,
                 Children::None => return false,
             }
@@ -234,7 +239,7 @@ impl Command<'_> {
             Ending::Memory | Ending::Processes => Duration::ZERO,
         };
         if self.reap() && !grace.is_zero() {
-            self.signal_all(libc::SIGTERM);
+            self.signal_all(Signal::TERM);
             let end = Instant::now() + grace;
             while self.reap() && Instant::now() < end {
                 std::thread::sleep(PAUSE);
@@ -244,27 +249,27 @@ impl Command<'_> {
         while self.reap() {
             rounds += 1;
             if rounds > ROUNDS {
-                sys::kill(-1, libc::SIGKILL);
+                children::kill_all(Signal::KILL);
             } else {
-                self.signal_all(libc::SIGKILL);
+                self.signal_all(Signal::KILL);
             }
             std::thread::sleep(PAUSE);
         }
         self.code.unwrap_or(-1)
     }
 
-    fn signal_all(&self, signal: i32) {
+    fn signal_all(&self, signal: Signal) {
         match Tree::read() {
-            Ok(tree) => tree.below(us()).into_iter().for_each(|pid| sys::kill(pid, signal)),
+            Ok(tree) => tree.below(us()).into_iter().for_each(|pid| children::kill(pid, signal)),
             // Whoever cannot be told apart is not spared.
-            Err(_) => sys::kill(-1, signal),
+            Err(_) => children::kill_all(signal),
         }
     }
 }
 
 /// The number of this process.
 pub(super) fn us() -> i32 {
-    rustix::process::getpid().as_raw_nonzero().get()
+    getpid().as_raw_nonzero().get()
 }
 
 /// What all commands have together.

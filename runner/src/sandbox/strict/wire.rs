@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
@@ -110,6 +111,13 @@ pub(super) fn receive_descriptors(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> i
         _ => Vec::new(),
     });
     Ok((received.bytes, descriptors.collect()))
+}
+
+/// Whether the other side of a socket is gone, without waiting.
+pub(super) fn has_hung_up(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+    rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
+    Ok(polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
 /// A command, with the pipes for its output.

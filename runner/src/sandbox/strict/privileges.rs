@@ -6,22 +6,22 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-use super::layer::{Layer, MissingLayer, OfLayer};
+use super::layer::{InLayer, Layer, MissingLayer};
 use super::plan::Plan;
 
 /// Open files of one process.
 const OPEN_FILES: u64 = 8192;
 /// The largest file that a command may write: 16 GiB.
 const FILE_SIZE: u64 = 16 << 30;
-/// Processes and threads, for each process that a command may have. The bound on a command's tree is the supervisor's,
-/// which has to look; where the kernel keeps this one (gVisor does not), it holds a fork bomb until the supervisor has.
+/// Processes and threads, for each process that a command may have. The bound on a command's tree is the attendant's,
+/// which has to look; where the kernel keeps this one (gVisor does not), it holds a fork bomb until the attendant has.
 const THREADS_PER_PROCESS: u64 = 8;
 /// Few processes may have many threads.
-const LEAST_THREADS: u64 = 4096;
+const MIN_THREADS: u64 = 4096;
 
 /// How many threads all processes of a command may have together.
-pub(super) fn most_threads(plan: &Plan) -> u64 {
-    (u64::from(plan.processes) * THREADS_PER_PROCESS).max(LEAST_THREADS)
+pub(super) fn max_threads(plan: &Plan) -> u64 {
+    (u64::from(plan.processes) * THREADS_PER_PROCESS).max(MIN_THREADS)
 }
 
 /// Every capability that a kernel may know, with room for some more: a kernel refuses what it does not know.
@@ -32,7 +32,7 @@ pub(super) fn every_capability() -> impl Iterator<Item = CapabilitySet> {
 /// Limits what one process can have.
 pub(super) fn limit(plan: &Plan) -> Result<(), MissingLayer> {
     let limits = [
-        (Resource::Nproc, most_threads(plan), "RLIMIT_NPROC"),
+        (Resource::Nproc, max_threads(plan), "RLIMIT_NPROC"),
         (Resource::Nofile, OPEN_FILES, "RLIMIT_NOFILE"),
         (Resource::Fsize, FILE_SIZE, "RLIMIT_FSIZE"),
         (Resource::Core, 0, "RLIMIT_CORE"),
@@ -44,7 +44,7 @@ pub(super) fn limit(plan: &Plan) -> Result<(), MissingLayer> {
             current: Some(max),
             maximum: Some(max),
         };
-        setrlimit(resource, both).of(Layer::Limits, format!("setting {name}"))?;
+        setrlimit(resource, both).in_layer(Layer::Limits, format!("setting {name}"))?;
     }
     Ok(())
 }
@@ -56,7 +56,7 @@ pub(super) fn give_up() -> Result<(), MissingLayer> {
             Ok(()) => {}
             // The kernel knows no more.
             Err(Errno::INVAL) => break,
-            Err(error) => return Err(error).of(Layer::Privileges, "dropping the bounding set"),
+            Err(error) => return Err(error).in_layer(Layer::Privileges, "dropping the bounding set"),
         }
     }
     let none = CapabilitySets {
@@ -64,9 +64,9 @@ pub(super) fn give_up() -> Result<(), MissingLayer> {
         permitted: CapabilitySet::empty(),
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, none).of(Layer::Privileges, "dropping capabilities")?;
-    set_no_new_privs(true).of(Layer::Privileges, "setting no_new_privs")?;
+    set_capabilities(None, none).in_layer(Layer::Privileges, "dropping capabilities")?;
+    set_no_new_privs(true).in_layer(Layer::Privileges, "setting no_new_privs")?;
     // Commands are of our user: without this they could look into our memory.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .of(Layer::Privileges, "hiding the sandbox process from commands")
+        .in_layer(Layer::Privileges, "hiding the sandbox process from commands")
 }

@@ -28,7 +28,8 @@ fn check<N: From<i8> + PartialEq>(result: N) -> io::Result<N> {
 
 /// Moves this process into new namespaces.
 pub(super) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
-    // SAFETY: what is unsafe is a descriptor table of one thread's own (`UnshareFlags::FILES`), and there is one thread.
+    // SAFETY: what is unsafe is a descriptor table of one thread's own (`UnshareFlags::FILES`), and there is one
+    // thread.
     Ok(unsafe { rustix::thread::unshare_unsafe(namespaces) }?)
 }
 
@@ -225,8 +226,8 @@ pub(super) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Closes every descriptor from this number on: whoever started the runner may have left it some. (gVisor takes no larger
-/// number as the last.)
+/// Closes every descriptor from this number on: whoever started the runner may have left it some. (gVisor takes no
+/// larger number as the last.)
 pub(super) fn close_from(first: RawFd) -> io::Result<()> {
     // SAFETY: takes no pointer. Nothing here owns a descriptor yet but those below the number.
     match check(unsafe { libc::syscall(libc::SYS_close_range, first, i32::MAX, 0) }) {
@@ -248,4 +249,35 @@ fn close_each_from(first: RawFd) -> io::Result<()> {
         unsafe { libc::close(number) };
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use super::super::children;
+    use super::*;
+
+    #[test]
+    fn a_program_gets_these_descriptors_and_one_that_cannot_be_started_is_an_error() {
+        let nothing = File::open("/dev/null").unwrap();
+        let [(mut stdout, their_stdout), (mut stderr, their_stderr)] = [(); 2].map(|()| io::pipe().unwrap());
+        let start = |argv: &[&str]| {
+            let argv: Vec<CString> = argv.iter().map(|text| CString::new(*text).unwrap()).collect();
+            let descriptors = [nothing.as_fd(), their_stdout.as_fd(), their_stderr.as_fd()];
+            spawn(&argv, &[c"WORD=said".to_owned()], descriptors)
+        };
+        let missing = start(&["/nowhere/plue"]).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        let pid = start(&["/bin/sh", "-c", "cat; echo $WORD; echo $WORD again >&2; exit 7"]).unwrap();
+        assert_eq!(children::wait(pid), 7);
+        drop((their_stdout, their_stderr));
+        let mut said = String::new();
+        stdout.read_to_string(&mut said).unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "said\nsaid again\n");
+    }
 }

@@ -14,7 +14,7 @@ use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
 use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::children;
-use super::layer::{Layer, MissingLayer, OfLayer};
+use super::layer::{InLayer, Layer, MissingLayer};
 use super::plan::Plan;
 use super::sys::{self, Fork};
 
@@ -30,10 +30,10 @@ pub(super) fn leave_root(plan: &Plan) -> Result<(), MissingLayer> {
     // Where this cannot be had (gVisor, old kernels), the workspace may still be writable by the user, which is looked
     // at when the workspace is mounted.
     let mapping = fs::metadata(&plan.workspace)
-        .of(Layer::Workspace, format!("looking at {}", plan.workspace.display()))
+        .in_layer(Layer::Workspace, format!("looking at {}", plan.workspace.display()))
         .and_then(|owner| {
             let made = Mapping::start(owner.uid(), owner.gid());
-            made.of(
+            made.in_layer(
                 Layer::UserNamespace,
                 "unshare(CLONE_NEWUSER), for the owner of the workspace",
             )
@@ -47,9 +47,9 @@ pub(super) fn leave_root(plan: &Plan) -> Result<(), MissingLayer> {
         );
         return Err(MissingLayer::new(Layer::OrdinaryUser, doing, error));
     }
-    become_user(COMMAND_USER, COMMAND_USER).of(Layer::OrdinaryUser, "becoming an ordinary user")?;
+    become_user(COMMAND_USER, COMMAND_USER).in_layer(Layer::OrdinaryUser, "becoming an ordinary user")?;
     // The change of user has made /proc/self root's, where the user namespace is set up.
-    set_dumpable_behavior(DumpableBehavior::Dumpable).of(Layer::OrdinaryUser, "taking /proc/self back")?;
+    set_dumpable_behavior(DumpableBehavior::Dumpable).in_layer(Layer::OrdinaryUser, "taking /proc/self back")?;
     Ok(())
 }
 
@@ -88,7 +88,7 @@ fn writable_by_user(workspace: &Path) -> bool {
     })
 }
 
-/// A user namespace that nobody lives in: it only says whose number stands for whose.
+/// A user namespace that no process stays in: an id-mapped mount takes its maps, which say which uid stands for which.
 struct Mapping {
     namespace: File,
 }
@@ -151,12 +151,13 @@ fn exchange(one: u32, other: u32) -> String {
 /// Makes this process the only user of a namespace of its own, in which it may make the other namespaces.
 pub(super) fn enter_namespace() -> Result<(), MissingLayer> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    sys::unshare(UnshareFlags::NEWUSER).of(Layer::UserNamespace, "unshare(CLONE_NEWUSER)")?;
+    sys::unshare(UnshareFlags::NEWUSER).in_layer(Layer::UserNamespace, "unshare(CLONE_NEWUSER)")?;
     // Without this Linux refuses the group map. gVisor has no such file to write, and needs none.
     let _ = fs::write("/proc/self/setgroups", "deny");
     fs::write("/proc/self/uid_map", format!("{uid} {uid} 1\n"))
-        .of(Layer::UserNamespace, "writing /proc/self/uid_map")?;
-    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1\n")).of(Layer::UserNamespace, "writing /proc/self/gid_map")
+        .in_layer(Layer::UserNamespace, "writing /proc/self/uid_map")?;
+    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1\n"))
+        .in_layer(Layer::UserNamespace, "writing /proc/self/gid_map")
 }
 
 #[cfg(test)]

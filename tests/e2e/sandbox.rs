@@ -196,7 +196,7 @@ async fn ended(victim: &str, sandbox: [i32; 3]) {
 
 #[tokio::test]
 async fn whoever_is_killed_no_process_is_left() {
-    for victim in ["command", "supervisor", "init", "keeper", "runner"] {
+    for victim in ["command", "attendant", "init", "keeper", "runner"] {
         // A duration that nobody else sleeps for marks the processes of this run.
         let word = format!("30{}.{}", victim.len(), std::process::id());
         let script = format!("setsid sleep {word} & sleep {word} & echo ready; exec sleep {word}");
@@ -207,7 +207,7 @@ async fn whoever_is_killed_no_process_is_left() {
         scene.api.wait_for(|event| event["type"] == "log").await;
         let runner = i32::try_from(running.id().unwrap()).unwrap();
         let command = loop {
-            // The command is a child of its supervisor, that one of the init, that of the keeper, that of the runner.
+            // The command is a child of its attendant, that one of the init, that of the keeper, that of the runner.
             let ancestor = |pid: &i32| parent(parent(parent(parent(*pid))));
             let sleepers = with_argument(&word);
             if let Some(command) = sleepers
@@ -218,18 +218,18 @@ async fn whoever_is_killed_no_process_is_left() {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
-        let supervisor = parent(command);
-        let init = parent(supervisor);
+        let attendant = parent(command);
+        let init = parent(attendant);
         let keeper = parent(init);
         kill(match victim {
             "command" => command,
-            "supervisor" => supervisor,
+            "attendant" => attendant,
             "init" => init,
             "keeper" => keeper,
             _ => runner,
         });
         gone(&word).await;
-        let sandbox = [supervisor, init, keeper];
+        let sandbox = [attendant, init, keeper];
         if victim == "runner" {
             // Nobody is left to say how it ended.
             assert_eq!(running.finish().await.unwrap().code, -9);

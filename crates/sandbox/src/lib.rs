@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-#![allow(missing_docs)]
+#![deny(missing_docs)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub mod mutation;
 mod output;
+pub mod proc;
 mod request;
 pub mod strict;
 pub mod weak;
@@ -46,14 +47,16 @@ pub struct CommandSpec {
     pub working_directory: PathBuf,
     /// What the task adds to the clean environment.
     pub env: BTreeMap<String, String>,
-    /// How long it may run before everything it started is ended.
+    /// How long it may run before everything that it started is ended. More than zero.
     pub timeout: Duration,
 }
 
 /// Which of a command's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
+    /// Its standard output.
     Stdout,
+    /// Its standard error.
     Stderr,
 }
 
@@ -68,7 +71,7 @@ pub enum Ending {
     Cancelled,
     /// Over the memory that a command may use.
     Memory,
-    /// Over the number of processes that a command may have.
+    /// Over the processes that a command may have.
     Processes,
 }
 
@@ -77,34 +80,41 @@ pub enum Ending {
 pub struct ExitStatus {
     /// The exit code, or 128 + n when signal n ended it.
     pub code: i32,
+    /// Why it is over.
     pub ending: Ending,
 }
 
 /// What happens while a command runs. `Exited` comes exactly once, last.
 #[derive(Clone, Debug)]
 pub enum CommandEvent {
+    /// It has written this, one byte at least. The pieces are as the pipe gave them, and may cut a character.
     Output(Stream, Bytes),
+    /// It is over, and nothing that it started is left.
     Exited(ExitStatus),
 }
 
 /// Why a command could not be started. The messages speak of the workspace only.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StartError {
+    /// The command itself is wrong: empty, with a NUL character, too long, or without time.
     #[error("{0}")]
     Invalid(String),
+    /// The program, or the folder to run in, does not exist.
     #[error("{0}")]
     NotFound(String),
+    /// The program may not be executed, or the folder is outside of the workspace or closed.
     #[error("{0}")]
     Denied(String),
+    /// All else: the sandbox is shut down or lost, the system is out of processes, or it was cancelled first.
     #[error("{0}")]
     Failed(String),
 }
 
 /// A command that was started. Dropping it ends everything that it started.
 pub struct RunningCommand {
-    /// Bounded: a reader that is slow slows the command, nothing is lost.
+    /// What happens, until [`CommandEvent::Exited`]. Bounded: a reader that is slow slows the command, nothing is lost.
     pub events: mpsc::Receiver<CommandEvent>,
-    /// Ends the command: TERM, a grace, KILL.
+    /// Ends the command: SIGTERM, two seconds of grace, SIGKILL.
     pub cancel: CancellationToken,
 }
 
@@ -115,10 +125,13 @@ pub trait Sandbox: Send + Sync {
 
     /// Starts a command. It is over when `Exited` was received; it is ended when `cancel` (or a token it is a child
     /// of) fires, when its time is over, or when the [`RunningCommand`] is dropped.
+    ///
+    /// # Errors
+    /// When it was not started; no event comes then.
     fn start(&self, spec: CommandSpec, cancel: CancellationToken) -> BoxFuture<'_, Result<RunningCommand, StartError>>;
 
-    /// Ends every command that still runs, at once, and waits until nothing of them is left. For the end of a task, or of
-    /// the runner, that could not wait for its commands.
+    /// Ends every command that still runs, at once, and waits until nothing of them is left. For the end of a task, or
+    /// of the runner, that could not wait for its commands.
     fn shut_down(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

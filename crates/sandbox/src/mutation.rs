@@ -1,7 +1,7 @@
-//! The protections that the mutation run switches off one at a time, to see that an attack notices each of them.
+//! The protections that a mutation run switches off one at a time, to see that an attack notices each of them.
 //!
-//! Only a build with the feature `mutations` can: in what is shipped [`Protection::is_off`] is the constant `false`, and
-//! no variable, task or file changes that.
+//! Only a build with the feature `mutations` can: in what is shipped [`Protection::is_off`] is the constant `false`,
+//! and no variable, task or file changes that.
 
 /// One protection that holds attacks back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -61,8 +61,8 @@ impl Workspace {
         Ok(Self { real, named })
     }
 
-    /// The folder that a command runs in; links are followed as long as they stay inside of the workspace. Nothing outside
-    /// is looked at, so that no answer tells what is there.
+    /// The folder that a command runs in; links are followed as long as they stay inside of the workspace. Nothing
+    /// outside is looked at, so that no answer tells what is there.
     pub(super) fn directory(&self, asked: &Path) -> Result<PathBuf, StartError> {
         let relative = [&self.real, &self.named]
             .into_iter()

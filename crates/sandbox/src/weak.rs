@@ -1,11 +1,13 @@
-//! The sandbox that is none, for an operator who sets `SANDBOX=weak`: a clean environment, a session of its own, bounded time, and an end for the whole
-//! process group. Files, processes and network are not isolated, which every terminal event says.
+//! Commands without confinement, for an operator who sets `SANDBOX=weak`: ordinary child processes of the runner.
+//!
+//! A command gets a clean environment, a session of its own and a time limit, and its whole process group ends with it.
+//! It reaches every file, process and network that the runner reaches, which every terminal event says.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,31 +15,32 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rustix::process::{Pid, Signal, WaitOptions};
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{self, QUEUED_CHUNKS};
+use super::proc::{Process, own_pid, pids};
 use super::request::{self, ENVIRONMENT, Workspace};
-use super::strict::tree::{numbers, parent_of};
 use super::{CommandEvent, CommandSpec, Ending, ExitStatus, Level, RunningCommand, Sandbox, StartError};
 
-/// How long a process group has between TERM and KILL.
+/// How long a process group has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often it is looked whether killed processes are gone.
+/// Between two tries to reap processes that were killed.
 const REAP_INTERVAL: Duration = Duration::from_millis(1);
 /// The longest time limit: what is longer would overflow the clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// See the module.
+/// Starts commands without confining them. They end with [`Sandbox::shut_down`].
 #[derive(Debug)]
 pub struct WeakSandbox {
     workspace: Workspace,
     live: Arc<Live>,
 }
 
-/// The commands that run, by their process group.
+/// The process groups of the commands that run.
 #[derive(Debug, Default)]
 struct Live {
     groups: Mutex<BTreeSet<i32>>,
@@ -69,10 +72,10 @@ impl WeakSandbox {
     /// Commands run in (or below) this folder.
     ///
     /// # Errors
-    /// When the folder does not exist, or is no folder.
+    /// When the folder does not exist or is no folder, or this process cannot become a subreaper.
     pub fn new(workspace: &Path) -> io::Result<Self> {
         let workspace = Workspace::new(workspace)?;
-        // What a command leaves behind becomes ours, so that its end can be waited for.
+        // A subreaper: orphans of commands become our children, which we can reap.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         Ok(Self {
             workspace,
@@ -80,7 +83,7 @@ impl WeakSandbox {
         })
     }
 
-    fn spawn(&self, spec: &CommandSpec) -> Result<(Child, PathBuf), StartError> {
+    fn spawn(&self, spec: &CommandSpec) -> Result<(Child, TempDir), StartError> {
         request::check(spec)?;
         let [program, arguments @ ..] = spec.argv.as_slice() else {
             return Err(StartError::Invalid("the command is empty".into()));
@@ -93,20 +96,15 @@ impl WeakSandbox {
             .current_dir(directory)
             .env_clear()
             .envs(ENVIRONMENT)
-            .env("HOME", &home)
+            .env("HOME", home.path())
             .envs(&spec.env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         own_session(&mut command);
-        match command.spawn() {
-            Ok(child) => Ok((child, home)),
-            Err(error) => {
-                let _ = fs::remove_dir_all(&home);
-                Err(request::start_error(program, &error))
-            }
-        }
+        let child = command.spawn().map_err(|error| request::start_error(program, &error))?;
+        Ok((child, home))
     }
 }
 
@@ -130,9 +128,9 @@ impl Sandbox for WeakSandbox {
             tokio::spawn({
                 let cancel = cancel.clone();
                 async move {
-                    let status = supervise(child, &sender, deadline, cancel).await;
+                    let status = forward_until_exit(child, &sender, deadline, cancel).await;
                     let _ = tokio::task::spawn_blocking(move || {
-                        remove_home(&home);
+                        remove_home(home);
                         reap_orphans(&registered.live.groups());
                         drop(registered);
                     })
@@ -169,8 +167,9 @@ impl Sandbox for WeakSandbox {
     }
 }
 
-/// Passes output on until the command is over, ends what it left behind, and says how it ended.
-async fn supervise(
+/// Passes a command's output on until it exits or has to be ended, kills the rest of its process group, and says how it
+/// ended.
+async fn forward_until_exit(
     mut child: Child,
     events: &mpsc::Sender<CommandEvent>,
     deadline: Instant,
@@ -204,7 +203,7 @@ async fn supervise(
             }
         }
     }
-    // What the command started and left behind ends with it.
+    // What the command started and did not wait for ends with it.
     signal(group, Signal::KILL);
     let status = child.wait().await;
     reap(group).await;
@@ -222,7 +221,8 @@ fn signal(group: Option<Pid>, signal: Signal) {
     }
 }
 
-/// Waits until the killed processes of a group are gone: a signal is sent at once, and a process ends a little later.
+/// Reaps the killed processes of a group, until none is left: a signal is sent at once, and a process ends a little
+/// later.
 async fn reap(group: Option<Pid>) {
     let Some(group) = group else { return };
     let gone = async {
@@ -249,21 +249,21 @@ fn exit_code(status: &std::process::ExitStatus) -> i32 {
 }
 
 /// A fresh folder for the command's HOME, outside of the workspace so that the task's files stay the task's.
-fn home_directory() -> io::Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
-    let suffix = getrandom::u64().map_err(io::Error::other)?;
-    let path = std::env::temp_dir().join(format!("plue-home-{suffix:016x}"));
-    fs::DirBuilder::new().mode(0o700).create(&path)?;
-    Ok(path)
+fn home_directory() -> io::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("plue-home-")
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir()
 }
 
 /// Removes a command's HOME. Folders that the command made read-only (a module cache, for instance) are opened first;
 /// nothing of it runs any more that could put a link in their place.
-fn remove_home(home: &Path) {
-    if fs::remove_dir_all(home).is_ok() {
+fn remove_home(home: TempDir) {
+    let home = home.keep();
+    if fs::remove_dir_all(&home).is_ok() {
         return;
     }
-    let mut folders = vec![home.to_owned()];
+    let mut folders = vec![home.clone()];
     while let Some(folder) = folders.pop() {
         let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
@@ -273,17 +273,18 @@ fn remove_home(home: &Path) {
                 .map(|entry| entry.path()),
         );
     }
-    if let Err(error) = fs::remove_dir_all(home) {
+    if let Err(error) = fs::remove_dir_all(&home) {
         tracing::warn!(error = %error, home = %home.display(), "a command's HOME could not be removed");
     }
 }
 
-/// Reaps what commands left behind in sessions of their own, once it has ended: as a subreaper (and as PID 1 of a pod)
-/// this process is its parent now. The leaders of running commands are left to those who wait for them.
+/// Reaps the orphans that are zombies: what commands started in sessions of their own, and did not wait for. As a
+/// subreaper (and as PID 1 of a pod) this process is their parent. The leaders of running commands are left to those
+/// who wait for them.
 fn reap_orphans(leaders: &BTreeSet<i32>) {
-    let us = rustix::process::getpid().as_raw_nonzero().get();
-    for pid in numbers().unwrap_or_default() {
-        if matches!(parent_of(pid), Ok(Some((parent, true))) if parent == us) && !leaders.contains(&pid) {
+    for pid in pids().unwrap_or_default() {
+        let ours = |process: Process| process.is_zombie && process.parent == own_pid();
+        if Process::read(pid).is_ok_and(|process| process.is_some_and(ours)) && !leaders.contains(&pid) {
             let _ = rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
         }
     }
@@ -321,10 +322,10 @@ mod tests {
         }
     }
 
-    fn workspace(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("plue-weak-{name}-{}", std::process::id()));
-        fs::create_dir_all(path.join("inner")).unwrap();
-        path
+    fn workspace() -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("inner")).unwrap();
+        folder
     }
 
     async fn run(sandbox: &WeakSandbox, spec: CommandSpec) -> Run {
@@ -345,23 +346,19 @@ mod tests {
         panic!("the command's events ended without an exit");
     }
 
-    /// The processes of a group, by /proc. One that is dead and waits for its parent to notice does not count.
-    fn running_in_group(group: i32) -> Vec<String> {
-        let stats = fs::read_dir("/proc")
-            .unwrap()
-            .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok());
-        stats
-            .filter(|stat| {
-                let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-                matches!(fields[..], [state, _, its_group, ..] if state != "Z" && its_group == group.to_string())
-            })
+    /// The processes of a group, but for zombies.
+    fn running_in_group(group: i32) -> Vec<(i32, Process)> {
+        let processes = pids().unwrap().into_iter();
+        let processes = processes.filter_map(|pid| Some((pid, Process::read(pid).ok()??)));
+        processes
+            .filter(|(_, process)| process.group == group && !process.is_zombie)
             .collect()
     }
 
     #[tokio::test]
     async fn a_command_sees_only_the_clean_environment_and_the_given_variables() {
-        let folder = workspace("env");
-        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let folder = workspace();
+        let sandbox = WeakSandbox::new(folder.path()).unwrap();
         let mut spec = spec("env | cut -d= -f1 | sort | tr '\\n' ' '", Duration::from_secs(10));
         spec.env.insert("GIVEN".into(), "x".into());
         let result = run(&sandbox, spec).await;
@@ -371,13 +368,12 @@ mod tests {
             .filter(|name| !matches!(*name, "PWD" | "SHLVL" | "_" | "OLDPWD"))
             .collect();
         assert_eq!(names, ["CI", "GIVEN", "HOME", "LANG", "PATH", "TERM"]);
-        fs::remove_dir_all(folder).unwrap();
     }
 
     #[tokio::test]
     async fn a_timeout_ends_the_whole_group_and_one_that_ignores_term_is_killed() {
-        let folder = workspace("group");
-        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let folder = workspace();
+        let sandbox = WeakSandbox::new(folder.path()).unwrap();
         let script = "trap '' TERM; sh -c 'trap \"\" TERM; sleep 97.31' & echo $$; wait";
         let result = run(&sandbox, spec(script, Duration::from_millis(300))).await;
         assert_eq!(
@@ -388,27 +384,21 @@ mod tests {
             }
         );
         let group: i32 = result.stdout.trim().parse().unwrap();
-        assert_eq!(
-            running_in_group(group),
-            Vec::<String>::new(),
-            "no process of the group is left"
-        );
-        fs::remove_dir_all(folder).unwrap();
+        assert_eq!(running_in_group(group), [], "no process of the group is left");
     }
 
     #[tokio::test]
     async fn a_background_child_that_holds_the_pipe_does_not_hold_up_the_result() {
-        let folder = workspace("background");
-        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let folder = workspace();
+        let sandbox = WeakSandbox::new(folder.path()).unwrap();
         let result = run(&sandbox, spec("sleep 60 & echo done", Duration::from_secs(30))).await;
         assert_eq!((result.stdout.as_str(), result.status.code), ("done\n", 0));
-        fs::remove_dir_all(folder).unwrap();
     }
 
     #[tokio::test]
     async fn a_command_that_closes_its_outputs_before_it_ends_is_not_waited_for_after_its_end() {
-        let folder = workspace("closed");
-        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let folder = workspace();
+        let sandbox = WeakSandbox::new(folder.path()).unwrap();
         let started = Instant::now();
         let result = run(&sandbox, spec("exec >&- 2>&-; sleep 0.1", Duration::from_secs(30))).await;
         assert_eq!(
@@ -422,13 +412,12 @@ mod tests {
             started.elapsed() < DRAIN,
             "there is no pipe left that could have something in it"
         );
-        fs::remove_dir_all(folder).unwrap();
     }
 
     #[tokio::test]
     async fn exit_codes_and_signals_are_told() {
-        let folder = workspace("codes");
-        let sandbox = WeakSandbox::new(&folder).unwrap();
+        let folder = workspace();
+        let sandbox = WeakSandbox::new(folder.path()).unwrap();
         for (script, code) in [
             ("exit 0", 0),
             ("exit 7", 7),
@@ -441,16 +430,15 @@ mod tests {
                 "{script}"
             );
         }
-        fs::remove_dir_all(folder).unwrap();
     }
 
     #[tokio::test]
     async fn a_working_directory_outside_of_the_workspace_is_refused() {
-        let folder = workspace("cwd");
-        std::os::unix::fs::symlink("/etc", folder.join("link")).unwrap();
-        fs::write(folder.join("file"), "").unwrap();
-        let sandbox = WeakSandbox::new(&folder).unwrap();
-        let inside = folder.canonicalize().unwrap().join("inner");
+        let folder = workspace();
+        std::os::unix::fs::symlink("/etc", folder.path().join("link")).unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        let sandbox = WeakSandbox::new(folder.path()).unwrap();
+        let inside = folder.path().canonicalize().unwrap().join("inner");
         let denied = ["/etc", "..", "inner/../..", "../plue-weak-nothing", "link", "/"];
         let missing = ["nowhere", "file"];
         let asked = |path: &Path| {
@@ -465,10 +453,8 @@ mod tests {
             assert!(matches!(asked(Path::new(path)), Err(StartError::NotFound(_))), "{path}");
         }
         for path in [Path::new("inner"), Path::new("./inner/.."), &inside] {
-            let (mut child, home) = asked(path).unwrap();
+            let (mut child, _home) = asked(path).unwrap();
             child.wait().await.unwrap();
-            fs::remove_dir_all(home).unwrap();
         }
-        fs::remove_dir_all(folder).unwrap();
     }
 }

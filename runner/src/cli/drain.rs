@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::health::{last_report, silence};
 use super::output::print;
 use crate::run::Exit;
+use plue_sandbox::proc::Process;
 
 /// How often the runner is looked for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -49,7 +50,7 @@ fn drain(at_most: Option<Duration>, lookup: &dyn Fn(&str) -> Option<String>) -> 
         Err(Errno::SRCH) => return Err(format!("the runner (process {pid}) has ended already, without a word")),
         Err(error) => return Err(format!("the runner (process {pid}) cannot be told: {error}")),
     }
-    while !has_ended(pid) {
+    while !has_ended(process) {
         if at_most.is_some_and(|most| started.elapsed() >= most) {
             return Err(format!(
                 "the runner (process {pid}) is still at work after {} s; it takes no other task",
@@ -75,13 +76,8 @@ fn is_runner(pid: u32) -> bool {
     matches!((name(&pid.to_string()), name("self")), (Ok(its), Ok(ours)) if its == ours)
 }
 
-/// Whether it has ended, also when nobody has asked for its exit code yet.
-fn has_ended(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-    // `pid (name) state …`, and the name may hold anything.
-    stat.map_or(true, |stat| {
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
-    })
+/// Whether a process has ended. A zombie has, though nobody has asked for its exit code yet.
+fn has_ended(pid: Pid) -> bool {
+    let process = Process::read(pid.as_raw_nonzero().get());
+    process.map_or(true, |process| process.is_none_or(|process| process.is_zombie))
 }

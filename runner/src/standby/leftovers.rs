@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use plue_sandbox::strict::tree::{numbers, parent_of};
+use plue_sandbox::proc::{Process, own_pid, pids};
 
 /// How long processes may take to be gone. One that waits for a device hears no signal.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -35,9 +35,8 @@ pub fn become_subreaper() -> io::Result<()> {
 /// # Errors
 /// When processes cannot be seen, or some are not gone in time.
 pub fn end_processes(keep: &[Pid]) -> io::Result<Vec<String>> {
-    let us = rustix::process::getpid().as_raw_nonzero().get();
     let keep = keep.iter().map(|pid| pid.as_raw_nonzero().get()).collect();
-    let family = Family { us, keep };
+    let family = Family { us: own_pid(), keep };
     let deadline = Instant::now() + LIMIT;
     let mut ended = BTreeMap::new();
     loop {
@@ -95,18 +94,18 @@ impl Family {
     /// for a millisecond, less than it takes to look at all.
     fn sweep(&self, signal: Signal) -> io::Result<Found> {
         let mut found = Found::default();
-        let mut numbers = numbers()?;
-        numbers.sort_unstable_by(|one, other| other.cmp(one));
-        for pid in numbers {
+        let mut pids = pids()?;
+        pids.sort_unstable_by(|one, other| other.cmp(one));
+        for pid in pids {
             if pid == self.us || self.keep.contains(&pid) {
                 continue;
             }
-            let Some((parent, dead)) = parent_of(pid)? else {
+            let Some(Process { parent, is_zombie, .. }) = Process::read(pid)? else {
                 continue;
             };
             match self.has(parent)? {
                 Some(false) => {}
-                Some(true) if !dead => {
+                Some(true) if !is_zombie => {
                     send(pid, signal);
                     found.live.insert(pid);
                 }
@@ -132,8 +131,8 @@ impl Family {
             if pid <= 1 || self.keep.contains(&pid) {
                 return Ok(Some(false));
             }
-            match parent_of(pid)? {
-                Some((parent, _)) => pid = parent,
+            match Process::read(pid)? {
+                Some(process) => pid = process.parent,
                 None => return Ok(None),
             }
         }
@@ -196,7 +195,7 @@ mod tests {
 
     fn below_us() -> usize {
         let family = Family {
-            us: rustix::process::getpid().as_raw_nonzero().get(),
+            us: own_pid(),
             keep: BTreeSet::new(),
         };
         // SIGCONT does nothing to a process that runs.

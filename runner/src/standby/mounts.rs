@@ -1,13 +1,13 @@
 //! What is mounted where, as far as the workspace is concerned.
 
-use std::ffi::OsString;
-use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, fstat, statat, statx};
 use rustix::io;
+
+use plue_sandbox::proc;
 
 /// The mount that a file is on: two files with the same one are on the same mount, as far as the kernel tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,35 +54,8 @@ pub(super) fn points_below(folder: &Path) -> Vec<PathBuf> {
 
 /// All mount points that this process sees. None where there is no /proc.
 fn points() -> impl Iterator<Item = PathBuf> {
-    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let points: Vec<PathBuf> = table.split(|&byte| byte == b'\n').filter_map(point_of).collect();
-    points.into_iter()
-}
-
-/// The mount point in a line of mountinfo: its fifth field.
-fn point_of(line: &[u8]) -> Option<PathBuf> {
-    let field = line.split(|&byte| byte == b' ').nth(4)?;
-    Some(PathBuf::from(unescape(field)))
-}
-
-/// The kernel writes blanks, newlines and backslashes as three octal digits.
-fn unescape(mut field: &[u8]) -> OsString {
-    let mut bytes = Vec::with_capacity(field.len());
-    while let Some((&first, rest)) = field.split_first() {
-        let code = rest.get(..3).filter(|_| first == b'\\');
-        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match code {
-            Some(byte) => {
-                bytes.push(byte);
-                field = rest.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(first);
-                field = rest;
-            }
-        }
-    }
-    OsString::from_vec(bytes)
+    let mounts = proc::mounts().unwrap_or_default();
+    mounts.into_iter().map(|mount| mount.place)
 }
 
 /// A name as people can read it, from which the bytes can be told: what is no UTF-8, or cannot be seen, is escaped.
@@ -107,23 +80,6 @@ pub(super) fn readable(name: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mount_point_is_read_whatever_its_name_is() {
-        let cases: [(&[u8], Option<&[u8]>); 4] = [
-            (
-                b"36 35 98:0 /a /mnt/a\\040b\\134c\\012 rw - ext3 /dev/root rw",
-                Some(b"/mnt/a b\\c\n"),
-            ),
-            (b"36 35 98:0 / /\xff rw", Some(b"/\xff")),
-            (b"36 35 98:0 / /end\\ rw", Some(b"/end\\")),
-            (b"36 35", None),
-        ];
-        for (line, expected) in cases {
-            let point = point_of(line);
-            assert_eq!(point.as_ref().map(|point| point.as_os_str().as_bytes()), expected);
-        }
-    }
 
     #[test]
     fn a_name_is_escaped_without_loss() {

@@ -1,7 +1,6 @@
-//! The layers of the sandbox, as an operator is told of them: what each is for, and what to do when it is missing.
+//! The layers of the sandbox by their names, with what each is for, and what an operator does when one is missing.
 
 use std::fmt;
-use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,16 +12,27 @@ pub enum Layer {
     Init,
     /// An ordinary user for the commands of a runner that is root.
     OrdinaryUser,
+    /// The user namespace, in which the other namespaces can be made.
     UserNamespace,
+    /// Files, processes, network, IPC objects and a host name of their own.
     Namespaces,
+    /// The image read-only, with homes and secrets covered.
     Image,
+    /// The workspace at its own place, writable.
     Workspace,
+    /// A /tmp, /var/tmp and /dev/shm of their own, in memory.
     Scratch,
+    /// A /dev of their own, with five harmless devices.
     Devices,
+    /// A /proc that shows the PID namespace.
     Proc,
+    /// A loopback interface of their own that is up.
     Loopback,
+    /// Bounds on what a process may have, and what tells how much memory the pod has.
     Limits,
+    /// No capability, and no way to any.
     Privileges,
+    /// The filter of system calls.
     Seccomp,
 }
 
@@ -91,19 +101,20 @@ impl Layer {
             }
             Layer::UserNamespace => {
                 "allow user namespaces: in a pod use runtimeClassName gvisor; on Ubuntu `sysctl \
-                 kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile with `userns,`; on Debian `sysctl \
-                 kernel.unprivileged_userns_clone=1`; `sysctl user.max_user_namespaces` must not be 0; Docker needs \
+                 kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile with `userns,`; on Debian \
+                 `sysctl kernel.unprivileged_userns_clone=1`; `sysctl user.max_user_namespaces` must not be 0; Docker needs \
                  --security-opt seccomp=unconfined (its own filter refuses unshare)"
             }
             Layer::Namespaces => {
-                "allow namespaces: `sysctl user.max_mnt_namespaces user.max_pid_namespaces user.max_net_namespaces` must \
-                 not be 0, and no seccomp filter or AppArmor profile around the runner may refuse unshare"
+                "allow namespaces: `sysctl user.max_mnt_namespaces user.max_pid_namespaces user.max_net_namespaces` \
+                 must not be 0, and no seccomp filter or AppArmor profile around the runner may refuse unshare"
             }
             Layer::Image => {
                 "allow mounts in a user namespace: on Ubuntu an AppArmor profile refuses them; see `userns,`"
             }
             Layer::Workspace => {
-                "see that WORKSPACE is a folder that the runner's user may write, and none of /, /tmp and the system's own"
+                "see that WORKSPACE is a folder that the runner's user may write, and none of /, /tmp and the system's \
+                 own"
             }
             Layer::Scratch | Layer::Devices => {
                 "allow tmpfs and bind mounts in a user namespace; /dev must have null, zero, full, random and urandom"
@@ -128,8 +139,12 @@ impl fmt::Display for Layer {
 
 /// A layer that could not be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("the sandbox cannot be made, its layer \"{layer}\" is missing: {doing}: {problem}. What to do: {}", layer.remedy())]
+#[error(
+    "the sandbox cannot be made, its layer \"{layer}\" is missing: {doing}: {problem}. What to do: {}",
+    layer.remedy()
+)]
 pub struct MissingLayer {
+    /// Which one.
     pub layer: Layer,
     /// What was tried.
     pub doing: String,
@@ -148,12 +163,12 @@ impl MissingLayer {
 }
 
 /// Says which layer a failed step belongs to.
-pub(super) trait OfLayer<T> {
-    fn of(self, layer: Layer, doing: impl Into<String>) -> Result<T, MissingLayer>;
+pub(super) trait InLayer<T> {
+    fn in_layer(self, layer: Layer, doing: impl Into<String>) -> Result<T, MissingLayer>;
 }
 
-impl<T> OfLayer<T> for io::Result<T> {
-    fn of(self, layer: Layer, doing: impl Into<String>) -> Result<T, MissingLayer> {
+impl<T, E: fmt::Display> InLayer<T> for Result<T, E> {
+    fn in_layer(self, layer: Layer, doing: impl Into<String>) -> Result<T, MissingLayer> {
         self.map_err(|error| MissingLayer::new(layer, doing, error))
     }
 }

@@ -1,9 +1,9 @@
-//! The sandbox that commands run in: namespaces of their own, the image read-only, no privileges, no network, and bounds
-//! on what all their processes use together.
+//! The sandbox that commands run in: namespaces of their own, the image read-only, no privileges, no network, and
+//! bounds on what all their processes use together.
 //!
-//! This side is the runner's: it starts the sandbox's [`init`] once, and hands it one command after the other. The
-//! namespaces are made once, and so is the process that supervises one command after the other: a command costs a fork
-//! and an exec.
+//! This side is the runner's: it starts the sandbox's [`init`] once, and hands commands to its [`attendant`]s. The
+//! namespaces are made once, and an attendant takes one command after the other: a command costs a spawn and two
+//! messages.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
@@ -26,6 +26,8 @@ use super::request::{self, PATH, Workspace};
 use super::{CommandSpec, Level, RunningCommand, Sandbox, StartError};
 use crate::mutation::Protection;
 
+mod attendant;
+mod children;
 mod init;
 mod layer;
 mod mounts;
@@ -36,9 +38,9 @@ mod probe;
 mod rights;
 mod running;
 mod seccomp;
-mod supervisor;
+mod shared;
 mod sys;
-pub mod tree;
+mod tree;
 mod user;
 mod wire;
 
@@ -47,24 +49,25 @@ pub use layer::{Layer, MissingLayer};
 pub use plan::{CommandRules, DEFAULT_PROCESSES, Network};
 pub use probe::{Expected, Finding, try_layers};
 
-use layer::OfLayer;
+use layer::InLayer;
 use plan::Plan;
-use running::{Idle, Order, Refusal, Supervisor};
+use running::{Attendant, Idle, PreparedCommand, Refusal};
 use wire::Setup;
 
 /// How long the init may take to set everything up. It takes milliseconds, and tens of them in gVisor.
 const SETUP: Duration = Duration::from_secs(20);
 /// How long the sandbox may take to end.
 const END: Duration = Duration::from_secs(3);
-/// How long a supervisor may take to start a command. It takes a millisecond, and some in gVisor.
+/// How long an attendant may take to start a command. It takes a millisecond, and some in gVisor.
 const START: Duration = Duration::from_secs(20);
-/// How many supervisors are tried for one command.
-const ATTEMPTS: u32 = 3;
+/// How many attendants are asked to start one command: another command may kill one.
+const MAX_ATTEMPTS: u32 = 3;
 
 const NOT_BEGUN: &str = "the command was cancelled before it began";
 const OVER: &str = "the task is over, and so is its sandbox";
 
-/// See the module.
+/// A sandbox that confines commands, with the processes that run them. It ends when it is dropped, and everything in
+/// it; [`Sandbox::shut_down`] waits for that.
 pub struct StrictSandbox {
     /// What is started as the init.
     program: PathBuf,
@@ -109,7 +112,7 @@ impl StrictSandbox {
         rules: &CommandRules,
     ) -> Result<Self, MissingLayer> {
         let workspace =
-            Workspace::new(workspace).of(Layer::Workspace, format!("looking at {}", workspace.display()))?;
+            Workspace::new(workspace).in_layer(Layer::Workspace, format!("looking at {}", workspace.display()))?;
         let plan = Plan::new(&workspace.real, &workspace.named, own, rules);
         let init = Init::start(program, &plan).await?;
         Ok(Self {
@@ -138,12 +141,12 @@ impl StrictSandbox {
         }
     }
 
-    /// A supervisor that waits for a command: one that has done with another, or a new one. When the init was killed,
+    /// An attendant that waits for a command: one that has done with another, or a new one. When the init was killed,
     /// there is a new sandbox first.
-    async fn supervisor(&self) -> Result<Supervisor, StartError> {
+    async fn attendant(&self) -> Result<Attendant, StartError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(supervisor) = idle {
-            return Ok(supervisor);
+        if let Some(attendant) = idle {
+            return Ok(attendant);
         }
         let mut state = self.state.lock().await;
         let State::Running(init) = &mut *state else {
@@ -151,22 +154,22 @@ impl StrictSandbox {
         };
         let failed = |error: &dyn std::fmt::Display| StartError::Failed(error.to_string());
         let lost = init.keeper.try_wait().is_ok_and(|status| status.is_some());
-        if !lost && let Ok(supervisor) = init.new_supervisor().await {
-            return Ok(supervisor);
+        if !lost && let Ok(attendant) = init.new_attendant().await {
+            return Ok(attendant);
         }
         tracing::error!("the sandbox was lost, and with it the files outside of the workspace: a new one is made");
         *init = Init::start(&self.program, &self.plan)
             .await
             .map_err(|error| failed(&error))?;
-        let supervisor = init.new_supervisor().await;
-        supervisor.map_err(|error| failed(&format!("the sandbox takes no commands: {error}")))
+        let attendant = init.new_attendant().await;
+        attendant.map_err(|error| failed(&format!("the sandbox takes no commands: {error}")))
     }
 }
 
 impl Init {
     async fn start(program: &Path, plan: &Plan) -> Result<Self, MissingLayer> {
         let missing = |doing: &str, error: &dyn std::fmt::Display| MissingLayer::new(Layer::Init, doing, error);
-        let (ours, theirs) = StdUnixStream::pair().of(Layer::Init, "making a socket")?;
+        let (ours, theirs) = StdUnixStream::pair().in_layer(Layer::Init, "making a socket")?;
         let mut command = Command::new(program);
         command
             .arg0(init::NAME)
@@ -182,17 +185,19 @@ impl Init {
             #[cfg(feature = "mutations")]
             command.envs(std::env::var_os("PLUE_MUTATION").map(|value| ("PLUE_MUTATION", value)));
         }
-        let keeper = command.spawn().of(Layer::Init, "starting the runner's binary anew")?;
+        let keeper = command
+            .spawn()
+            .in_layer(Layer::Init, "starting the runner's binary anew")?;
         // Ours is the only end left: the command held the other one.
         drop(command);
         let mut socket = ours
             .set_nonblocking(true)
             .and_then(|()| UnixStream::from_std(ours))
-            .of(Layer::Init, "listening to the init")?;
-        let plan = wire::encode(plan).of(Layer::Init, "writing the plan")?;
+            .in_layer(Layer::Init, "listening to the init")?;
+        let plan = wire::encode(plan).in_layer(Layer::Init, "writing the plan")?;
         let answer = async {
             socket.write_all(&plan).await?;
-            read_message::<Setup>(&mut socket).await
+            wire::receive_message::<Setup>(&mut socket).await
         };
         match timeout(SETUP, answer).await {
             Ok(Ok(Some(Setup::Ready))) => Ok(Self { socket, keeper }),
@@ -206,12 +211,12 @@ impl Init {
         }
     }
 
-    async fn new_supervisor(&self) -> io::Result<Supervisor> {
+    async fn new_attendant(&self) -> io::Result<Attendant> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let send = || wire::send_descriptors(self.socket.as_fd(), b"s", &[theirs.as_fd()]);
+        let send = || wire::send_descriptors(self.socket.as_fd(), b"a", &[theirs.as_fd()]);
         self.socket.async_io(Interest::WRITABLE, send).await?;
-        Ok(Supervisor {
+        Ok(Attendant {
             control: UnixStream::from_std(ours)?,
         })
     }
@@ -229,26 +234,6 @@ impl Init {
     }
 }
 
-/// The next message; `None` when the other side has hung up.
-async fn read_message<T: serde::de::DeserializeOwned>(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<T>> {
-    let mut prefix = [0; 4];
-    match socket.read_exact(&mut prefix).await {
-        Ok(_) => {}
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    }
-    let mut bytes = vec![0; wire::length(prefix)?];
-    socket.read_exact(&mut bytes).await?;
-    wire::decode(&bytes).map(Some)
-}
-
 impl Sandbox for StrictSandbox {
     fn level(&self) -> Level {
         Level::Strict
@@ -258,21 +243,22 @@ impl Sandbox for StrictSandbox {
         async move {
             request::check(&spec)?;
             let directory = self.workspace.directory(&spec.working_directory)?;
-            let order = Order::new(spec, directory)?;
-            for _ in 0..ATTEMPTS {
-                let supervisor = self.supervisor().await?;
+            let command = PreparedCommand::new(spec, directory)?;
+            for _ in 0..MAX_ATTEMPTS {
+                let attendant = self.attendant().await?;
                 let given = tokio::select! {
-                    given = timeout(START, order.give_to(supervisor)) => given,
+                    given = timeout(START, command.give_to(attendant)) => given,
                     () = cancel.cancelled() => return Err(StartError::Failed(NOT_BEGUN.into())),
                     () = self.stopped.cancelled() => return Err(StartError::Failed(OVER.into())),
                 };
                 match given {
                     Ok(Ok(started)) => {
-                        return Ok(started.attend(order, cancel, self.stopped.clone(), Arc::clone(&self.idle)));
+                        let idle = Arc::clone(&self.idle);
+                        return Ok(started.forward_until_exit(command, cancel, self.stopped.clone(), idle));
                     }
                     Ok(Err(Refusal::Start(error))) => return Err(error),
                     // A command that runs at the same time may have killed or stopped it.
-                    Ok(Err(Refusal::Gone)) | Err(_) => {}
+                    Ok(Err(Refusal::NoAttendant)) | Err(_) => {}
                 }
             }
             Err(StartError::Failed(

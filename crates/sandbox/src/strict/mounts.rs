@@ -3,8 +3,8 @@
 //!
 //! The new root is built on a folder of the old one, which is only a place to stand on: everything happens in a mount
 //! namespace of our own. The order matters. All of the image is made read-only first, so that nothing that comes later
-//! is; and sources are opened before the first mount, since a mount may cover them. What lies in a folder that is opened
-//! again is covered last.
+//! is; and sources are opened before the first mount, since a mount may cover them. What lies in a folder that is
+//! opened again is covered last.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,12 +13,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::layer::{Layer, MissingLayer, OfLayer};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
+};
+
+use super::layer::{InLayer, Layer, MissingLayer};
 use super::plan::Plan;
 use super::pod;
-use super::rights::{Right, mounts, restrict};
-use super::sys;
+use super::rights::{Right, restrict};
 use crate::mutation::Protection;
+use crate::proc;
 
 /// Folders that may carry the new root while it is built; any that is there will do.
 const STAGES: [&str; 4] = ["/tmp", "/mnt", "/var", "/usr"];
@@ -56,7 +60,7 @@ impl Source {
     fn bind(&self, target: &Path) -> io::Result<()> {
         // By the current folder: the path may be covered by now.
         rustix::process::fchdir(&self.folder)?;
-        sys::mount(Some(Path::new(".")), target, None, libc::MS_BIND | libc::MS_REC, None)
+        Ok(mount_bind_recursive(".", target)?)
     }
 }
 
@@ -66,15 +70,15 @@ pub(super) fn change_root(plan: &Plan) -> Result<Option<OwnedFd>, MissingLayer> 
         return mount_proc(Path::new("/"), Path::new("/proc")).map(|()| None);
     }
     // What is mounted from now on is nobody else's. gVisor has no propagation, and refuses to switch it off.
-    let _ = sys::mount(None, Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE, None);
+    let _ = mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE);
     let workspace = open_workspace(plan)?;
     let read_paths = plan.read_paths.iter().map(|path| Source::open(&path.canonicalize()?));
     let read_paths: Vec<Source> = read_paths
         .collect::<io::Result<_>>()
-        .of(Layer::Image, "opening a folder of COMMAND_READ_PATHS")?;
+        .in_layer(Layer::Image, "opening a folder of COMMAND_READ_PATHS")?;
     // Links in the image lead through the old root for as long as that is the root: they are followed now.
     let covers = Covers::of(plan, &read_paths)?;
-    let stage = stage().of(Layer::Image, "finding a folder to build the root on")?;
+    let stage = stage().in_layer(Layer::Image, "finding a folder to build the root on")?;
     bind_image(&stage)?;
     let mut covered = vec![folder_below(&stage, Path::new("/dev"))];
     covered.extend(cover(&stage, &covers.first)?);
@@ -82,42 +86,36 @@ pub(super) fn change_root(plan: &Plan) -> Result<Option<OwnedFd>, MissingLayer> 
     let scratch = scratch(&stage, plan)?;
     // Files of a volume are truncated there by an open, before anybody looks whether their mount is read-only.
     if pod::is_gvisor() {
-        let volumes = writable_volumes(plan, &stage).of(Layer::Image, "looking at the mounts of the image")?;
+        let volumes = writable_volumes(plan, &stage).in_layer(Layer::Image, "looking at the mounts of the image")?;
         covered.extend(cover(&stage, &volumes)?);
     }
     for source in &read_paths {
-        open_again(&stage, source).of(Layer::Image, format!("opening {} again", source.path.display()))?;
+        open_again(&stage, source).in_layer(Layer::Image, format!("opening {} again", source.path.display()))?;
     }
     place_workspace(&stage, plan, &workspace)?;
     covered.extend(cover(&stage, &covers.last)?);
     // Until here folders could be made in them.
     for folder in &covered {
-        restrict(folder, Right::Read, false).of(Layer::Image, format!("closing {}", folder.display()))?;
+        restrict(folder, Right::Read, false).in_layer(Layer::Image, format!("closing {}", folder.display()))?;
     }
     mount_proc(&stage, &folder_below(&stage, Path::new("/proc")))?;
-    enter(&stage).of(Layer::Image, "changing the root")?;
+    enter(&stage).in_layer(Layer::Image, "changing the root")?;
     Ok(Some(scratch))
 }
 
-/// The processes of our PID namespace, and no others. Without a namespace of our own there is nothing to mount: the image's
-/// /proc came with it.
+/// The processes of our PID namespace, and no others. Without a namespace of our own there is nothing to mount: the
+/// image's /proc came with it.
 fn mount_proc(root: &Path, target: &Path) -> Result<(), MissingLayer> {
     if Protection::Pid.is_off() {
         let bound = if root == Path::new("/") {
             Ok(())
         } else {
-            sys::mount(
-                Some(Path::new("/proc")),
-                target,
-                None,
-                libc::MS_BIND | libc::MS_REC,
-                None,
-            )
+            mount_bind_recursive("/proc", target)
         };
-        return bound.of(Layer::Proc, "keeping the old /proc");
+        return bound.in_layer(Layer::Proc, "keeping the old /proc");
     }
-    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    sys::mount(Some(Path::new("proc")), target, Some(c"proc"), flags, None).of(Layer::Proc, "mounting a new /proc")
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", target, "proc", flags, None).in_layer(Layer::Proc, "mounting a new /proc")
 }
 
 /// `/stage` and `/a/b` are `/stage/a/b`.
@@ -147,8 +145,8 @@ fn open_workspace(plan: &Plan) -> Result<Source, MissingLayer> {
     );
     writable
         .map_err(io::Error::from)
-        .of(Layer::Workspace, format!("looking whether commands may write {shown}"))?;
-    Source::open(&plan.workspace).of(Layer::Workspace, format!("opening {shown}"))
+        .in_layer(Layer::Workspace, format!("looking whether commands may write {shown}"))?;
+    Source::open(&plan.workspace).in_layer(Layer::Workspace, format!("opening {shown}"))
 }
 
 /// The folders to cover that are there, without links in their paths, an outer one before what is in it.
@@ -183,7 +181,7 @@ impl Covers {
                 }
                 Ok(folder) => drop(folders.insert(folder)),
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}
-                Err(error) => return Err(error).of(Layer::Image, format!("looking at {}", folder.display())),
+                Err(error) => return Err(error).in_layer(Layer::Image, format!("looking at {}", folder.display())),
             }
         }
         let (last, first): (Vec<PathBuf>, Vec<PathBuf>) = folders
@@ -213,13 +211,12 @@ fn stage() -> io::Result<PathBuf> {
 
 /// The whole image on the stage, without set-user-ID programs and devices, read-only.
 fn bind_image(stage: &Path) -> Result<(), MissingLayer> {
-    sys::mount(Some(Path::new("/")), stage, None, libc::MS_BIND | libc::MS_REC, None)
-        .of(Layer::Image, "mounting the image")?;
-    restrict(stage, Right::Read, true).of(Layer::Image, "making the image read-only")
+    mount_bind_recursive("/", stage).in_layer(Layer::Image, "mounting the image")?;
+    restrict(stage, Right::Read, true).in_layer(Layer::Image, "making the image read-only")
 }
 
-/// What is mounted in the image and may be written, but for what commands have of their own and the workspace. An outer one
-/// before what is in it.
+/// What is mounted in the image and may be written, but for what commands have of their own and the workspace. An outer
+/// one before what is in it.
 fn writable_volumes(plan: &Plan, stage: &Path) -> io::Result<Vec<PathBuf>> {
     let may_stay = |place: &Path| {
         place == Path::new("/")
@@ -228,9 +225,9 @@ fn writable_volumes(plan: &Plan, stage: &Path) -> io::Result<Vec<PathBuf>> {
             || place.starts_with(&plan.workspace)
             || REPLACED.iter().any(|own| place.starts_with(own))
     };
-    let mut places: Vec<PathBuf> = mounts()?
+    let mut places: Vec<PathBuf> = proc::mounts()?
         .into_iter()
-        .filter(|mount| !mount.is_read_only() && !may_stay(&mount.place))
+        .filter(|mount| !mount.has("ro") && !may_stay(&mount.place))
         .map(|mount| mount.place)
         .collect();
     places.sort();
@@ -244,7 +241,7 @@ fn cover(stage: &Path, folders: &[PathBuf]) -> Result<Vec<PathBuf>, MissingLayer
     let mut covered = Vec::new();
     for place in places {
         if fs::symlink_metadata(&place).is_ok_and(|found| found.is_dir()) {
-            tmpfs(&place, c"mode=755,size=1m").of(Layer::Image, format!("covering {}", place.display()))?;
+            tmpfs(&place, c"mode=755,size=1m").in_layer(Layer::Image, format!("covering {}", place.display()))?;
             covered.push(place);
         }
     }
@@ -252,8 +249,13 @@ fn cover(stage: &Path, folders: &[PathBuf]) -> Result<Vec<PathBuf>, MissingLayer
 }
 
 fn tmpfs(target: &Path, options: &std::ffi::CStr) -> io::Result<()> {
-    let flags = libc::MS_NOSUID | libc::MS_NODEV;
-    sys::mount(Some(Path::new("tmpfs")), target, Some(c"tmpfs"), flags, Some(options))
+    Ok(mount(
+        "tmpfs",
+        target,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        options,
+    )?)
 }
 
 /// A folder of the operator's choice, read-only at its own place, which may lie in a covered one.
@@ -274,12 +276,12 @@ fn make_folder(target: &Path) -> io::Result<()> {
 
 fn devices(stage: &Path) -> Result<(), MissingLayer> {
     let dev = folder_below(stage, Path::new("/dev"));
-    tmpfs(&dev, c"mode=755,size=64k").of(Layer::Devices, "mounting a new /dev")?;
+    tmpfs(&dev, c"mode=755,size=64k").in_layer(Layer::Devices, "mounting a new /dev")?;
     for name in DEVICES {
         let (source, target) = (Path::new("/dev").join(name), dev.join(name));
         File::create(&target)
-            .and_then(|_| sys::mount(Some(&source), &target, None, libc::MS_BIND, None))
-            .of(Layer::Devices, format!("mounting /dev/{name}"))?;
+            .and_then(|_| Ok(mount_bind(&source, &target)?))
+            .in_layer(Layer::Devices, format!("mounting /dev/{name}"))?;
     }
     let links = [
         ("fd", "/proc/self/fd"),
@@ -288,9 +290,9 @@ fn devices(stage: &Path) -> Result<(), MissingLayer> {
         ("stderr", "/proc/self/fd/2"),
     ];
     for (name, target) in links {
-        symlink(target, dev.join(name)).of(Layer::Devices, format!("linking /dev/{name}"))?;
+        symlink(target, dev.join(name)).in_layer(Layer::Devices, format!("linking /dev/{name}"))?;
     }
-    fs::create_dir(dev.join("shm")).of(Layer::Devices, "making /dev/shm")
+    fs::create_dir(dev.join("shm")).in_layer(Layer::Devices, "making /dev/shm")
 }
 
 /// One file system in memory for all that commands keep outside of the workspace: bounded once, and counted once.
@@ -313,7 +315,7 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<OwnedFd, MissingLayer> {
             result => result?,
         }
         // The mount itself, which is in no command's reach once /tmp lies over it.
-        let mount = fs::OpenOptions::new()
+        let root = fs::OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY)
             .open(&tmp)?;
@@ -332,20 +334,20 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<OwnedFd, MissingLayer> {
                 folder.bind(&place)?;
             }
         }
-        Ok(mount.into())
+        Ok(root.into())
     };
-    result().of(Layer::Scratch, "mounting a new /tmp")
+    result().in_layer(Layer::Scratch, "mounting a new /tmp")
 }
 
 /// The workspace at its usual place, which may be in a covered folder or in /tmp, where there is no such folder yet.
 fn place_workspace(stage: &Path, plan: &Plan, workspace: &Source) -> Result<(), MissingLayer> {
     let target = folder_below(stage, &plan.workspace);
     let shown = plan.workspace.display();
-    make_folder(&target).of(Layer::Workspace, format!("making a place for {shown}"))?;
+    make_folder(&target).in_layer(Layer::Workspace, format!("making a place for {shown}"))?;
     workspace
         .bind(&target)
-        .of(Layer::Workspace, format!("mounting {shown}"))?;
-    restrict(&target, Right::Write, true).of(Layer::Workspace, format!("taking privileges from {shown}"))?;
+        .in_layer(Layer::Workspace, format!("mounting {shown}"))?;
+    restrict(&target, Right::Write, true).in_layer(Layer::Workspace, format!("taking privileges from {shown}"))?;
     if plan.named != plan.workspace {
         // The operator's name for it leads through a link. Where that link is covered, it is made again.
         let name = folder_below(stage, &plan.named);
@@ -362,7 +364,8 @@ fn place_workspace(stage: &Path, plan: &Plan, workspace: &Source) -> Result<(), 
 /// Makes the stage the root, and lets go of the old one.
 fn enter(stage: &Path) -> io::Result<()> {
     std::env::set_current_dir(stage)?;
-    sys::pivot_to_current_folder()?;
-    sys::detach(Path::new("."))?;
+    // Puts the old root over the new one, until it is detached.
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
     std::env::set_current_dir("/")
 }

@@ -20,8 +20,10 @@ pub enum Network {
 /// How commands are confined, as the operator set it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandRules {
+    /// What commands may reach over a network.
     pub network: Network,
-    /// Folders below the masked ones that commands may read.
+    /// Folders that commands may read though they lie in covered ones. A sandbox with one that does not exist does not
+    /// start.
     pub read_paths: Vec<PathBuf>,
     /// What all processes of one command may use together, in bytes. `None`: three quarters of what the pod has.
     pub memory: Option<u64>,
@@ -29,7 +31,7 @@ pub struct CommandRules {
     pub processes: Option<u32>,
 }
 
-/// `COMMAND_PROCESSES` when it is not set.
+/// `COMMAND_PROCESSES` when it is not set: how many processes one command may have at a time.
 pub const DEFAULT_PROCESSES: u32 = 512;
 
 /// Folders of the image, or of somebody's machine, that commands find empty. Sockets, secrets and homes are there.
@@ -43,7 +45,7 @@ const HIDDEN: [&str; 7] = [
     "/sys",
 ];
 
-/// See the module.
+/// The whole sandbox, in one message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// The workspace, without links in its path.
@@ -56,8 +58,11 @@ pub(super) struct Plan {
     pub(super) own: Vec<PathBuf>,
     /// What is opened again below them, read-only.
     pub(super) read_paths: Vec<PathBuf>,
+    /// What commands may reach over a network.
     pub(super) network: Network,
+    /// What all processes of a command, and of all commands that run at the same time, may use together, in bytes.
     pub(super) memory: u64,
+    /// How many processes they may be, zombies included.
     pub(super) processes: u32,
 }
 

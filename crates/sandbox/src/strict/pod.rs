@@ -1,6 +1,6 @@
-//! What the pod as a whole has of memory: the bound on commands follows from it, and it shows what no process's own count
-//! does. Socket buffers, page tables and shared memory that nobody maps any more belong to no process, and in a pod the
-//! kernel would end the runner for them.
+//! What the pod as a whole has of memory: the bound on commands follows from it, and it shows what no process's own
+//! count does. Socket buffers, page tables and shared memory that nobody maps any more belong to no process, and in a
+//! pod the kernel would end the runner for them.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,11 +12,11 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 const MEMINFO: &str = "/proc/meminfo";
 /// What gVisor's own process takes, which other kernels do not have.
 const GVISOR: &str = "/proc/sentry-meminfo";
-/// The longest file that is read here.
-const LONGEST: usize = 16 * 1024;
+/// The longest file that is read here, in bytes.
+const MAX_FILE: usize = 16 * 1024;
 /// The share of a limit that must be left, and what is enough of it on a large machine.
 const RESERVE_SHARE: u64 = 32;
-const MOST_RESERVE: u64 = 256 << 20;
+const MAX_RESERVE: u64 = 256 << 20;
 /// A cgroup of the first version without a limit has the largest multiple of a page.
 const NO_LIMIT: u64 = 1 << 62;
 
@@ -117,7 +117,8 @@ pub(super) struct Meter {
 }
 
 enum Source {
-    /// A kernel that is the pod's alone, and tells what itself takes: buffers, names, and all else that it keeps for us.
+    /// A kernel that is the pod's alone, and tells what itself takes: buffers, names, and all else that it keeps for
+    /// us.
     Gvisor {
         meminfo: File,
         kernel: File,
@@ -202,14 +203,14 @@ impl Meter {
                 )
             }
         };
-        let is_short = left < (limit / RESERVE_SHARE).min(MOST_RESERVE);
+        let is_short = left < (limit / RESERVE_SHARE).min(MAX_RESERVE);
         Ok(Reading { held, is_short })
     }
 }
 
 /// The whole of a file of the kernel's, as it is now.
 fn again(file: &File) -> io::Result<String> {
-    let mut buffer = vec![0; LONGEST];
+    let mut buffer = vec![0; MAX_FILE];
     let mut length = 0;
     while length < buffer.len() {
         match file.read_at(&mut buffer[length..], length as u64)? {

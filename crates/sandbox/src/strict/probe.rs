@@ -8,13 +8,16 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::thread::{SecureComputingMode, UnshareFlags, capability_is_in_bounding_set, secure_computing_mode};
 use serde::{Deserialize, Serialize};
 
 use super::init::HOST_NAME;
 use super::layer::Layer;
 use super::mounts::HOME;
 use super::plan::Network;
-use super::{sys, tree};
+use super::privileges::every_capability;
+use super::sys;
+use crate::proc;
 
 /// How long the network outside is tried.
 const CONNECT: Duration = Duration::from_millis(500);
@@ -22,6 +25,7 @@ const CONNECT: Duration = Duration::from_millis(500);
 /// What was seen of one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
+    /// Which one.
     pub layer: Layer,
     /// Whether it holds.
     pub holds: bool,
@@ -34,6 +38,7 @@ pub struct Finding {
 pub struct Expected {
     /// A port of the runner's own loopback, where something listens.
     pub port: u16,
+    /// What the operator lets commands reach over a network.
     pub network: Network,
     /// Folders that commands see in covered ones: the workspace, by both its names, and what the operator opens.
     pub opened: Vec<PathBuf>,
@@ -50,7 +55,8 @@ pub(super) fn namespaces() -> BTreeMap<String, PathBuf> {
     NAMESPACES.iter().filter_map(link).collect()
 }
 
-/// Tries every layer, as a command in the sandbox.
+/// Tries every layer but [`Layer::Init`], as a command in the sandbox: to be called in a process that it has started,
+/// in the workspace. Takes half a second at most.
 pub fn try_layers(expected: &Expected) -> Vec<Finding> {
     type Try = fn(&Expected) -> (bool, String);
     let tries: [(Layer, Try); 12] = [
@@ -120,10 +126,10 @@ fn own_namespaces(expected: &Expected) -> (bool, String) {
 
 fn image(expected: &Expected) -> (bool, String) {
     // Who may not write the image's files anyway learns nothing by trying.
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let root = table.lines().find(|line| line.split(' ').nth(4) == Some("/"));
-    let options = root.and_then(|line| line.split(' ').nth(5)).unwrap_or_default();
-    if !options.split(',').any(|option| option == "ro") {
+    let mounts = proc::mounts().unwrap_or_default();
+    let root = mounts.iter().find(|mount| mount.place == Path::new("/"));
+    if !root.is_some_and(|root| root.has("ro")) {
+        let options = root.map(|root| root.options.as_str()).unwrap_or_default();
         return (false, format!("/ is mounted with {options:?}"));
     }
     let folders = ["/etc", "/usr", "/var"];
@@ -174,7 +180,7 @@ fn not_opened(folder: &Path, opened: &[PathBuf]) -> Option<PathBuf> {
 }
 
 fn writable(folder: &Path) -> (bool, String) {
-    let file = folder.join(format!(".plue-doctor-{}", rustix::process::getpid().as_raw_nonzero()));
+    let file = folder.join(format!(".plue-doctor-{}", proc::own_pid()));
     let shown = folder.display();
     match fs::write(&file, "plue").and_then(|()| fs::remove_file(&file)) {
         Ok(()) => (true, format!("a file was written in {shown}, and removed")),
@@ -198,12 +204,12 @@ fn devices(_: &Expected) -> (bool, String) {
     }
 }
 
-/// Ourselves, our supervisor and the init are all that there is.
+/// Ourselves, our attendant and the init are all that there is.
 fn processes(_: &Expected) -> (bool, String) {
-    match tree::Tree::read() {
-        Ok(tree) => (
-            tree.len() <= 3,
-            format!("{} processes in /proc, ourselves included", tree.len()),
+    match proc::pids() {
+        Ok(pids) => (
+            pids.len() <= 3 && pids.contains(&proc::own_pid()),
+            format!("{} processes in /proc, ourselves included", pids.len()),
         ),
         Err(error) => (false, format!("reading /proc: {error}")),
     }
@@ -237,8 +243,8 @@ fn limits(_: &Expected) -> (bool, String) {
 }
 
 fn privileges(_: &Expected) -> (bool, String) {
-    let no_new = sys::prctl(libc::PR_GET_NO_NEW_PRIVS, 0).unwrap_or(0) == 1;
-    let bounding = (0..64).filter(|&number| sys::prctl(libc::PR_CAPBSET_READ, number).is_ok_and(|held| held == 1));
+    let no_new = rustix::thread::no_new_privs().unwrap_or(false);
+    let bounding = every_capability().filter(|&one| capability_is_in_bounding_set(one).unwrap_or(false));
     let bounding = bounding.count();
     let word = if no_new { "set" } else { "not set" };
     (
@@ -248,13 +254,12 @@ fn privileges(_: &Expected) -> (bool, String) {
 }
 
 fn seccomp(_: &Expected) -> (bool, String) {
-    const FILTER: i32 = 2;
-    let mode = sys::prctl(libc::PR_GET_SECCOMP, 0).unwrap_or(0);
+    let mode = secure_computing_mode().unwrap_or(SecureComputingMode::Disabled);
     // With capabilities or without, a user namespace could be made: only the filter refuses it.
-    let refused = sys::unshare(libc::CLONE_NEWUSER);
+    let refused = sys::unshare(UnshareFlags::NEWUSER);
     let answer = refused.as_ref().map_or_else(ToString::to_string, |()| "allowed".into());
     (
-        mode == FILTER && refused.is_err(),
-        format!("PR_GET_SECCOMP is {mode}, unshare: {answer}"),
+        mode == SecureComputingMode::Filter && refused.is_err(),
+        format!("PR_GET_SECCOMP is {}, unshare: {answer}", mode as i32),
     )
 }

@@ -1,26 +1,26 @@
-//! What a mount may be used for, and the table of mounts that there are.
+//! The attributes of a mount: whether it can be written, and that it gives no privileges.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use rustix::mount::{MountAttrFlags, MountFlags, mount_remount};
 
 use super::sys;
+use crate::proc::{self, Mount};
 
 /// What a mount may be used for. No mount of commands has set-user-ID programs or devices.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Right {
+    /// Read-only.
     Read,
+    /// Read and written.
     Write,
 }
 
 /// Takes from a mount what is not its right; with `recursive`, from all below it too.
 pub(super) fn restrict(target: &Path, right: Right, recursive: bool) -> io::Result<()> {
-    let read_only = if right == Right::Read {
-        libc::MOUNT_ATTR_RDONLY
-    } else {
-        0
-    };
-    let attributes = read_only | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, right == Right::Read);
     match sys::set_attributes(target, attributes, recursive) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => remount(target, right, recursive),
         result => result,
@@ -29,7 +29,7 @@ pub(super) fn restrict(target: &Path, right: Right, recursive: bool) -> io::Resu
 
 /// As [`restrict`], on kernels before 5.12 and in gVisor: one mount after the other.
 fn remount(target: &Path, right: Right, recursive: bool) -> io::Result<()> {
-    let mounts = mounts()?;
+    let mounts = proc::mounts()?;
     // Of several mounts at one place the last is seen.
     let top = mounts.iter().rfind(|mount| mount.place == target);
     let mut wanted: Vec<&Mount> = top.into_iter().collect();
@@ -49,89 +49,41 @@ fn remount(target: &Path, right: Right, recursive: bool) -> io::Result<()> {
         ));
     }
     for mount in wanted {
-        let read_only = if right == Right::Read { libc::MS_RDONLY } else { 0 };
-        let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_NOSUID | libc::MS_NODEV | read_only;
-        sys::mount(None, &mount.place, None, flags | mount.kept, None)
+        let mut flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | kept(mount);
+        if right == Right::Read {
+            flags |= MountFlags::RDONLY;
+        }
+        mount_remount(&mount.place, flags, c"")
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", mount.place.display())))?;
     }
     Ok(())
 }
 
-pub(super) fn mounts() -> io::Result<Vec<Mount>> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(table.lines().filter_map(Mount::parse).collect())
-}
-
-/// One line of /proc/self/mountinfo.
-pub(super) struct Mount {
-    id: u64,
-    parent: u64,
-    pub(super) place: PathBuf,
-    /// Flags that must be repeated: without them the kernel refuses the remount.
-    kept: libc::c_ulong,
-}
-
-impl Mount {
-    pub(super) fn is_read_only(&self) -> bool {
-        self.kept & libc::MS_RDONLY != 0
-    }
-
-    fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.split(' ');
-        let id = fields.next()?.parse().ok()?;
-        let parent = fields.next()?.parse().ok()?;
-        let place = unescape(fields.nth(2)?);
-        let kept = fields.next()?.split(',').map(|option| match option {
-            "ro" => libc::MS_RDONLY,
-            "noexec" => libc::MS_NOEXEC,
-            "noatime" => libc::MS_NOATIME,
-            "nodiratime" => libc::MS_NODIRATIME,
-            "relatime" => libc::MS_RELATIME,
-            _ => 0,
-        });
-        Some(Self {
-            id,
-            parent,
-            place,
-            kept: kept.fold(0, |flags, flag| flags | flag),
-        })
-    }
-}
-
-/// Space, tab, newline and backslash stand there as a backslash and three octal digits.
-fn unescape(text: &str) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let code = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        let code = code.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(byte) if first == b'\\' => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(bytes).into()
+/// The flags that a remount has to repeat: the kernel refuses one that takes them away.
+fn kept(mount: &Mount) -> MountFlags {
+    let flags = mount.options.split(',').map(|option| match option {
+        "ro" => MountFlags::RDONLY,
+        "noexec" => MountFlags::NOEXEC,
+        "noatime" => MountFlags::NOATIME,
+        "nodiratime" => MountFlags::NODIRATIME,
+        "relatime" => MountFlags::RELATIME,
+        _ => MountFlags::empty(),
+    });
+    flags.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
-    fn a_line_of_the_mount_table_is_read_with_its_escapes_and_the_flags_to_keep() {
-        let line = r"36 35 98:0 /mnt1 /mnt\0402 rw,noexec,relatime master:1 - ext3 /dev/root rw,errors=continue";
-        let mount = Mount::parse(line).unwrap();
-        assert_eq!((mount.id, mount.parent), (36, 35));
-        assert_eq!(mount.place, Path::new("/mnt 2"));
-        assert_eq!(mount.kept, libc::MS_NOEXEC | libc::MS_RELATIME);
-        assert!(Mount::parse("no mount").is_none());
+    fn a_remount_keeps_what_a_mount_may_not_be_used_for() {
+        let mount = Mount {
+            id: 36,
+            parent: 35,
+            place: "/mnt".into(),
+            options: "rw,noexec,relatime".into(),
+        };
+        assert_eq!(kept(&mount), MountFlags::NOEXEC | MountFlags::RELATIME);
     }
 }

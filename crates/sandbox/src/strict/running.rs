@@ -1,4 +1,4 @@
-//! The runner's side of one command: the socket to its supervisor, and the pipes of its output.
+//! The runner's side of one command: the socket to its attendant, and the pipes of its output.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,44 +15,44 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::read_message;
-use super::supervisor::GRACE;
+use super::attendant::GRACE;
 use super::wire::{self, CANCEL, Reply, Request};
 use crate::output::{self, QUEUED_CHUNKS};
 use crate::request::{self, ENVIRONMENT};
 use crate::{CommandEvent, CommandSpec, Ending, ExitStatus, RunningCommand, StartError};
 
-/// How much longer than its command a supervisor may take. It counts on the same clock, and kills without asking.
+/// How much longer than its command an attendant may take. It counts on the same clock, and kills without asking.
 const OVERTIME: Duration = Duration::from_secs(30);
-/// How many supervisors are kept for the next commands. There is one command at a time, unless a plugin starts more.
-const MOST_IDLE: usize = 2;
+/// How many attendants are kept for the next commands. There is one command at a time, unless a plugin starts more.
+const MAX_IDLE: usize = 2;
 
-/// Our end of the socket to a supervisor that waits for a command.
-pub(super) struct Supervisor {
+/// An attendant that waits for a command: our end of the socket to it.
+pub(super) struct Attendant {
     pub(super) control: UnixStream,
 }
 
-/// Supervisors that have nothing to do.
-pub(super) type Idle = Arc<Mutex<Vec<Supervisor>>>;
+/// Attendants that have done with one command and wait for the next.
+pub(super) type Idle = Arc<Mutex<Vec<Attendant>>>;
 
-/// What a supervisor needs to start a command.
-pub(super) struct Order {
+/// A command that was checked, in the bytes that its attendant gets.
+pub(super) struct PreparedCommand {
     program: String,
     /// Where it is to run, as it was asked for.
     directory: PathBuf,
     message: Vec<u8>,
-    /// By then it has ended, or its supervisor hangs.
-    most: Duration,
+    /// After this time it has ended, or its attendant hangs.
+    max_duration: Duration,
 }
 
 /// Why a command was not started.
 pub(super) enum Refusal {
+    /// What is wrong with the command.
     Start(StartError),
-    /// The supervisor was gone; another may be asked.
-    Gone,
+    /// The attendant was killed; another may be asked.
+    NoAttendant,
 }
 
-impl Order {
+impl PreparedCommand {
     pub(super) fn new(spec: CommandSpec, directory: PathBuf) -> Result<Self, StartError> {
         let mut env: BTreeMap<String, String> = ENVIRONMENT
             .iter()
@@ -73,13 +73,13 @@ impl Order {
             program,
             directory: asked,
             message,
-            most: spec.timeout.saturating_add(GRACE).saturating_add(OVERTIME),
+            max_duration: spec.timeout.saturating_add(GRACE).saturating_add(OVERTIME),
         })
     }
 
-    /// Has a supervisor start the command.
-    pub(super) async fn give_to(&self, supervisor: Supervisor) -> Result<Started, Refusal> {
-        let mut control = supervisor.control;
+    /// Has an attendant start the command.
+    pub(super) async fn give_to(&self, attendant: Attendant) -> Result<Started, Refusal> {
+        let mut control = attendant.control;
         let failed = |error: io::Error| Refusal::Start(request::start_error(&self.program, &error));
         let (stdout, their_stdout) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
@@ -90,7 +90,7 @@ impl Order {
             let send = || wire::send_descriptors(control.as_fd(), &self.message, &descriptors);
             let sent = control.async_io(Interest::WRITABLE, send).await?;
             control.write_all(&self.message[sent..]).await?;
-            read_message::<Reply>(&mut control).await
+            wire::receive_message::<Reply>(&mut control).await
         };
         match asked.await {
             Ok(Some(Reply::Started)) => Ok(Started {
@@ -103,9 +103,9 @@ impl Order {
                 let error = io::Error::from_raw_os_error(code);
                 Err(Refusal::Start(request::directory_error(&self.directory, &error)))
             }
-            Ok(Some(Reply::Exited { .. }) | None) => Err(Refusal::Gone),
+            Ok(Some(Reply::Exited { .. }) | None) => Err(Refusal::NoAttendant),
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                Err(Refusal::Gone)
+                Err(Refusal::NoAttendant)
             }
             Err(error) => Err(failed(error)),
         }
@@ -120,25 +120,32 @@ pub(super) struct Started {
 }
 
 impl Started {
-    /// Attends to the command until its end, and puts its supervisor back to the idle ones.
-    pub(super) fn attend(
+    /// Passes on the command's output until its end, and puts its attendant back to the idle ones.
+    pub(super) fn forward_until_exit(
         self,
-        order: Order,
+        prepared: PreparedCommand,
         cancel: CancellationToken,
         stopped: CancellationToken,
         idle: Idle,
     ) -> RunningCommand {
         let (sender, events) = mpsc::channel(QUEUED_CHUNKS);
         // The task ends by itself: with the command, or when the receiver (the `RunningCommand`) is gone.
-        tokio::spawn(attend(self, order, sender, cancel.clone(), stopped, idle));
+        tokio::spawn(forward_until_exit(
+            self,
+            prepared,
+            sender,
+            cancel.clone(),
+            stopped,
+            idle,
+        ));
         RunningCommand { events, cancel }
     }
 }
 
 /// Passes a command's output on until nothing of it is left, and says how it ended.
-async fn attend(
-    command: Started,
-    order: Order,
+async fn forward_until_exit(
+    started: Started,
+    prepared: PreparedCommand,
     events: mpsc::Sender<CommandEvent>,
     cancel: CancellationToken,
     stopped: CancellationToken,
@@ -148,22 +155,30 @@ async fn attend(
         mut control,
         stdout,
         stderr,
-    } = command;
-    let Order { program, most, .. } = order;
+    } = started;
+    let PreparedCommand {
+        program, max_duration, ..
+    } = prepared;
     let mut output = std::pin::pin!(output::forward_both(Some(stdout), Some(stderr), &events));
     // Whether a pipe is still open; a command may close both and go on.
     let mut open = true;
-    let mut told = false;
+    let mut told_to_cancel = false;
     let reply = {
         let (mut replies, mut requests) = control.split();
-        let mut ended = std::pin::pin!(timeout(most, read_message::<Reply>(&mut replies)));
+        let mut ended = std::pin::pin!(timeout(max_duration, wire::receive_message::<Reply>(&mut replies)));
+        let mut unwanted = std::pin::pin!(async {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = events.closed() => {}
+            }
+        });
         loop {
             tokio::select! {
                 reply = &mut ended => break reply,
                 () = &mut output, if open => open = false,
-                () = async { tokio::select! { () = cancel.cancelled() => {}, () = events.closed() => {} } }, if !told => {
-                    told = true;
-                    // A supervisor that does not listen any more has something to say.
+                () = &mut unwanted, if !told_to_cancel => {
+                    told_to_cancel = true;
+                    // An attendant that does not listen any more has something to say.
                     let _ = requests.write_all(&[CANCEL]).await;
                 }
             }
@@ -173,8 +188,8 @@ async fn attend(
         Ok(Ok(Some(Reply::Exited { code, ending }))) => {
             // One that was told to cancel might take that for the start of its next command.
             let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if !told && idle.len() < MOST_IDLE {
-                idle.push(Supervisor { control });
+            if !told_to_cancel && idle.len() < MAX_IDLE {
+                idle.push(Attendant { control });
             }
             ExitStatus { code, ending }
         }
@@ -185,8 +200,8 @@ async fn attend(
         Ok(_) => {
             tracing::warn!(
                 program,
-                "the supervisor of a command was killed or stopped, by the command itself for all we know; everything of the \
-                 command was ended with it"
+                "the attendant of a command was killed or stopped, by the command itself for all we know; everything \
+                 of the command was ended with it"
             );
             ExitStatus {
                 code: 137,
@@ -194,7 +209,7 @@ async fn attend(
             }
         }
         Err(_) => {
-            tracing::error!(program, "the supervisor of a command does not answer");
+            tracing::error!(program, "the attendant of a command does not answer");
             ExitStatus {
                 code: 137,
                 ending: Ending::TimedOut,

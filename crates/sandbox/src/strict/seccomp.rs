@@ -108,7 +108,7 @@ const UNKNOWN: &[c_long] = &[
     libc::SYS_openat2,
 ];
 
-/// Answered with EPERM when they are for another process, or by its number for our own: the supervisor is of the same
+/// Answered with EPERM when they are for another process, or by its PID for our own: the attendant is of the same
 /// user, and would have its limits lowered or its processor taken away.
 const OF_ANOTHER: &[c_long] = &[
     libc::SYS_prlimit64,
@@ -125,8 +125,8 @@ const OF_OTHERS: &[(c_long, u64)] = &[
 ];
 const IOPRIO_WHO_USER: u64 = 3;
 
-/// Set-user-ID and set-group-ID. In the sandbox they do nothing; outside of it the file lies in the workspace, and belongs
-/// to the runner's user or, where files are mapped, to root.
+/// Set-user-ID and set-group-ID. In the sandbox they do nothing; outside of it the file lies in the workspace, and
+/// belongs to the runner's user or, where files are mapped, to root.
 const SET_ID_BITS: [libc::mode_t; 2] = [libc::S_ISUID, libc::S_ISGID];
 
 /// The same on every architecture; the library knows it on some.
@@ -279,8 +279,8 @@ fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCond
     SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
 }
 
-/// The calls of the x32 interface have the architecture of the ordinary ones and a bit of their own in the number, which
-/// the other filters do not know: all of them are refused.
+/// The calls of the x32 interface have the architecture of the ordinary ones and a bit of their own in the number,
+/// which the other filters do not know: all of them are refused.
 fn without_x32() -> BpfProgram {
     /// `__X32_SYSCALL_BIT`.
     const X32: u32 = 0x4000_0000;

@@ -7,7 +7,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::layer::{Layer, MissingLayer, OfLayer};
+use rustix::fs::CWD;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
+use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::children;
+use super::layer::{InLayer, Layer, MissingLayer};
 use super::plan::Plan;
 use super::sys::{self, Fork};
 
@@ -23,10 +30,10 @@ pub(super) fn leave_root(plan: &Plan) -> Result<(), MissingLayer> {
     // Where this cannot be had (gVisor, old kernels), the workspace may still be writable by the user, which is looked
     // at when the workspace is mounted.
     let mapping = fs::metadata(&plan.workspace)
-        .of(Layer::Workspace, format!("looking at {}", plan.workspace.display()))
+        .in_layer(Layer::Workspace, format!("looking at {}", plan.workspace.display()))
         .and_then(|owner| {
             let made = Mapping::start(owner.uid(), owner.gid());
-            made.of(
+            made.in_layer(
                 Layer::UserNamespace,
                 "unshare(CLONE_NEWUSER), for the owner of the workspace",
             )
@@ -40,9 +47,9 @@ pub(super) fn leave_root(plan: &Plan) -> Result<(), MissingLayer> {
         );
         return Err(MissingLayer::new(Layer::OrdinaryUser, doing, error));
     }
-    sys::become_user(COMMAND_USER, COMMAND_USER).of(Layer::OrdinaryUser, "becoming an ordinary user")?;
+    become_user(COMMAND_USER, COMMAND_USER).in_layer(Layer::OrdinaryUser, "becoming an ordinary user")?;
     // The change of user has made /proc/self root's, where the user namespace is set up.
-    sys::prctl(libc::PR_SET_DUMPABLE, 1).of(Layer::OrdinaryUser, "taking /proc/self back")?;
+    set_dumpable_behavior(DumpableBehavior::Dumpable).in_layer(Layer::OrdinaryUser, "taking /proc/self back")?;
     Ok(())
 }
 
@@ -50,9 +57,23 @@ pub(super) fn leave_root(plan: &Plan) -> Result<(), MissingLayer> {
 /// other way round: what commands make belongs to the owner.
 fn hand_over(workspace: &Path, mapping: &Mapping) -> io::Result<()> {
     let tree = sys::id_mapped_copy(workspace, mapping.namespace.as_fd())?;
-    sys::unshare(libc::CLONE_NEWNS)?;
-    sys::mount(None, Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE, None)?;
-    sys::attach(tree.as_fd(), workspace)
+    sys::unshare(UnshareFlags::NEWNS)?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    Ok(move_mount(
+        &tree,
+        "",
+        CWD,
+        workspace,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?)
+}
+
+/// Becomes this user and group for good, without any other group.
+fn become_user(uid: u32, gid: u32) -> rustix::io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)
 }
 
 /// Whether the commands' user may write here, by the mode alone.
@@ -67,18 +88,19 @@ fn writable_by_user(workspace: &Path) -> bool {
     })
 }
 
-/// A user namespace that nobody lives in: it only says whose number stands for whose.
+/// A user namespace that no process stays in: an id-mapped mount takes its maps, which say which uid stands for which.
 struct Mapping {
     namespace: File,
 }
 
 impl Mapping {
     fn start(uid: u32, gid: u32) -> io::Result<Self> {
-        let (parent, child) = sys::socket_pair(libc::SOCK_STREAM)?;
+        let (parent, child) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         match sys::fork()? {
             Fork::Child => {
                 drop(parent);
-                let made = sys::unshare(libc::CLONE_NEWUSER);
+                let made = sys::unshare(UnshareFlags::NEWUSER);
                 let code = made.map_or_else(|error| error.raw_os_error().unwrap_or(libc::EPERM), |()| 0);
                 let _ = rustix::io::write(&child, &code.to_ne_bytes());
                 // Lives until the parent has let go of its end.
@@ -100,7 +122,7 @@ impl Mapping {
                         File::open(format!("/proc/{pid}/ns/user"))
                     });
                 drop(parent);
-                sys::wait(pid);
+                children::wait(pid);
                 Ok(Self { namespace: namespace? })
             }
         }
@@ -129,12 +151,13 @@ fn exchange(one: u32, other: u32) -> String {
 /// Makes this process the only user of a namespace of its own, in which it may make the other namespaces.
 pub(super) fn enter_namespace() -> Result<(), MissingLayer> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    sys::unshare(libc::CLONE_NEWUSER).of(Layer::UserNamespace, "unshare(CLONE_NEWUSER)")?;
+    sys::unshare(UnshareFlags::NEWUSER).in_layer(Layer::UserNamespace, "unshare(CLONE_NEWUSER)")?;
     // Without this Linux refuses the group map. gVisor has no such file to write, and needs none.
     let _ = fs::write("/proc/self/setgroups", "deny");
     fs::write("/proc/self/uid_map", format!("{uid} {uid} 1\n"))
-        .of(Layer::UserNamespace, "writing /proc/self/uid_map")?;
-    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1\n")).of(Layer::UserNamespace, "writing /proc/self/gid_map")
+        .in_layer(Layer::UserNamespace, "writing /proc/self/uid_map")?;
+    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1\n"))
+        .in_layer(Layer::UserNamespace, "writing /proc/self/gid_map")
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! What the runner and the sandbox's processes say to each other.
 //!
 //! The runner and the init share a socket: first go the [`Plan`](super::plan::Plan) and the answer to it, then one byte
-//! for each supervisor that is wanted, and with it the supervisor's end of a socket of its own. On that go the
-//! [`Request`] of a command, with the pipes for its output, and what becomes of it; then the next. Every message is JSON
-//! behind its length, four bytes with the lowest first.
+//! for each attendant that is wanted, and with it the attendant's end of a socket of its own. On that go the
+//! [`Request`] of a command, with the pipes for its output, and what becomes of it; then the next. Every message is
+//! JSON behind its length, four bytes with the lowest first.
+//!
+//! The runner's own `framing` is not used here. It lies above the sandbox; it reads whole frames from a `Read`, where
+//! here descriptors come with the first bytes of one; and what is too long it leaves out, where a command needs an
+//! error. What it would save is the eight lines of [`encode`].
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -11,26 +15,31 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::layer::MissingLayer;
 use crate::Ending;
 
-/// The longest message: what a system call may have as arguments and environment, written as JSON, is shorter.
+/// The longest message, in bytes: what a system call may have as arguments and environment, written as JSON, is
+/// shorter.
 const MAX_MESSAGE: u32 = 64 << 20;
 
 /// The init's answer to the plan.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Setup {
+    /// Every layer is there: attendants can be asked for.
     Ready,
+    /// The first layer that cannot be had. The init is about to exit.
     Missing(MissingLayer),
 }
 
-/// One command, as its supervisor gets it.
+/// One command, as its attendant gets it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) argv: Vec<String>,
@@ -42,16 +51,14 @@ pub(super) struct Request {
 /// What becomes of a command.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
+    /// The program runs. [`Reply::Exited`] follows.
     Started,
-    /// With the error number of the system.
+    /// The program could not be started, with the error in errno.
     NotStarted(i32),
-    /// The folder to run in is not to be had; with the error number.
+    /// The folder to run in could not be entered, with the error in errno.
     NoDirectory(i32),
     /// Nothing of the command is left.
-    Exited {
-        code: i32,
-        ending: Ending,
-    },
+    Exited { code: i32, ending: Ending },
 }
 
 /// What the runner says while a command runs: end it. Hanging up says the same.
@@ -69,8 +76,8 @@ pub(super) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// How long the message behind these four bytes is.
-pub(super) fn length(prefix: [u8; 4]) -> io::Result<usize> {
+/// How long the message behind these four bytes is, in bytes.
+fn length(prefix: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_le_bytes(prefix);
     if length > MAX_MESSAGE {
         return Err(io::Error::other("a message of the sandbox is too long"));
@@ -78,7 +85,7 @@ pub(super) fn length(prefix: [u8; 4]) -> io::Result<usize> {
     Ok(length as usize)
 }
 
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     serde_json::from_slice(bytes).map_err(io::Error::other)
 }
 
@@ -95,7 +102,7 @@ pub(super) fn send_descriptors(
     Ok(sent)
 }
 
-/// Reads at most so many bytes, and takes the descriptors that came with them. No bytes: the other side has hung up.
+/// Reads at most so many bytes, and takes the descriptors that came with them. 0 bytes: the other side has hung up.
 pub(super) fn receive_descriptors(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -112,15 +119,22 @@ pub(super) fn receive_descriptors(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> i
     Ok((received.bytes, descriptors.collect()))
 }
 
-/// A command, with the pipes for its output.
-pub(super) struct Order {
+/// Whether the other side of a socket is gone, without waiting.
+pub(super) fn has_hung_up(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+    rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
+    Ok(polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
+}
+
+/// A command that was asked for, with the pipes for its output.
+pub(super) struct ReceivedCommand {
     pub(super) request: Request,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
 }
 
 /// Waits for the next command; `None` when the runner has hung up.
-pub(super) fn read_order(socket: BorrowedFd<'_>) -> io::Result<Option<Order>> {
+pub(super) fn read_command(socket: BorrowedFd<'_>) -> io::Result<Option<ReceivedCommand>> {
     let mut prefix = [0; 4];
     let (count, descriptors) = loop {
         match receive_descriptors(socket, &mut prefix) {
@@ -136,13 +150,35 @@ pub(super) fn read_order(socket: BorrowedFd<'_>) -> io::Result<Option<Order>> {
     read_exactly(socket, &mut bytes)?;
     let mut descriptors = descriptors.into_iter();
     match (descriptors.next(), descriptors.next()) {
-        (Some(stdout), Some(stderr)) => Ok(Some(Order {
+        (Some(stdout), Some(stderr)) => Ok(Some(ReceivedCommand {
             request: decode(&bytes)?,
             stdout,
             stderr,
         })),
         _ => Err(io::Error::other("a command came without the pipes for its output")),
     }
+}
+
+/// The runner's side: the next message; `None` when the other side has hung up.
+pub(super) async fn receive_message<T: DeserializeOwned>(
+    socket: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<T>> {
+    let mut prefix = [0; 4];
+    match socket.read_exact(&mut prefix).await {
+        Ok(_) => {}
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    }
+    let mut bytes = vec![0; length(prefix)?];
+    socket.read_exact(&mut bytes).await?;
+    decode(&bytes).map(Some)
 }
 
 /// Reads a whole message from a socket that blocks.

@@ -1,8 +1,9 @@
-//! One command: started, watched, and ended with everything that it started.
+//! The attendant of a command: the process that starts it, watches it, and ends everything that it started.
 //!
-//! Each command has a supervisor to itself, and orphans come back to it, so that the processes of concurrent commands
-//! are told apart. It takes the next command when nothing of the last one is left: a fork in gVisor costs as much as an
-//! exec. It is of the same user as the command, which can therefore kill or stop it; the init then ends what is left.
+//! It is a subreaper: orphans of its command become its children. So each command has an attendant to itself, by which
+//! the processes of concurrent commands are told apart. It takes the next command when nothing of the last one is left:
+//! a fork in gVisor costs as much as an exec. It is of the same user as the command, which can therefore kill or stop
+//! it; the init then ends what is left.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -10,28 +11,28 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use super::init::Shared;
+use rustix::process::{Signal, getpid, set_child_subreaper};
+
+use super::children::{self, Children};
 use super::mounts::HOME;
 use super::pod::Reading;
 use super::privileges;
-use super::sys::{self, Children};
+use super::shared::{PAUSE, ROUNDS, Shared};
+use super::sys;
 use super::tree::{Tree, Usage};
-use super::wire::{self, Order, Reply};
+use super::wire::{self, ReceivedCommand, Reply};
 use crate::Ending;
 use crate::mutation::Protection;
+use crate::proc::own_pid;
 
-/// How long a command that is to end has between TERM and KILL.
+/// How long a command that is to end has between SIGTERM and SIGKILL.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// How long what a command left behind has between TERM and KILL.
-const GRACE_FOR_LEFTOVERS: Duration = Duration::from_millis(500);
-/// Between two looks at processes that were killed and are not gone yet.
-pub(super) const PAUSE: Duration = Duration::from_millis(1);
-/// After so many rounds of killing one by one, everything is killed at once: something multiplies faster than we count.
-pub(super) const ROUNDS: u32 = 50;
-/// The longest between two looks at what a command uses.
-const LONGEST_WATCH: Duration = Duration::from_millis(50);
+/// The same for orphans that a command left behind.
+const GRACE_FOR_ORPHANS: Duration = Duration::from_millis(500);
+/// The longest time between two looks at what a command uses.
+const MAX_WATCH: Duration = Duration::from_millis(50);
 /// The shortest, for a command near one of its bounds.
-const SHORTEST_WATCH: Duration = Duration::from_millis(2);
+const MIN_WATCH: Duration = Duration::from_millis(2);
 /// How fast a command can take memory, at most, in bytes a millisecond: what is left lasts so long.
 const FILL_RATE: u64 = 4 << 20;
 /// An exact count walks page tables: so much more time than it takes is left to the command.
@@ -42,8 +43,9 @@ struct Command<'a> {
     shared: &'a Shared<'a>,
     /// The socket to the runner.
     control: BorrowedFd<'a>,
+    /// The PID of the process that was started. All others are below it, or were.
     main: i32,
-    /// The main process's exit code, once it has ended.
+    /// Its exit code, once it was reaped.
     code: Option<i32>,
     deadline: Option<Instant>,
     next_look: Instant,
@@ -53,12 +55,14 @@ struct Command<'a> {
 
 /// Runs one command after the other, until the runner hangs up; the exit code of this process.
 pub(super) fn serve(control: BorrowedFd<'_>, shared: &Shared<'_>) -> i32 {
-    let ready = sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).and_then(|_| File::open("/dev/null"));
+    let ready = set_child_subreaper(Some(getpid()))
+        .map_err(io::Error::from)
+        .and_then(|()| File::open("/dev/null"));
     let Ok(nothing) = ready else {
         return 1;
     };
-    while let Ok(Some(order)) = wire::read_order(control) {
-        if run(order, control, shared, &nothing).is_err() {
+    while let Ok(Some(received)) = wire::read_command(control) {
+        if run(received, control, shared, &nothing).is_err() {
             return 1;
         }
     }
@@ -69,13 +73,13 @@ pub(super) fn serve(control: BorrowedFd<'_>, shared: &Shared<'_>) -> i32 {
 ///
 /// # Errors
 /// When it cannot be watched any more. The init then ends it with us.
-fn run(order: Order, control: BorrowedFd<'_>, shared: &Shared<'_>, nothing: &File) -> io::Result<()> {
-    let timeout = Duration::from_millis(order.request.timeout_ms);
-    if let Err(error) = std::env::set_current_dir(&order.request.directory) {
+fn run(received: ReceivedCommand, control: BorrowedFd<'_>, shared: &Shared<'_>, nothing: &File) -> io::Result<()> {
+    let timeout = Duration::from_millis(received.request.timeout_ms);
+    if let Err(error) = std::env::set_current_dir(&received.request.directory) {
         let code = error.raw_os_error().unwrap_or(libc::EINVAL);
         return wire::write_message(control, &Reply::NoDirectory(code));
     }
-    let main = match start(order, nothing) {
+    let main = match start(received, nothing) {
         Ok(main) => main,
         Err(error) => {
             let code = error.raw_os_error().unwrap_or(libc::EINVAL);
@@ -89,7 +93,7 @@ fn run(order: Order, control: BorrowedFd<'_>, shared: &Shared<'_>, nothing: &Fil
         main,
         code: None,
         deadline: now.checked_add(timeout),
-        next_look: now + SHORTEST_WATCH,
+        next_look: now + MIN_WATCH,
         held_before: None,
     };
     // A runner that has hung up is noticed in the loop.
@@ -99,12 +103,13 @@ fn run(order: Order, control: BorrowedFd<'_>, shared: &Shared<'_>, nothing: &Fil
     wire::write_message(control, &Reply::Exited { code, ending })
 }
 
-fn start(order: Order, nothing: &File) -> io::Result<i32> {
-    let Order {
+/// Starts the main process; its PID.
+fn start(received: ReceivedCommand, nothing: &File) -> io::Result<i32> {
+    let ReceivedCommand {
         request,
         stdout,
         stderr,
-    } = order;
+    } = received;
     let text = |text: &str| CString::new(text).map_err(io::Error::other);
     let argv = request
         .argv
@@ -123,8 +128,8 @@ fn start(order: Order, nothing: &File) -> io::Result<i32> {
     }
     let started = Instant::now();
     loop {
-        match sys::spawn(&argv, &env, nothing.as_fd(), stdout.as_fd(), stderr.as_fd()) {
-            // What an earlier command was ended with may still be on its way out.
+        match sys::spawn(&argv, &env, [nothing.as_fd(), stdout.as_fd(), stderr.as_fd()]) {
+            // No process is to be had: those of an earlier command may still be exiting.
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && started.elapsed() < GRACE => {
                 std::thread::sleep(PAUSE);
             }
@@ -134,7 +139,7 @@ fn start(order: Order, nothing: &File) -> io::Result<i32> {
 }
 
 impl Command<'_> {
-    /// Waits until the main process has ended, or has to.
+    /// Waits until the main process has exited, or has to be ended.
     fn watch(&mut self) -> io::Result<Ending> {
         loop {
             let now = Instant::now();
@@ -160,12 +165,12 @@ impl Command<'_> {
         }
     }
 
-    /// Reaps whatever has ended. Whether any child is left.
+    /// Reaps every child that has exited. Whether any is left.
     fn reap(&mut self) -> bool {
         loop {
-            match sys::reap() {
-                Children::Ended(child) if child.pid == self.main => self.code = Some(child.code),
-                Children::Ended(_) => {}
+            match children::reap() {
+                Children::Exited(child) if child.pid == self.main => self.code = Some(child.code),
+                Children::Exited(_) => {}
                 Children::Running | Children::Stopped(_) => return true,
                 Children::None => return false,
             }
@@ -175,14 +180,14 @@ impl Command<'_> {
     /// Counts what the command uses, and says when that is too much.
     fn look(&mut self) -> io::Result<Option<Ending>> {
         let begun = Instant::now();
-        let us = us();
+        let us = own_pid();
         let tree = Tree::read()?;
         let own = tree.usage(us);
-        let all = All::of(&tree, us);
+        let all = AllCommands::of(&tree, us);
         let plan = self.shared.plan;
-        let most = u64::from(plan.processes);
-        let crowd = own.processes > most || own.threads > privileges::most_threads(plan);
-        let all_crowd = all.processes > most && own.processes >= all.processes / all.commands;
+        let max = u64::from(plan.processes);
+        let crowd = own.processes > max || own.threads > privileges::max_threads(plan);
+        let all_crowd = all.processes > max && own.processes >= all.processes / all.commands;
         if (crowd || all_crowd) && !Protection::Processes.is_off() {
             return Ok(Some(Ending::Processes));
         }
@@ -196,28 +201,28 @@ impl Command<'_> {
         }
         let used = own.taken().max(all.taken()) + apart;
         let left = Duration::from_millis(plan.memory.saturating_sub(used) / FILL_RATE);
-        let crowded = all.processes > most / 8;
-        let longest = if crowded { SHORTEST_WATCH } else { LONGEST_WATCH };
+        let crowded = all.processes > max / 8;
+        let longest = if crowded { MIN_WATCH } else { MAX_WATCH };
         let effort = begun.elapsed() * EXACT_COUNT_SHARE;
-        self.next_look = Instant::now() + left.clamp(SHORTEST_WATCH, longest).max(effort.min(LONGEST_WATCH));
+        self.next_look = Instant::now() + left.clamp(MIN_WATCH, longest).max(effort.min(MAX_WATCH));
         Ok(None)
     }
 
-    /// Whether the processes take more than a command may: this one's or, when it is not one of the small ones, those of
-    /// all commands that run at the same time. `apart` is what no process has.
-    fn takes_too_much(&self, tree: &Tree, own: &Usage, all: &All, apart: u64) -> bool {
-        let most = self.shared.plan.memory;
+    /// Whether the processes take more than a command may: this one's or, when it is not one of the small ones, those
+    /// of all commands that run at the same time. `apart` is what no process has.
+    fn takes_too_much(&self, tree: &Tree, own: &Usage, all: &AllCommands, apart: u64) -> bool {
+        let max = self.shared.plan.memory;
         let exceeds = |counted: u64, tables: u64, processes: &[i32]| {
             // Shared memory was counted for each who shares it.
-            counted + tables + apart > most && tree.shared_once(processes) + tables + apart > most
+            counted + tables + apart > max && tree.shared_once(processes) + tables + apart > max
         };
         let is_large = all.commands > 1 && own.taken() >= all.taken() / all.commands;
         exceeds(own.resident, own.tables, &own.live) || is_large && exceeds(all.resident, all.tables, &all.live)
     }
 
-    /// Whether the pod holds so much more since this command runs, by memory that belongs to no process, or has so little
-    /// left, that the kernel would end the runner next. The largest command goes first.
-    fn fills_the_pod(&self, own: &Usage, all: &All, pod: Reading, held_before: u64) -> bool {
+    /// Whether the pod holds so much more since this command runs, by memory that belongs to no process, or has so
+    /// little left, that the kernel would end the runner next. The largest command goes first.
+    fn fills_the_pod(&self, own: &Usage, all: &AllCommands, pod: Reading, held_before: u64) -> bool {
         let grown = pod.held.saturating_sub(held_before);
         (grown > self.shared.plan.memory || pod.is_short) && own.taken() >= all.taken() / all.commands
     }
@@ -228,13 +233,13 @@ impl Command<'_> {
             return self.code.unwrap_or(-1);
         }
         let grace = match ending {
-            Ending::Exited => GRACE_FOR_LEFTOVERS,
+            Ending::Exited => GRACE_FOR_ORPHANS,
             Ending::TimedOut | Ending::Cancelled => GRACE,
             // Who takes too much does not get the time to take more.
             Ending::Memory | Ending::Processes => Duration::ZERO,
         };
         if self.reap() && !grace.is_zero() {
-            self.signal_all(libc::SIGTERM);
+            self.signal_all(Signal::TERM);
             let end = Instant::now() + grace;
             while self.reap() && Instant::now() < end {
                 std::thread::sleep(PAUSE);
@@ -244,31 +249,29 @@ impl Command<'_> {
         while self.reap() {
             rounds += 1;
             if rounds > ROUNDS {
-                sys::kill(-1, libc::SIGKILL);
+                children::kill_all(Signal::KILL);
             } else {
-                self.signal_all(libc::SIGKILL);
+                self.signal_all(Signal::KILL);
             }
             std::thread::sleep(PAUSE);
         }
         self.code.unwrap_or(-1)
     }
 
-    fn signal_all(&self, signal: i32) {
+    fn signal_all(&self, signal: Signal) {
         match Tree::read() {
-            Ok(tree) => tree.below(us()).into_iter().for_each(|pid| sys::kill(pid, signal)),
-            // Whoever cannot be told apart is not spared.
-            Err(_) => sys::kill(-1, signal),
+            Ok(tree) => tree
+                .below(own_pid())
+                .into_iter()
+                .for_each(|pid| children::kill(pid, signal)),
+            // Which are ours cannot be seen: so all of them.
+            Err(_) => children::kill_all(signal),
         }
     }
 }
 
-/// The number of this process.
-pub(super) fn us() -> i32 {
-    rustix::process::getpid().as_raw_nonzero().get()
-}
-
-/// What all commands have together.
-struct All {
+/// What all commands that run at the same time have together.
+struct AllCommands {
     /// How many there are, one at least.
     commands: u64,
     live: Vec<i32>,
@@ -277,11 +280,11 @@ struct All {
     tables: u64,
 }
 
-impl All {
-    /// The commands are what is below the supervisors, of which `us` is one.
+impl AllCommands {
+    /// The commands are what is below the attendants, of which `us` is one.
     fn of(tree: &Tree, us: i32) -> Self {
         let init = tree.parent(us).unwrap_or_default();
-        let usages = tree.children(init).map(|supervisor| tree.usage(supervisor));
+        let usages = tree.children(init).map(|attendant| tree.usage(attendant));
         let mut all = Self {
             commands: 0,
             live: Vec::new(),

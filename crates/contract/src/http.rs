@@ -1,6 +1,7 @@
 //! What the runner's HTTP clients (the Messages API, the callback, the collector of traces) have in common.
 
 use std::error::Error;
+use std::ops::Range;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -52,10 +53,18 @@ pub fn describe(error: &dyn Error) -> String {
     text
 }
 
-/// A number in `0.0..1.0`, for the jitter of waits.
-pub fn random_fraction() -> f64 {
+/// The wait before a request is tried again: twice as long for each attempt that failed, at most `max`, and spread, so that
+/// many runners do not come back at the same moment. `attempt` counts from 0.
+pub fn backoff(base: Duration, max: Duration, attempt: u32, factors: Range<f64>) -> Duration {
+    let wait = base.saturating_mul(2_u32.saturating_pow(attempt)).min(max);
+    spread(wait, factors)
+}
+
+/// A wait times a random number of this range.
+pub fn spread(wait: Duration, factors: Range<f64>) -> Duration {
     const STEPS: f64 = (u32::MAX as f64) + 1.0;
-    getrandom::u32().map_or(0.5, |random| f64::from(random) / STEPS)
+    let fraction = getrandom::u32().map_or(0.5, |random| f64::from(random) / STEPS);
+    wait.mul_f64(factors.start + (factors.end - factors.start) * fraction)
 }
 
 /// How long a response asks us to wait: `retry-after-ms`, or `retry-after` in seconds or as a date. At most 60 s.
@@ -78,4 +87,21 @@ pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration
     };
     // Zero, the past and what is no number ask for nothing.
     (seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(MAX_RETRY_AFTER.as_secs_f64())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_doubles_up_to_its_bound_and_is_spread() {
+        let (base, max) = (Duration::from_millis(100), Duration::from_secs(8));
+        for (attempt, full) in [(0, 100), (1, 200), (6, 6400), (7, 8000), (200, 8000)] {
+            let full = Duration::from_millis(full);
+            let waits: Vec<Duration> = (0..100).map(|_| backoff(base, max, attempt, 0.75..1.0)).collect();
+            assert!(waits.iter().all(|wait| (full.mul_f64(0.75)..=full).contains(wait)), "{attempt}: {waits:?}");
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "all are {:?}", waits[0]);
+        }
+        assert_eq!(backoff(base, max, 3, 1.0..1.0), Duration::from_millis(800));
+    }
 }

@@ -6,6 +6,7 @@ mod closed_set;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod secret;
+pub mod size;
 mod tool;
 pub mod unique_keys;
 

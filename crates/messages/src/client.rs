@@ -209,15 +209,9 @@ impl MessagesClient {
         }
     }
 
-    /// The wait before attempt number `retry` after the first, from 0: twice as long each time, minus up to a quarter,
-    /// so that many runners do not come back at once.
+    /// The wait before attempt number `retry` after the first, from 0: up to a quarter less than the rule says.
     fn backoff(&self, retry: u32) -> Duration {
-        let full = self
-            .config
-            .retry_base
-            .saturating_mul(2_u32.saturating_pow(retry))
-            .min(MAX_BACKOFF);
-        full.mul_f64(1.0 - 0.25 * http::random_fraction())
+        http::backoff(self.config.retry_base, MAX_BACKOFF, retry, 0.75..1.0)
     }
 
     /// Takes the key out of a text, in case the other side repeated it.

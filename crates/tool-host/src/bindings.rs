@@ -18,7 +18,7 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
     with: {
-        "plue:tool/process.running-command": super::process::RunningProcess,
+        "plue:tool/process.running-command": super::resources::RunningProcess,
     },
 });
 

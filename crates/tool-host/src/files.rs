@@ -9,6 +9,7 @@ use wasmtime::component::{Linker, Resource, ResourceType};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView as _};
 use wasmtime_wasi::p2::bindings::filesystem::{preopens, types as fs};
 
+use super::resources::Entries;
 use super::state::CallState;
 
 /// The linker finds every 0.2 version under the version of wasmtime's bindings.
@@ -64,9 +65,6 @@ fn open_at(
         }
     })
 }
-
-/// A directory that is being read. It is an open file of its own, so that two of one directory do not disturb each other.
-pub(crate) struct Entries(Dir);
 
 fn read_directory(
     mut store: StoreContextMut<'_, CallState>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use plue_contract::ToolErrorCode;
+use plue_contract::{ToolErrorCode, size};
 
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,7 +259,7 @@ fn in_unit(unit: Unit, amount: &Amount) -> Option<u64> {
         (Unit::Seconds, Amount::Integer(seconds)) => u64::try_from(*seconds).ok()?.checked_mul(1000)?,
         (Unit::Seconds, Amount::Float(seconds)) if (0.0..=86_400.0).contains(seconds) => (seconds * 1000.0) as u64,
         (Unit::Bytes | Unit::Count, Amount::Integer(number)) => u64::try_from(*number).ok()?,
-        (Unit::Bytes, Amount::Text(text)) => size(text)?,
+        (Unit::Bytes, Amount::Text(text)) => size::parse(text)?,
         _ => return None,
     };
     let most = match unit {
@@ -269,19 +269,6 @@ fn in_unit(unit: Unit, amount: &Amount) -> Option<u64> {
         Unit::Count => 10_000_000,
     };
     (1..=most).contains(&value).then_some(value)
-}
-
-/// Reads a size: bytes, or with `Ki`, `Mi`, `Gi`, `KiB`, `MiB`, `GiB`.
-fn size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let factor = match text[digits..].trim() {
-        "" => 1,
-        "Ki" | "KiB" => KIB,
-        "Mi" | "MiB" => MIB,
-        "Gi" | "GiB" => GIB,
-        _ => return None,
-    };
-    text[..digits].parse::<u64>().ok()?.checked_mul(factor)
 }
 
 /// A call went over a limit. Travels as the reason of a trap, so that the outcome can name the limit.

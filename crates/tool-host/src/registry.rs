@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use rayon::ThreadPoolBuilder;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use tokio::sync::Semaphore;
 
 use super::engine::{self, Allocation, LEAST_ADDRESS_SPACE, ToolEngine};
+use super::host::Shared;
 use super::limits::Limits;
 use super::load_error::{LoadError, PluginError, Problem, UnknownTools};
 use super::manifest::{self, ManifestError, Workspace};
@@ -29,14 +33,6 @@ pub struct HostConfig {
 /// All tools of this runner, ready to be called. Cheap to clone.
 #[derive(Clone)]
 pub struct Host(Arc<Shared>);
-
-pub(crate) struct Shared {
-    engine: ToolEngine,
-    pub(crate) plugins: BTreeMap<String, Arc<Plugin>>,
-    pub(crate) workspace: Arc<WorkspaceFolder>,
-    pub(crate) sandbox: Arc<dyn Sandbox>,
-    pub(crate) slots: Arc<Semaphore>,
-}
 
 /// What `plue-runner plugin list` says of a plugin.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -242,43 +238,21 @@ fn in_parallel<T: Send>(
     threads: usize,
     work: impl Fn(PathBuf) -> Result<T, PluginError> + Sync,
 ) -> Result<Vec<T>, LoadError> {
-    let count = files.len();
-    let queue = Mutex::new(files.iter().cloned().enumerate());
-    let done: Mutex<Vec<(usize, Result<T, PluginError>)>> = Mutex::new(Vec::with_capacity(count));
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.min(count))
-            .map(|_| {
-                scope.spawn(|| {
-                    while let Some((index, file)) = next() {
-                        let result = work(file);
-                        done.lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push((index, result));
-                    }
-                })
-            })
-            .collect();
-        // A panic is joined here, so that it does not go on in the scope; its plugin is missed below.
-        workers.into_iter().for_each(|worker| drop(worker.join()));
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(index, _)| *index);
-    let mut results = Vec::with_capacity(count);
-    let mut errors = Vec::new();
-    let mut finished = done.into_iter().peekable();
-    for (index, file) in files.into_iter().enumerate() {
-        match finished.next_if(|(done, _)| *done == index) {
-            Some((_, Ok(result))) => results.push(result),
-            Some((_, Err(error))) => errors.push(error),
-            None => errors.push(PluginError {
-                file,
-                problem: Problem::Panicked,
-            }),
-        }
-    }
+    // A pool of its own, which ends with the work: threads that wait for nothing would cost a runner memory.
+    let pool = ThreadPoolBuilder::new().num_threads(threads.min(files.len()).max(1)).build();
+    let pool = pool.map_err(|error| LoadError::Engine(error.to_string()))?;
+    let guarded = |file: PathBuf| {
+        let panicked = || PluginError {
+            file: file.clone(),
+            problem: Problem::Panicked,
+        };
+        catch_unwind(AssertUnwindSafe(|| work(file.clone()))).unwrap_or_else(|_| Err(panicked()))
+    };
+    let done: Vec<_> = pool.install(|| files.into_par_iter().map(guarded).collect());
+    let (results, errors): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
+    let errors: Vec<PluginError> = errors.into_iter().filter_map(Result::err).collect();
     if errors.is_empty() {
-        Ok(results)
+        Ok(results.into_iter().flatten().collect())
     } else {
         Err(LoadError::Plugins(errors))
     }

@@ -12,11 +12,11 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::bindings::{cancellation, progress};
-use super::files::Entries;
 use super::guest_log::GuestLog;
 use super::limits::{Limit, LimitHit, Limits, limit};
 use super::live_text::without_nul;
 use super::manifest::{Manifest, Workspace};
+use super::resources::Entries;
 use plue_contract::LiveOutput;
 use plue_sandbox::Sandbox;
 

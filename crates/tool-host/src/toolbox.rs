@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call;
 use super::load_error::{UnknownTools, list};
-use super::registry::Shared;
+use super::host::Shared;
 use super::state::Reach;
 use plue_contract::{LiveOutput, ToolDefinition, ToolErrorCode, ToolOutcome, Toolbox};
 

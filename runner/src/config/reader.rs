@@ -13,6 +13,7 @@ use super::{
 use crate::api_client::ApiConfig;
 use crate::events::{SpoolConfig, TaskId};
 use plue_contract::secret::Secret;
+use plue_contract::size;
 use plue_messages::AuthStyle;
 use plue_sandbox::Level;
 use plue_sandbox::strict::{CommandRules, Network};
@@ -420,7 +421,7 @@ impl<'a> Reader<'a> {
             self.wrong("COMMAND_READ_PATHS", &problem);
         }
         let memory = self.get("COMMAND_MEMORY").and_then(|text| {
-            let bytes = size(&text).filter(|bytes| *bytes >= LEAST_MEMORY);
+            let bytes = size::parse(&text).filter(|bytes| *bytes >= LEAST_MEMORY);
             if bytes.is_none() {
                 self.wrong(
                     "COMMAND_MEMORY",
@@ -463,18 +464,3 @@ fn host_name() -> Option<String> {
 /// A shell needs some.
 const LEAST_MEMORY: u64 = 16 << 20;
 const MAX_PROCESSES: u32 = 100_000;
-
-/// Bytes, or with `Ki`, `Mi`, `Gi`, `KiB`, `MiB` or `GiB`.
-fn size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim_start() {
-        "" => 0,
-        "Ki" | "KiB" => 10,
-        "Mi" | "MiB" => 20,
-        "Gi" | "GiB" => 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
-}

@@ -3,6 +3,7 @@
 //! Every file below the folder is searched, hidden and ignored ones too. For each, the host is asked to open it, to read
 //! it and to close it, and nothing else; what is read is searched where it lies.
 
+mod content;
 mod deadline;
 mod include;
 mod pieces;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use plue_tool::{File, READ_SIZE};
 
 use crate::deadline::Deadline;
-use crate::search::{MAX_SEARCHED_LINE, is_utf16};
+use crate::content::{MAX_SEARCHED_LINE, is_utf16};
 
 /// How far the end of a line that is too long is looked for, in bytes. A sparse file of a terabyte is one line, too.
 const MAX_SKIPPED: u64 = 256 * 1024 * 1024;

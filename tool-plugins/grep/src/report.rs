@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use plue_tool::quote;
 
-use crate::search::MAX_SEARCHED_LINE;
+use crate::content::MAX_SEARCHED_LINE;
 
 /// Longest line of a file that is shown, in characters. What is cut is minified code or data.
 const MAX_LINE: usize = 500;

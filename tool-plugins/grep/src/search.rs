@@ -8,15 +8,13 @@ use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{Searcher, SearcherBuilder, Sink, SinkMatch};
 use plue_tool::{File, READ_SIZE};
 
+use crate::content::{MAX_SEARCHED_LINE, is_utf16};
 use crate::deadline::Deadline;
 use crate::pieces::{Pieces, StreamState};
 use crate::report::Report;
 
 /// Up to this size, in bytes, a file is searched in one piece. ripgrep's memory for a line is of the same order.
 pub const MAX_SLICE: u64 = 4 * 1024 * 1024;
-
-/// As much of a line of a larger file is searched, in bytes.
-pub const MAX_SEARCHED_LINE: u64 = 8 * 1024 * 1024;
 
 /// What the searcher may keep of a file, in bytes: the longest line, and what is read with its end.
 const MAX_BUFFER: usize = MAX_SEARCHED_LINE as usize + 2 * READ_SIZE as usize;
@@ -102,11 +100,6 @@ fn outcome(ended: io::Result<()>, report: &Report) -> Outcome {
 
 fn invalid(error: &dyn Display) -> String {
     format!("The pattern is not a valid regular expression: {error}")
-}
-
-/// UTF-16 with a byte order mark is text, and the searcher reads it as such, though it is full of NULs.
-pub fn is_utf16(content: &[u8]) -> bool {
-    content.starts_with(b"\xff\xfe") || content.starts_with(b"\xfe\xff")
 }
 
 /// Puts the lines that match into the report; of a binary file, only that it matches.

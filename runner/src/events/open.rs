@@ -7,11 +7,40 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, StepState, ToolState};
-use super::record::{Kind, Record};
+use super::record::Record;
 use crate::contract::ToolErrorCode;
 
 const CALL: &str = "The call has no result: the task ended before it did.";
 const STEP: &str = "the task ended before the step did";
+
+/// What a record begins or ends. It goes with the record, so that nobody has to read the record's JSON for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Boundary {
+    /// The call with this id begins. It is told twice: when the model begins to write it, and when it is made.
+    CallBegins(String),
+    CallEnds(String),
+    StepBegins {
+        name: String,
+        index: usize,
+    },
+    StepEnds,
+}
+
+impl Boundary {
+    /// Of an event; `None` for one that stands for itself.
+    pub(super) fn of(event: &Event) -> Option<Self> {
+        match event {
+            Event::ToolStart { tool_id, .. } => Some(Self::CallBegins(tool_id.clone())),
+            Event::ToolEnd { tool_id, .. } => Some(Self::CallEnds(tool_id.clone())),
+            Event::StepStart { step_name, step_index } => Some(Self::StepBegins {
+                name: step_name.clone(),
+                index: *step_index,
+            }),
+            Event::StepEnd { .. } => Some(Self::StepEnds),
+            _ => None,
+        }
+    }
+}
 
 /// See the module. Times are milliseconds since 1970, so that it can be kept where a process that comes later reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,28 +53,16 @@ impl Open {
     /// Takes note of what a record begins or ends.
     pub fn note(&mut self, record: &Record) {
         let begun = record.timestamp.as_millisecond();
-        let id = || record.members()["tool_id"].as_str().map(str::to_owned);
-        match record.kind {
-            Kind::ToolStart => {
-                if let Some(id) = id() {
-                    self.calls.entry(id).or_insert(begun);
-                }
+        match &record.boundary {
+            Some(Boundary::CallBegins(id)) => {
+                self.calls.entry(id.clone()).or_insert(begun);
             }
-            Kind::ToolEnd => {
-                if let Some(id) = id() {
-                    self.calls.remove(&id);
-                }
+            Some(Boundary::CallEnds(id)) => {
+                self.calls.remove(id);
             }
-            Kind::StepStart => {
-                let members = record.members();
-                let name = members["step_name"].as_str().unwrap_or_default().to_owned();
-                let index = members["step_index"]
-                    .as_u64()
-                    .and_then(|index| usize::try_from(index).ok());
-                self.step = index.map(|index| (name, index, begun));
-            }
-            Kind::StepEnd => self.step = None,
-            _ => {}
+            Some(Boundary::StepBegins { name, index }) => self.step = Some((name.clone(), *index, begun)),
+            Some(Boundary::StepEnds) => self.step = None,
+            None => {}
         }
     }
 

@@ -17,9 +17,8 @@ use crate::model::{
     Conversation, ConversationConfig, INVALID_INPUT_KEY, Model, ModelError, StopReason, ToolCall, ToolResult, Turn,
     TurnEvent,
 };
-use crate::redaction;
 use crate::task::AgentTask;
-use crate::telemetry;
+use crate::telemetry::Telemetry;
 
 mod no_tools;
 mod output_limit;
@@ -50,6 +49,7 @@ pub struct Agent<'a> {
     pub model: &'a dyn Model,
     pub tools: &'a dyn Toolbox,
     pub events: &'a EventSink,
+    pub telemetry: &'a Telemetry,
     /// Whether events that the protocol added are sent.
     pub extra_events: bool,
     pub cancel: &'a CancellationToken,
@@ -100,7 +100,7 @@ impl Agent<'_> {
             open_calls: Vec::new(),
             call_ids: HashSet::new(),
         };
-        let span = telemetry::agent_span(self.model_name);
+        let span = self.telemetry.agent_span(self.model_name);
         let turns = self.turns(&mut conversation, &mut progress, spent);
         let result = span.within(turns).await;
         span.used(told::tokens(&spent.usage));
@@ -121,7 +121,7 @@ impl Agent<'_> {
         while spent.turns < self.task.max_turns {
             self.check_budget(spent)?;
             spent.turns += 1;
-            let span = telemetry::chat_span(self.model_name, progress.limit.tokens());
+            let span = self.telemetry.chat_span(self.model_name, progress.limit.tokens());
             let result = span.span().within(self.model_turn(conversation, progress)).await;
             let outcome = result.as_ref().map(|(turn, _)| told::answer(turn));
             span.end(self.model_name, outcome.map_err(|failure| failure.code.as_str()));
@@ -155,8 +155,9 @@ impl Agent<'_> {
     ) -> Result<(Turn, String), Failure> {
         let mut stream = self.model.turn(conversation, progress.limit.tokens());
         let mut message_id = new_message_id();
-        let mut text = Spoken::new();
-        let mut thinking = Spoken::new();
+        let redactor = self.events.redactor();
+        let mut text = Spoken::new(redactor);
+        let mut thinking = Spoken::new(redactor);
         loop {
             let event = tokio::select! {
                 biased;
@@ -173,7 +174,7 @@ impl Agent<'_> {
                 Some(Ok(TurnEvent::Finished(turn))) => return Ok((turn, message_id)),
                 Some(Ok(TurnEvent::Restarted)) => {
                     message_id = new_message_id();
-                    text = Spoken::new();
+                    text = Spoken::new(redactor);
                     continue;
                 }
                 Some(Ok(TurnEvent::Text(delta))) => {
@@ -359,7 +360,7 @@ impl Agent<'_> {
             });
             let mut outcome = self.call_tool(call).await;
             progress.open_calls.retain(|id| *id != call.id);
-            mask(&mut outcome.text);
+            mask(&mut outcome.text, self.events.redactor());
             self.tool_end(&call.id, &outcome);
             if self.cancel.is_cancelled() {
                 return Err(Cancelled.into());
@@ -400,7 +401,7 @@ impl Agent<'_> {
             return Arc::new(|_| {});
         }
         let (events, tool_id) = (self.events.clone(), tool_id.to_owned());
-        let plain = Mutex::new(redaction::current().stream());
+        let plain = Mutex::new(self.events.redactor().stream());
         // What is kept back at the end is in the result.
         Arc::new(move |text| {
             let text = plain.lock().unwrap_or_else(PoisonError::into_inner).push_text(text);

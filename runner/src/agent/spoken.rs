@@ -2,7 +2,7 @@
 //! deltas.
 
 use crate::events::Event;
-use crate::redaction::{self, Stream};
+use crate::redaction::{Redactor, Stream};
 
 /// The text of one message.
 #[derive(Debug)]
@@ -15,9 +15,9 @@ pub(super) struct Spoken {
 }
 
 impl Spoken {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(redactor: &'static Redactor) -> Self {
         Self {
-            stream: redaction::current().stream(),
+            stream: redactor.stream(),
             first: None,
             next: 0,
         }
@@ -64,8 +64,8 @@ pub(super) fn pieces(mut delta: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Takes secrets out of a result, for the model too, and says how many.
-pub(super) fn mask(text: &mut String) {
-    let (masked_text, masked) = redaction::current().redact(std::mem::take(text));
+pub(super) fn mask(text: &mut String, redactor: &Redactor) {
+    let (masked_text, masked) = redactor.redact(std::mem::take(text));
     *text = masked_text;
     match masked {
         0 => {}

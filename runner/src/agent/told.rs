@@ -3,12 +3,12 @@
 use super::Agent;
 use crate::contract::ToolOutcome;
 use crate::model::{ToolCall, Turn, Usage};
-use crate::telemetry::{self, Answer, Tokens};
+use crate::telemetry::{Answer, Tokens};
 
 impl Agent<'_> {
     /// Makes a call, as a span of its own.
     pub(super) async fn call_tool(&self, call: &ToolCall) -> ToolOutcome {
-        let span = telemetry::tool_span(&call.name, &call.id);
+        let span = self.telemetry.tool_span(&call.name, &call.id);
         let (output, cancel) = (self.live_output(&call.id), self.cancel.child_token());
         let outcome = span
             .within(self.tools.call(&call.name, &call.input, output, cancel))

@@ -1,6 +1,7 @@
 //! The client of the Messages API: one streamed request for a turn, and the retries around it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,6 @@ use super::decoder::{DecodeError, TurnDecoder};
 use super::{Conversation, Model, ModelError, TurnEvent};
 use crate::http;
 use crate::secret::Secret;
-use crate::telemetry;
 
 /// The version of the API that this client speaks.
 pub const API_VERSION: &str = "2026-10-21";
@@ -48,6 +48,8 @@ pub struct ClientConfig {
     pub auth_style: AuthStyle,
     /// Sent as `X-Request-ID`.
     pub request_id: Option<String>,
+    /// Gives each request its header `traceparent`.
+    pub traceparent: Traceparent,
     /// How long no byte may come before the request counts as lost.
     pub idle_timeout: Duration,
     /// How many attempts may follow the first.
@@ -64,10 +66,27 @@ impl ClientConfig {
             api_key: Secret::new(api_key),
             auth_style: AuthStyle::default(),
             request_id: None,
+            traceparent: Traceparent::default(),
             idle_timeout: Duration::from_secs(120),
             max_retries: 4,
             retry_base: Duration::from_millis(500),
         }
+    }
+}
+
+/// Says in which trace a request stands, when it is about to be sent; by default in none.
+#[derive(Clone, Default)]
+pub struct Traceparent(Option<Arc<dyn Fn() -> Option<HeaderValue> + Send + Sync>>);
+
+impl From<Arc<dyn Fn() -> Option<HeaderValue> + Send + Sync>> for Traceparent {
+    fn from(source: Arc<dyn Fn() -> Option<HeaderValue> + Send + Sync>) -> Self {
+        Self(Some(source))
+    }
+}
+
+impl fmt::Debug for Traceparent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Traceparent")
     }
 }
 
@@ -130,8 +149,8 @@ impl MessagesClient {
             .post(self.endpoint.clone())
             .headers(self.headers.clone())
             .body(body);
-        if let Some(context) = telemetry::trace_context() {
-            request = request.header(telemetry::TRACEPARENT, context);
+        if let Some(traceparent) = self.config.traceparent.0.as_ref().and_then(|source| source()) {
+            request = request.header("traceparent", traceparent);
         }
         let mut response = request
             .send()

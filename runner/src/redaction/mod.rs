@@ -8,7 +8,6 @@
 //! known what it is.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use aho_corasick::Input;
 
@@ -40,18 +39,6 @@ pub fn secrets<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<S
         .filter(|(name, value)| is_secret(name) && value.trim().len() >= SHORTEST_VALUE)
         .map(|(_, value)| value.to_owned())
         .collect()
-}
-
-static CURRENT: OnceLock<Redactor> = OnceLock::new();
-
-/// Says, once and before anything is logged, what this process must not tell.
-pub fn install(redactor: Redactor) {
-    let _ = CURRENT.set(redactor);
-}
-
-/// What this process must not tell. Nothing, before [`install`].
-pub fn current() -> &'static Redactor {
-    CURRENT.get_or_init(Redactor::default)
 }
 
 /// Finds secrets, in all their forms.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::api_client::ApiError;
 use crate::config::{Config, StandbyConfig};
 use crate::health::{Health, State};
-use crate::run::{Exit, Signals, StopReason, plugin_dir};
+use crate::run::{Exit, Process, StopReason, plugin_dir};
 use crate::telemetry;
 
 mod assignment;
@@ -59,7 +59,7 @@ struct Supervisor<'a> {
     journal: Arc<Journal>,
     workspace: Arc<Workspace>,
     health: &'a Health,
-    signals: Signals,
+    process: Process,
     /// What cancels the task that runs now.
     cancel: Mutex<Option<Cancel>>,
 }
@@ -71,13 +71,13 @@ pub async fn run(
     standby: &StandbyConfig,
     home: Option<PathBuf>,
     health: &Health,
-    signals: Signals,
+    process: Process,
 ) -> Exit {
-    let (journal, left) = Journal::open(&config.spool.folder, standby);
+    let (journal, left) = Journal::open(&config.spool.folder, standby, process.redactor);
     let journal = Arc::new(journal);
     // Before anything else: the server waits.
-    let name = recovery::recover(&config, standby, &journal, left, &signals.stop()).await;
-    let exit = run_as(name, Arc::clone(&journal), config, standby, home, health, signals).await;
+    let name = recovery::recover(&config, standby, &journal, left, &process).await;
+    let exit = run_as(name, Arc::clone(&journal), config, standby, home, health, process).await;
     journal.close();
     exit
 }
@@ -90,7 +90,7 @@ async fn run_as(
     standby: &StandbyConfig,
     home: Option<PathBuf>,
     health: &Health,
-    signals: Signals,
+    process: Process,
 ) -> Exit {
     let own = [
         Some(plugin_dir(config.plugin_dir.as_deref())),
@@ -107,7 +107,7 @@ async fn run_as(
             return Exit::Invalid;
         }
     };
-    let registration = match Registration::new(standby, &config.api, name, Arc::clone(&journal)) {
+    let registration = match Registration::new(standby, &config.api, name, Arc::clone(&journal), &process.telemetry) {
         Ok(registration) => registration,
         Err(error) => {
             tracing::error!(critical = true, error = %error, "nobody can be asked for tasks");
@@ -125,7 +125,7 @@ async fn run_as(
         journal,
         workspace,
         health,
-        signals,
+        process,
         cancel: Mutex::default(),
     };
     let beating = supervisor.registration.beat(|| supervisor.lock().clone());
@@ -140,7 +140,9 @@ impl Supervisor<'_> {
     async fn serve(&self) -> Exit {
         let mut undelivered = false;
         match self.tasks(&mut undelivered).await {
-            Exit::Success | Exit::Terminated | Exit::Interrupted if undelivered && !self.signals.is_hurried() => {
+            Exit::Success | Exit::Terminated | Exit::Interrupted
+                if undelivered && !self.process.signals.is_hurried() =>
+            {
                 Exit::Undelivered
             }
             exit => exit,
@@ -154,10 +156,10 @@ impl Supervisor<'_> {
             if let Err(exit) = self.clean_up().await {
                 return exit;
             }
-            if let Some(reason) = self.signals.which() {
+            if let Some(reason) = self.process.signals.which() {
                 return reason.exit();
             }
-            if self.signals.is_drained() {
+            if self.process.signals.is_drained() {
                 return Exit::Success;
             }
             if self.standby.max_tasks.is_some_and(|most| done >= most) {
@@ -205,10 +207,11 @@ impl Supervisor<'_> {
         self.health.working(&id);
         telemetry::set_identity(Some(id.to_value()), self.config.api.request_id.clone());
         tracing::info!(session_id = assignment.session_id, "a task was assigned");
-        let stop = self.signals.stop();
+        let stop = self.process.signals.stop();
         *self.lock() = Some(Arc::new(stop.by_server()));
         let progress = Arc::clone(&self.journal);
-        let arrived = task::run(&self.config, self.silence(), worker, assignment, progress, &stop).await;
+        let (config, process) = (&self.config, &self.process);
+        let arrived = task::run(config, self.silence(), worker, assignment, progress, process, &stop).await;
         *self.lock() = None;
         self.health.is(State::Starting);
         telemetry::set_identity(None, self.config.api.request_id.clone());
@@ -237,7 +240,7 @@ impl Supervisor<'_> {
                 false => Err("the workspace was moved away, and something else is in its place".to_owned()),
             }
         });
-        let stop = self.signals.stop();
+        let stop = self.process.signals.stop();
         let cleaned = tokio::select! {
             cleaned = cleaned => cleaned,
             // What is left there is removed before the next task, whoever gets it.
@@ -267,8 +270,8 @@ impl Supervisor<'_> {
     /// Waits until an idle runner is to go: by a signal, or since it is to take no other task. How it ends then.
     async fn told_to_go(&self) -> Exit {
         tokio::select! {
-            reason = self.signals.first() => reason.exit(),
-            () = self.signals.drained() => Exit::Success,
+            reason = self.process.signals.first() => reason.exit(),
+            () = self.process.signals.drained() => Exit::Success,
         }
     }
 
@@ -284,7 +287,7 @@ impl Supervisor<'_> {
     /// it has no task, so one that drains waits as long as a request may take; a signal leaves it little.
     async fn last_answer<T>(&self, registering: impl Future<Output = T>) -> Option<T> {
         let time_is_over = async {
-            self.signals.first().await;
+            self.process.signals.first().await;
             tokio::time::sleep(LAST_ANSWER).await;
         };
         tokio::select! {
@@ -308,7 +311,7 @@ impl Supervisor<'_> {
                     return match self.last_answer(registering).await {
                         Some(Ok(Registered { assignment: Ok(Some(assignment)), .. })) => Ok((Ok(worker), assignment)),
                         // A signal may have come since.
-                        _ => Err(self.signals.which().map_or(exit, StopReason::exit)),
+                        _ => Err(self.process.signals.which().map_or(exit, StopReason::exit)),
                     };
                 }
             };
@@ -385,7 +388,7 @@ impl Supervisor<'_> {
                 tracing::error!(critical = true, "no worker can be started for a task: this runner takes no other");
                 Err(Exit::Failed)
             }
-            reason = self.signals.first() => Err(reason.exit()),
+            reason = self.process.signals.first() => Err(reason.exit()),
         }
     }
 

@@ -12,6 +12,7 @@ use super::journal::{Journal, now_ms};
 use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, SHORT_ANSWER, asks_for_cancel};
 use crate::config::StandbyConfig;
 use crate::task::MAX_DOCUMENT_BYTES;
+use crate::telemetry::Telemetry;
 
 const JSON: &str = "application/json";
 
@@ -71,7 +72,7 @@ impl Unregistered {
 /// See the module.
 pub(super) struct Registration {
     client: ApiClient,
-    /// A beat that takes longer than the time between two is none.
+    /// For the heartbeats, which go below the same URL. One that takes longer than the time between two is none.
     beats: ApiClient,
     config: StandbyConfig,
     journal: Arc<Journal>,
@@ -94,8 +95,8 @@ impl Registration {
         api: &ApiConfig,
         name: String,
         journal: Arc<Journal>,
+        telemetry: &Telemetry,
     ) -> Result<Self, ApiError> {
-        let url = &config.register_url;
         // A connection whose other end is gone must not hold up the next question.
         let register = ApiConfig {
             silence: MAX_WAIT,
@@ -106,8 +107,8 @@ impl Registration {
             ..register.clone()
         };
         Ok(Self {
-            client: ApiClient::new(url, &register)?,
-            beats: ApiClient::new(url, &beat)?,
+            client: ApiClient::new(config.register_url.clone(), &register, telemetry.trace_source())?,
+            beats: ApiClient::new(config.register_url.clone(), &beat, telemetry.trace_source())?,
             config: config.clone(),
             journal,
             row: Mutex::new(Row { name, runner_id: None }),
@@ -116,7 +117,6 @@ impl Registration {
 
     /// Registers, once, and perhaps gets a task. When nobody can know whether the server has given one, the name is left.
     pub(super) async fn register(&self) -> Result<Registered, Unregistered> {
-        let url = &self.config.register_url;
         if !self.journal.asking() {
             self.leave_name("what it does cannot be written down");
         }
@@ -125,8 +125,8 @@ impl Registration {
         // A task is in the answer.
         // One that is too large is read, too, so that it can be refused.
         let most = 2 * MAX_DOCUMENT_BYTES;
-        let unread = match self.client.post(url, JSON, None, body, most).await {
-            Answer::Taken { body, whole: true } => match Registered::parse(&body, url) {
+        let unread = match self.client.post(JSON, None, body, most).await {
+            Answer::Taken { body, whole: true } => match Registered::parse(&body, &self.config.register_url) {
                 Ok(registered) => {
                     self.registered(&registered, sent);
                     return Ok(registered);
@@ -240,16 +240,12 @@ impl Registration {
             tokio::time::sleep(wait).await;
             wait = interval;
             let id = self.row().runner_id;
-            let Some(url) = id.and_then(|id| self.config.register_url.join(&format!("{id}/heartbeat")).ok()) else {
+            let Some(beats) = id.and_then(|id| self.beats.at(&format!("{id}/heartbeat"))) else {
                 continue;
             };
             let cancel = current();
             let sent = now_ms();
-            match self
-                .beats
-                .post(&url, JSON, None, Bytes::from_static(b"{}"), SHORT_ANSWER)
-                .await
-            {
+            match beats.post(JSON, None, Bytes::from_static(b"{}"), SHORT_ANSWER).await {
                 Answer::Taken { body, .. } => {
                     // It may have been for a name that was left meanwhile.
                     if self.row().runner_id == id {
@@ -312,8 +308,9 @@ mod tests {
             unreachable!()
         };
         let folder = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(folder.path(), standby);
-        let registration = Registration::new(standby, &config.api, "pod".into(), Arc::new(journal)).unwrap();
+        let (journal, _) = Journal::open(folder.path(), standby, Box::leak(Box::default()));
+        let (journal, telemetry) = (Arc::new(journal), Telemetry::default());
+        let registration = Registration::new(standby, &config.api, "pod".into(), journal, &telemetry).unwrap();
         let waits: Vec<Duration> = (0..40)
             .map(|failures| registration.next_attempt(failures, failures % 2 == 0))
             .collect();

@@ -13,8 +13,8 @@ use crate::config::{Config, Identity};
 use crate::events::callback::Progress;
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
-use crate::run::{self, Delivery, Patience, Stop, StopReason};
-use crate::telemetry;
+use crate::run::{self, Delivery, Patience, Process, Stop, StopReason};
+use crate::telemetry::CarriedTrace;
 
 /// Whether the ending of a task arrived.
 pub(super) struct Arrived(pub(super) bool);
@@ -34,6 +34,7 @@ pub(super) async fn run(
     worker: Option<WorkerProcess>,
     assignment: Assignment,
     progress: Arc<dyn Progress>,
+    process: &Process,
     stop: &Stop,
 ) -> Result<Arrived, ApiError> {
     let started = Instant::now();
@@ -43,7 +44,15 @@ pub(super) async fn run(
         api: config.api.clone(),
     };
     let events = EventQueue::new(config.spool.clone());
-    let delivery = Delivery::start(&identity, config.batches, &events, stop, Some(progress))?;
+    let delivery = Delivery::start(
+        &identity,
+        config.batches,
+        &events,
+        stop,
+        &process.telemetry,
+        Some(progress),
+    )?;
+    let trace = process.telemetry.carry();
     let failure = match (assignment.document, worker) {
         (Ok(document), Some(worker)) => {
             let order = TaskOrder {
@@ -51,7 +60,7 @@ pub(super) async fn run(
                 kind: assignment.kind,
                 document,
             };
-            supervise(config, silence, worker, order, &events, stop).await
+            supervise(config, silence, worker, order, &events, &trace, stop).await
         }
         (Ok(_), None) => Some(match stop.reason() {
             Some(reason) => reason.failure(),
@@ -72,15 +81,13 @@ pub(super) async fn run(
         }
     };
     if let Some(failure) = failure {
-        EventSink::queue(&events).push(run::failed(failure, started, config.sandbox));
+        EventSink::queue(&events, process.redactor).push(run::failed(failure, started, config.sandbox));
     }
-    let arrived = delivery.finish(stop, Patience::of(config)).await;
-    telemetry::carry(None);
-    Ok(Arrived(arrived))
+    Ok(Arrived(delivery.finish(stop, Patience::of(config)).await))
 }
 
 /// Passes on one word; whether the task ends with it.
-fn pass_on(word: Word, events: &EventQueue) -> bool {
+fn pass_on(word: Word, events: &EventQueue, trace: &CarriedTrace) -> bool {
     match word {
         Word::Events(records) => {
             let ends = records.iter().any(|record| record.kind.is_terminal());
@@ -88,7 +95,7 @@ fn pass_on(word: Word, events: &EventQueue) -> bool {
             ends
         }
         Word::Trace(traceparent) => {
-            telemetry::carry(Some(traceparent));
+            trace.set(traceparent);
             false
         }
         Word::Ready | Word::Unusable(_) | Word::Alive => false,
@@ -102,6 +109,7 @@ async fn supervise(
     mut worker: WorkerProcess,
     order: TaskOrder,
     events: &EventQueue,
+    trace: &CarriedTrace,
     stop: &Stop,
 ) -> Option<Failure> {
     // A worker that hangs takes no order either.
@@ -121,7 +129,7 @@ async fn supervise(
             word = worker.hear() => match word {
                 Some(word) => {
                     silent_at = tokio::time::Instant::now() + silence;
-                    ended |= pass_on(word, events);
+                    ended |= pass_on(word, events, trace);
                     if ended {
                         break;
                     }
@@ -150,7 +158,7 @@ async fn supervise(
         worker.kill();
         // What it had said before.
         while let Ok(Some(word)) = tokio::time::timeout(LAST_STEPS, worker.hear()).await {
-            ended |= pass_on(word, events);
+            ended |= pass_on(word, events, trace);
         }
     }
     let status = if ended {

@@ -13,9 +13,9 @@ use super::channel::{Order, TaskOrder, ToSupervisor, Word};
 use crate::config::{Config, Mode};
 use crate::events::{EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
-use crate::run::{self, Exit, Ready, Refused, Signals, Stop, StopReason};
+use crate::run::{Exit, Process, Ready, Refused, Signals, Stop, StopReason, Work};
 use crate::task::{Document, Format};
-use crate::telemetry;
+use crate::telemetry::set_identity;
 
 /// How long a worker whose supervisor is gone may take to put its things away.
 const WITHOUT_SUPERVISOR: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ const WITHOUT_SUPERVISOR: Duration = Duration::from_secs(3);
 const OOM_SCORE: &str = "500";
 
 /// Runs one task for the supervisor at the other end of standard input.
-pub async fn work(config: Config, signals: Signals) -> Exit {
+pub async fn work(config: &Config, process: &Process) -> Exit {
     let Mode::Standby(standby) = &config.mode else {
         tracing::error!("a worker is started by a standby runner (MODE=standby), and by nobody else");
         return Exit::Invalid;
@@ -38,7 +38,7 @@ pub async fn work(config: Config, signals: Signals) -> Exit {
     };
     // What an unprivileged process may always do; where it may not, nothing depends on it.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
-    let ready = match Ready::make(&config).await {
+    let ready = match Ready::make(config, &process.telemetry).await {
         Ok(ready) => ready,
         Err(Refused(failure)) => {
             supervisor.say(&Word::Unusable(failure.message));
@@ -47,7 +47,7 @@ pub async fn work(config: Config, signals: Signals) -> Exit {
     };
     supervisor.say(&Word::Ready);
     tokio::spawn(be_alive(Arc::clone(&supervisor), standby.heartbeat / 2));
-    serve(&config, ready, &supervisor, orders, signals).await
+    serve(config, ready, &supervisor, orders, process).await
 }
 
 /// Waits for the one task, and runs it.
@@ -56,8 +56,9 @@ async fn serve(
     ready: Ready,
     supervisor: &Arc<ToSupervisor>,
     mut orders: UnboundedReceiver<Order>,
-    signals: Signals,
+    process: &Process,
 ) -> Exit {
+    let (signals, telemetry) = (&process.signals, &process.telemetry);
     let order = tokio::select! {
         order = orders.recv() => order,
         reason = signals.first() => return reason.exit(),
@@ -65,13 +66,13 @@ async fn serve(
     let Some(Order::Task(TaskOrder { id, kind, document })) = order else {
         return Exit::Success;
     };
-    telemetry::set_identity(Some(id.into()), config.api.request_id.clone());
+    set_identity(Some(id.into()), config.api.request_id.clone());
     let stop = signals.stop();
-    let watching = watch(orders, &signals, &stop);
+    let watching = watch(orders, signals, &stop);
     let telling = Arc::clone(supervisor);
     let document = async move {
         // The task's span has begun.
-        if let Some(traceparent) = telemetry::trace_context() {
+        if let Some(traceparent) = telemetry.traceparent() {
             telling.say(&Word::Trace(traceparent));
         }
         let mut document = Document::parse(&document, Format::Json).map_err(|error| {
@@ -85,9 +86,16 @@ async fn serve(
         }
         Ok(document)
     };
-    let events = EventSink::supervisor(Arc::clone(supervisor) as _);
+    let events = EventSink::supervisor(Arc::clone(supervisor) as _, process.redactor);
     let performing = async {
-        let (ending, exit) = run::perform(config, &TaskId::Number(id), document, ready, &events, &stop).await;
+        let work = Work {
+            config,
+            task_id: &TaskId::Number(id),
+            events: &events,
+            telemetry,
+            stop: &stop,
+        };
+        let (ending, exit) = work.perform(document, ready).await;
         events.push(ending);
         exit
     };

@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::events::callback::SentEnding;
 use crate::events::open::Open;
-use crate::redaction;
+use crate::redaction::Redactor;
 
 /// How long the page is at most; the ending stands behind it. A page of the kernel's is written at least, and nearly always
 /// no more: a process that is killed leaves that whole.
@@ -148,12 +148,12 @@ pub(super) fn checksum(bytes: &[u8]) -> String {
 }
 
 /// What is written down of a callback URL. Nothing when it has what may be a secret.
-pub(super) fn callback(url: &Url, register_url: &Url) -> Option<CallbackPage> {
+pub(super) fn callback(url: &Url, register_url: &Url, redactor: &Redactor) -> Option<CallbackPage> {
     let user = |url: &Url| (url.username().to_owned(), url.password().map(str::to_owned));
     let as_register_url = user(url) != (String::new(), None);
     let is_known = !as_register_url || (user(url) == user(register_url) && url.origin() == register_url.origin());
     let written = bare(url).to_string();
-    let (written, masked) = redaction::current().redact(written);
+    let (written, masked) = redactor.redact(written);
     let is_plain = url.query().is_none() && masked == 0;
     (is_known && is_plain).then_some(CallbackPage {
         url: written,

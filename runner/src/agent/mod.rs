@@ -24,6 +24,8 @@ mod no_tools;
 mod output_limit;
 mod spent;
 mod spoken;
+#[cfg(test)]
+mod tests;
 mod told;
 
 pub use no_tools::NoTools;

@@ -10,6 +10,8 @@ pub mod event;
 pub mod open;
 pub mod queue;
 pub mod record;
+#[cfg(test)]
+pub mod recording;
 pub mod sink;
 pub mod spool;
 

@@ -14,6 +14,8 @@ use crate::telemetry::Telemetry;
 
 mod lines;
 mod output;
+#[cfg(test)]
+mod tests;
 
 pub use lines::FLUSH_AFTER;
 use output::Output;

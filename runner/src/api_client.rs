@@ -94,8 +94,8 @@ impl Fate {
 
 /// A client for one URL, with the token that was given for it.
 ///
-/// It sends there, and to paths of the same origin ([`ApiClient::at`]). No URL can be handed to it later, and it follows no
-/// redirect: what a server names elsewhere does not get the token.
+/// It sends there, and to paths of the same origin ([`ApiClient::at`]). No URL can be handed to it later, and it
+/// follows no redirect: what a server names elsewhere does not get the token.
 #[derive(Clone)]
 pub struct ApiClient {
     client: Client,
@@ -138,8 +138,8 @@ impl ApiClient {
         })
     }
 
-    /// The same client for another path of its origin, with the same connections. `path` is read as a link on its URL would
-    /// be; `None` when it leads to another origin.
+    /// The same client for another path of its origin, with the same connections. `path` is read as a link on its URL
+    /// would be; `None` when it leads to another origin.
     pub fn at(&self, path: &str) -> Option<Self> {
         let url = self.url.join(path).ok()?;
         (url.origin() == self.url.origin()).then(|| Self { url, ..self.clone() })

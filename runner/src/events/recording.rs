@@ -45,8 +45,9 @@ impl Recording {
         records.iter().map(body).collect()
     }
 
-    /// The events as lines: the type, and each member after it in the order of the wire. Message ids are `m1`, `m2`, … as
-    /// they come, with the index of a token behind them (`token m1#0 "Hel"`); that nothing was truncated is not said.
+    /// The events as lines: the type, and each member after it in the order of the wire. Message ids are `m1`, `m2`, …
+    /// as they come, with the index of a token behind them (`token m1#0 "Hel"`); that nothing was truncated is not
+    /// said.
     pub fn lines(&self) -> Vec<String> {
         let mut messages = Vec::new();
         self.bodies().iter().map(|body| line(body, &mut messages)).collect()

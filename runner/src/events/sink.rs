@@ -41,8 +41,8 @@ impl EventSink {
         Self { to, redactor }
     }
 
-    /// What takes the secrets out: for what comes in pieces, which is searched before it is an event, and for what the model
-    /// reads.
+    /// What takes the secrets out: for what comes in pieces, which is searched before it is an event, and for what the
+    /// model reads.
     pub fn redactor(&self) -> &'static Redactor {
         self.redactor
     }

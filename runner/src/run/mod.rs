@@ -122,7 +122,8 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Runs the task, whatever happens in it, to the event that ends it; and says how a process exits that ran nothing else.
+    /// Runs the task, whatever happens in it, to the event that ends it; and says how a process exits that ran nothing
+    /// else.
     pub async fn perform(
         self,
         document: impl Future<Output = Result<Document, Refused>>,
@@ -157,8 +158,9 @@ impl Work<'_> {
         ready: Ready,
         spent: &mut Option<Spent>,
     ) -> Ending {
+        let preparing = async { prepare::prepare(self.config, self.telemetry, document.await?, ready).await };
         let prepared = tokio::select! {
-            prepared = async { prepare::prepare(self.config, self.telemetry, document.await?, ready).await } => prepared,
+            prepared = preparing => prepared,
             // A task that never comes over standard input must not keep the runner from ending.
             () = self.stop.token().cancelled() => return Ending::Failed(Cancelled.into()),
         };

@@ -5,8 +5,8 @@ use crate::config::Config;
 use crate::redaction::Redactor;
 use crate::telemetry::Telemetry;
 
-/// What a process has once. It is handed down in place of being global, so that whoever depends on it says so, and a test can
-/// give its own.
+/// What a process has once. It is handed down in place of being global, so that whoever depends on it says so, and a
+/// test can give its own.
 #[derive(Clone)]
 pub struct Process {
     /// What it is told from outside.
@@ -27,8 +27,8 @@ impl Process {
         self
     }
 
-    /// Sends what is left of traces and metrics. Nobody waits for it any more, so it is little after a signal, and nothing
-    /// after a second one.
+    /// Sends what is left of traces and metrics. Nobody waits for it any more, so it is little after a signal, and
+    /// nothing after a second one.
     pub async fn end_export(&self) {
         if !self.signals.is_hurried() {
             self.telemetry.shutdown(self.signals.which().is_some()).await;

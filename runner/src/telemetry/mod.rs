@@ -1,8 +1,8 @@
 //! What the runner tells of itself: the log on standard output, and traces and metrics when there is a collector.
 //!
 //! The log is the process's. All else is a value that is handed down, [`Telemetry`]: without
-//! `OTEL_EXPORTER_OTLP_ENDPOINT` nothing of OpenTelemetry is made, a [`Span`] is an empty `Option`, and each function here
-//! returns after looking at one field.
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` nothing of OpenTelemetry is made, a [`Span`] is an empty `Option`, and each function
+//! here returns after looking at one field.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,7 +32,8 @@ use trace_context::Trace;
 #[derive(Clone, Default)]
 pub struct Telemetry {
     trace: Arc<Trace>,
-    /// For the life of the process: the threads of the library live as long, and dropping it would wait for the collector.
+    /// For the life of the process: the threads of the library live as long, and dropping it would wait for the
+    /// collector.
     exports: Option<&'static Exports>,
 }
 
@@ -45,8 +46,8 @@ impl Telemetry {
         }
     }
 
-    /// Has traces and metrics exported from now on, once per process; `redactor` takes secrets out of what they say. To be
-    /// called within a runtime, and before anybody has a clone.
+    /// Has traces and metrics exported from now on, once per process; `redactor` takes secrets out of what they say. To
+    /// be called within a runtime, and before anybody has a clone.
     ///
     /// What cannot be set up is one warning: a task runs without being traced.
     pub fn exporting(mut self, config: &OtlpConfig, request_id: Option<&str>, redactor: &'static Redactor) -> Self {
@@ -57,7 +58,8 @@ impl Telemetry {
         self
     }
 
-    /// Sends what is left, for as long as that may take: in a hurry it is little. What went wrong until then is one warning.
+    /// Sends what is left, for as long as that may take: in a hurry it is little. What went wrong until then is one
+    /// warning.
     pub async fn shutdown(&self, in_a_hurry: bool) {
         if let Some(exports) = self.exports {
             exports.shutdown(in_a_hurry).await;

@@ -13,7 +13,8 @@ use super::Telemetry;
 /// The header that carries it.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Gives the value of the header `traceparent` for the request that is about to be sent; `None`: it belongs to no trace.
+/// Gives the value of the header `traceparent` for the request that is about to be sent; `None`: it belongs to no
+/// trace.
 pub type TraceSource = Arc<dyn Fn() -> Option<HeaderValue> + Send + Sync>;
 
 /// Where a process stands between traces. Its parts lie in the order in which a request asks for them.
@@ -28,8 +29,8 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// In the trace that `TRACEPARENT` names. One that is malformed is warned of and forgotten: what others trace must not
-    /// keep a task from running.
+    /// In the trace that `TRACEPARENT` names. One that is malformed is warned of and forgotten: what others trace must
+    /// not keep a task from running.
     pub(super) fn within(traceparent: Option<String>) -> Self {
         let parent = traceparent.filter(|text| {
             let is_one = parse(text).is_some();
@@ -67,8 +68,8 @@ impl Trace {
 }
 
 impl Telemetry {
-    /// The value of the header `traceparent` for a request: the current span's when there is one, else the task's, else what
-    /// came in `TRACEPARENT`.
+    /// The value of the header `traceparent` for a request: the current span's when there is one, else the task's, else
+    /// what came in `TRACEPARENT`.
     pub fn traceparent(&self) -> Option<String> {
         match self.current() {
             Some(context) => {
@@ -95,8 +96,8 @@ impl Telemetry {
     }
 }
 
-/// The trace of one task that another process runs. When it is dropped, the task is over, and what is sent then stands in none
-/// but what came in `TRACEPARENT`.
+/// The trace of one task that another process runs. When it is dropped, the task is over, and what is sent then stands
+/// in none but what came in `TRACEPARENT`.
 #[must_use = "the trace is carried no longer than this lives"]
 #[derive(Debug)]
 pub struct CarriedTrace(Arc<Trace>);

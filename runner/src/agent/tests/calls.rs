@@ -36,7 +36,10 @@ async fn several_calls_are_made_one_after_the_other_and_answered_in_one_message(
         ])
         .asked(&[
             FIRST_ASKED,
-            r#"64000: assistant [t1 grep {"a":1}; t2 read_file {"b":2}; t3 grep {}], user [t1 "one"; t2 error "no such file"; t3 "three"]"#,
+            concat!(
+                r#"64000: assistant [t1 grep {"a":1}; t2 read_file {"b":2}; t3 grep {}], "#,
+                r#"user [t1 "one"; t2 error "no such file"; t3 "three"]"#
+            ),
         ])
         .called(&[r#"grep {"a":1}"#, r#"read_file {"b":2}"#, "grep {}"])
         .succeeds();
@@ -176,7 +179,11 @@ async fn a_secret_in_a_result_is_seen_neither_by_whoever_watches_nor_by_the_mode
         .asked(&[
             FIRST_ASKED,
             // What the model itself has written stays as it is.
-            r#"64000: assistant [t1 shell {"a":"s3cret-value"}; t2 shell {}], user [t1 "KEY=***\n\n[1 secret value was masked]"; t2 "*** ***\n\n[2 secret values were masked]"]"#,
+            concat!(
+                r#"64000: assistant [t1 shell {"a":"s3cret-value"}; t2 shell {}], "#,
+                r#"user [t1 "KEY=***\n\n[1 secret value was masked]"; "#,
+                r#"t2 "*** ***\n\n[2 secret values were masked]"]"#
+            ),
         ])
         .succeeds();
     let expected = [

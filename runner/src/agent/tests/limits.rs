@@ -3,6 +3,7 @@
 use super::scripted_model::{ScriptedTurn, turn};
 use super::scripted_toolbox::answers;
 use super::{FIRST_ASKED, MODEL, case};
+use crate::agent::CUT_OFF_CALL;
 use crate::events::TaskErrorCode;
 use crate::model::StopReason;
 
@@ -145,7 +146,7 @@ async fn a_call_that_was_cut_off_is_asked_for_again_with_twice_the_room_as_long_
         .events(&[
             r#"token m1#0 "Hello""#,
             "tool_start m1 t1 grep",
-            r#"tool_end t1 error "The model's answer was cut off in the middle of this call; it was not made." cancelled"#,
+            &format!("tool_end t1 error {CUT_OFF_CALL:?} cancelled"),
             "tool_start m2 t2 grep",
             "tool_start m2 t2 grep {}",
             r#"tool_end t2 success "found""#,

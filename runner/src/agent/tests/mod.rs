@@ -1,7 +1,7 @@
 //! The agent's loop against a model and tools that are written down: no network, no sandbox, no clock.
 //!
-//! A [`Case`] is what the model and the tools do, and everything that must come of it: each event, each request and each
-//! call, in their order, and the ending.
+//! A [`Case`] is what the model and the tools do, and everything that must come of it: each event, each request and
+//! each call, in their order, and the ending.
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use crate::model::{Conversation, INVALID_INPUT_KEY, Model, ModelError, StopReaso
 
 /// What the model does next in a turn.
 enum Step {
-    Gives(Result<TurnEvent, ModelError>),
+    Gives(Box<Result<TurnEvent, ModelError>>),
     /// The task is cancelled; the turn goes on.
     Cancel,
     /// Nothing comes any more, and the stream does not end.
@@ -49,7 +49,7 @@ pub fn turn() -> ScriptedTurn {
 
 impl ScriptedTurn {
     fn gives(mut self, event: TurnEvent) -> Self {
-        self.steps.push(Step::Gives(Ok(event)));
+        self.steps.push(Step::Gives(Box::new(Ok(event))));
         self
     }
 
@@ -119,7 +119,7 @@ impl ScriptedTurn {
     }
 
     pub fn fails(mut self, error: ModelError) -> Self {
-        self.steps.push(Step::Gives(Err(error)));
+        self.steps.push(Step::Gives(Box::new(Err(error))));
         self
     }
 
@@ -230,7 +230,7 @@ impl Model for ScriptedModel {
         let steps = stream::iter(turn.steps).filter_map(move |step| {
             let _open = &open;
             match step {
-                Step::Gives(event) => std::future::ready(Some(event)).left_future(),
+                Step::Gives(event) => std::future::ready(Some(*event)).left_future(),
                 Step::Cancel => {
                     self.cancel.cancel();
                     std::future::ready(None).left_future()

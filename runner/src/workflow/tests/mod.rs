@@ -1,7 +1,7 @@
 //! The workflow's loop against a sandbox whose commands are written down: no process, no files.
 //!
-//! A [`Case`] is the steps and what their commands do, and everything that must come of it: each event and each command, in
-//! their order, and the ending.
+//! A [`Case`] is the steps and what their commands do, and everything that must come of it: each event and each
+//! command, in their order, and the ending.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -94,3 +94,80 @@ impl Open {
         records
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is open after these events, each of which has been a frame in between, as from a worker.
+    fn open(events: impl IntoIterator<Item = Event>) -> Open {
+        let mut open = Open::default();
+        for event in events {
+            let frame = crate::framing::frame(&Record::from(event));
+            let (record, _) = crate::framing::first::<Record>(&frame).unwrap().unwrap();
+            open.note(&record);
+        }
+        open
+    }
+
+    fn call(id: &str) -> Event {
+        Event::ToolStart {
+            message_id: "msg_a".into(),
+            tool_id: id.into(),
+            tool_name: "grep".into(),
+            args: None,
+        }
+    }
+
+    fn end_of_call(id: &str) -> Event {
+        Event::ToolEnd {
+            tool_id: id.into(),
+            tool_state: ToolState::Success,
+            output: String::new(),
+            duration_ms: 1,
+            truncated: false,
+            code: None,
+        }
+    }
+
+    fn step(step_index: usize) -> Event {
+        let step_name = "Build".into();
+        Event::StepStart { step_name, step_index }
+    }
+
+    fn end_of_step(step_index: usize) -> Event {
+        Event::StepEnd {
+            step_name: "Build".into(),
+            step_index,
+            step_state: StepState::Success,
+            output: None,
+            exit_code: Some(0),
+            duration_ms: 1,
+        }
+    }
+
+    #[test]
+    fn what_has_begun_is_open_until_it_has_ended() {
+        let calls = |open: &Open| open.calls.keys().cloned().collect::<Vec<_>>();
+        let both = open([call("t1"), call("t2"), call("t1")]);
+        assert_eq!(calls(&both), ["t1", "t2"]);
+        let one = open([call("t1"), call("t2"), end_of_call("t1")]);
+        assert_eq!(calls(&one), ["t2"]);
+        assert_eq!(open([call("t1"), end_of_call("t1")]), Open::default());
+        let first = open([step(4)]);
+        assert!(matches!(&first.step, Some((name, 4, _)) if name == "Build"));
+        assert!(matches!(open([step(4), end_of_step(4), step(5)]).step, Some((_, 5, _))));
+        assert_eq!(open([step(4), end_of_step(4)]), Open::default());
+    }
+
+    #[test]
+    fn an_event_that_stands_for_itself_opens_nothing() {
+        let (message_id, text, token_index) = ("msg_a".into(), "a".into(), 0);
+        let token = Event::Token {
+            message_id,
+            text,
+            token_index,
+        };
+        assert_eq!(open([token]), Open::default());
+    }
+}

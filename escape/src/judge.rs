@@ -25,7 +25,7 @@ pub struct Trial<'a> {
 }
 
 /// More memory than any attack may make the runner take. An ordinary run stays below a fifth of it.
-const MOST_KIB: u64 = 512 * 1024;
+const MAX_KIB: u64 = 512 * 1024;
 
 /// How one attack ended on one surface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -146,7 +146,7 @@ fn disorder(trial: &Trial, seen: &Seen) -> Vec<String> {
     if seen.finished.stderr.contains("panicked") || seen.finished.stdout.contains("panicked") {
         broken.push(format!("the runner panicked: {}", seen.log()));
     }
-    if seen.peak_kib > MOST_KIB {
+    if seen.peak_kib > MAX_KIB {
         broken.push(format!("the runner took {} MiB of memory", seen.peak_kib / 1024));
     }
     broken

@@ -8,7 +8,8 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, StatusCode};
 use url::Url;
 
-use crate::telemetry;
+use crate::telemetry::{TRACEPARENT, TraceSource};
+use plue_contract::http;
 use plue_contract::secret::Secret;
 
 /// The longest wait between two attempts that we choose ourselves.
@@ -92,20 +93,25 @@ impl Fate {
     }
 }
 
-/// A client for one origin.
+/// A client for one URL, with the token that was given for it.
+///
+/// It sends there, and to paths of the same origin ([`ApiClient::at`]). No URL can be handed to it later, and it
+/// follows no redirect: what a server names elsewhere does not get the token.
 #[derive(Clone)]
 pub struct ApiClient {
     client: Client,
+    url: Url,
+    trace: TraceSource,
     timeout: Duration,
     retry_base: Duration,
 }
 
 impl ApiClient {
-    /// Prepares the client: no redirects, no proxy.
+    /// Prepares the client: no redirects, no proxy. `trace` is asked with each request.
     ///
     /// # Errors
     /// When the token or the request id cannot be a header, or TLS cannot be set up.
-    pub fn new(url: &Url, config: &ApiConfig) -> Result<Self, ApiError> {
+    pub fn new(url: Url, config: &ApiConfig, trace: TraceSource) -> Result<Self, ApiError> {
         let mut headers = HeaderMap::new();
         if let Some(token) = &config.token {
             let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
@@ -118,38 +124,40 @@ impl ApiClient {
                 .map_err(|_| ApiError("REQUEST_ID has characters that no header may have".into()))?;
             headers.insert("X-Request-ID", value);
         }
-        let client = plue_contract::http::client_builder(url)
+        let client = http::client_builder(&url)
             .default_headers(headers)
             .timeout(config.timeout)
             .tcp_user_timeout(config.silence)
             .build()
-            .map_err(|error| ApiError(plue_contract::http::describe(&error)))?;
+            .map_err(|error| ApiError(http::describe(&error)))?;
         Ok(Self {
             client,
+            url,
+            trace,
             timeout: config.timeout,
             retry_base: config.retry_base,
         })
     }
 
+    /// The same client for another path of its origin, with the same connections. `path` is read as a link on its URL
+    /// would be; `None` when it leads to another origin.
+    pub fn at(&self, path: &str) -> Option<Self> {
+        let url = self.url.join(path).ok()?;
+        (url.origin() == self.url.origin()).then(|| Self { url, ..self.clone() })
+    }
+
     /// Makes one attempt. `most` is how much of the answer is read.
-    pub async fn post(
-        &self,
-        url: &Url,
-        content_type: &'static str,
-        key: Option<&str>,
-        body: Bytes,
-        most: usize,
-    ) -> Answer {
+    pub async fn post(&self, content_type: &'static str, key: Option<&str>, body: Bytes, most: usize) -> Answer {
         let mut request = self
             .client
-            .post(url.clone())
+            .post(self.url.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
             .body(body);
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
         }
-        if let Some(context) = telemetry::trace_context() {
-            request = request.header(telemetry::TRACEPARENT, context);
+        if let Some(traceparent) = (self.trace)() {
+            request = request.header(TRACEPARENT, traceparent);
         }
         let response = match request.send().await {
             Ok(response) => response,
@@ -160,7 +168,7 @@ impl ApiClient {
                     Fate::Unanswered
                 };
                 // `without_url`: the URL may carry credentials.
-                let reason = plue_contract::http::describe(&error.without_url());
+                let reason = http::describe(&error.without_url());
                 return Answer::Failed {
                     reason,
                     retry_after: None,
@@ -170,7 +178,7 @@ impl ApiClient {
             }
         };
         let status = response.status();
-        let retry_after = plue_contract::http::retry_after(response.headers(), jiff::Timestamp::now());
+        let retry_after = http::retry_after(response.headers(), jiff::Timestamp::now());
         // What is only looked at for a word may break off; a task may not.
         let patience = if most > SHORT_ANSWER {
             self.timeout
@@ -194,8 +202,7 @@ impl ApiClient {
 
     /// `min(base · 2^n, 30 s)` and up to a quarter more, so that many runners do not come back at the same moment.
     pub fn backoff(&self, attempt: u32) -> Duration {
-        let wait = self.retry_base.saturating_mul(1 << attempt.min(16)).min(MAX_WAIT);
-        wait.mul_f64(1.0 + 0.25 * plue_contract::http::random_fraction())
+        http::backoff(self.retry_base, MAX_WAIT, attempt, 1.0..1.25)
     }
 }
 
@@ -231,23 +238,4 @@ fn is_retryable(status: StatusCode) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_answer_of_the_server_itself_says_that_nothing_was_done() {
-        for (status, body, fate) in [
-            (500, "out of memory", Fate::Declined),
-            (503, "{}", Fate::Declined),
-            (500, "", Fate::Unclear),
-            (503, "", Fate::Unclear),
-            (502, "<html>", Fate::Unclear),
-            (504, "<html>", Fate::Unclear),
-            (429, "", Fate::Declined),
-            (408, "", Fate::Declined),
-        ] {
-            let status = StatusCode::from_u16(status).unwrap_or_default();
-            assert_eq!(Fate::of_status(status, body.as_bytes()), fate, "{status} {body:?}");
-        }
-    }
-}
+mod tests;

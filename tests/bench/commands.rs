@@ -17,7 +17,7 @@ const PROGRAM: &str = "/bin/true";
 const WARM_UP: usize = 20;
 const ROUNDS: usize = 1000;
 /// A slow machine makes fewer rounds.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_DURATION: Duration = Duration::from_secs(30);
 
 /// Medians of one run of `true`, in microseconds.
 pub struct Costs {
@@ -50,7 +50,7 @@ pub fn measure() -> Costs {
                 times.push(begun.elapsed());
             }
         }
-        if started.elapsed() > LONGEST {
+        if started.elapsed() > MAX_DURATION {
             break;
         }
     }

@@ -9,7 +9,7 @@ use crate::commands::Costs;
 use crate::delivery::Figures;
 
 /// What a command may cost, at most, against a fork and exec without a sandbox.
-const MOST_FOR_CONFINEMENT: f64 = 1.5;
+const MAX_FOR_CONFINEMENT: f64 = 1.5;
 
 /// One line of the table.
 pub struct Row {
@@ -50,8 +50,8 @@ pub fn commands(costs: &Costs) -> Vec<Row> {
         Row::aimed(
             "sandboxed ÷ bare fork",
             shown(costs.bare_fork),
-            format!("at most {MOST_FOR_CONFINEMENT}"),
-            Some(ratio(costs.bare_fork) <= MOST_FOR_CONFINEMENT),
+            format!("at most {MAX_FOR_CONFINEMENT}"),
+            Some(ratio(costs.bare_fork) <= MAX_FOR_CONFINEMENT),
         ),
         Row::plain("sandboxed ÷ bare posix_spawn", shown(costs.bare_spawn)),
     ]

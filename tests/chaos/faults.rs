@@ -10,13 +10,13 @@ use crate::seed::{Seed, each_seed};
 use support::scene::{Outcome, Scene};
 
 /// As often as an event that is not critical is retried: nothing is lost that is tried once more.
-const MOST_FAULTS: u32 = 5;
+const MAX_FAULTS: u32 = 5;
 
 /// Fails so many attempts in a hundred, each as the seed says, and no event more often than it is retried.
 fn faulty(seed: Seed, percent: u64, kinds: &'static [&'static str]) -> impl FnMut(&Attempt) -> Answer + Send {
     move |attempt| {
         let mut chance = seed.of(&format!("{} {}", attempt.key, attempt.number));
-        if attempt.number > MOST_FAULTS || !chance.percent(percent) {
+        if attempt.number > MAX_FAULTS || !chance.percent(percent) {
             return Answer::Ok;
         }
         match *chance.pick(kinds) {

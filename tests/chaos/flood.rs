@@ -18,7 +18,7 @@ const LINES: u64 = 2_000_000;
 
 /// What a runner may hold in memory, whatever waits: the queue (16 MiB), what is read, merged and sent of it, and the
 /// runner itself.
-const MOST_MEMORY: u64 = 64 << 20;
+const MAX_MEMORY: u64 = 64 << 20;
 /// The most that was seen, for people.
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
@@ -35,7 +35,7 @@ async fn bounded(scene: Scene) -> Outcome {
     let running = scene.start();
     let id = running.id().unwrap();
     let (peak, outcome) = tokio::join!(peak(id), scene.finish(running));
-    assert!(peak < MOST_MEMORY, "{peak} bytes in memory");
+    assert!(peak < MAX_MEMORY, "{peak} bytes in memory");
     let most = SEEN.fetch_max(peak, Ordering::Relaxed).max(peak);
     println!("the most memory of any run so far: {} MB", most / 1_000_000);
     outcome

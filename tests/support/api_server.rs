@@ -31,7 +31,7 @@ pub(crate) const WAIT: Duration = Duration::from_secs(30);
 /// The task of [`ApiServer::url`].
 const TASK: i64 = 7;
 /// As much as the real server reads of a request.
-const LARGEST_BODY: usize = 1 << 20;
+const MAX_BODY: usize = 1 << 20;
 
 /// What is set before the server starts.
 #[derive(Default)]
@@ -416,7 +416,7 @@ async fn receive(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    if body.len() > LARGEST_BODY {
+    if body.len() > MAX_BODY {
         return refuse_large(&shared, id, &body, &wire);
     }
     let several_runs = shared.settings.lock().expect("no script panics").several_runs;
@@ -482,7 +482,7 @@ fn refuse_large(shared: &Shared, id: i64, body: &Bytes, wire: &Wire) -> Response
     record.too_large += 1;
     let begin = String::from_utf8_lossy(&body[..200]).into_owned();
     let wrong = format!(
-        "a body of {} bytes, and the server takes {LARGEST_BODY}: {begin}",
+        "a body of {} bytes, and the server takes {MAX_BODY}: {begin}",
         body.len()
     );
     record.tasks.entry(id).or_default().violations.push(wrong);

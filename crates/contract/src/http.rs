@@ -99,7 +99,10 @@ mod tests {
         for (attempt, full) in [(0, 100), (1, 200), (6, 6400), (7, 8000), (200, 8000)] {
             let full = Duration::from_millis(full);
             let waits: Vec<Duration> = (0..100).map(|_| backoff(base, max, attempt, 0.75..1.0)).collect();
-            assert!(waits.iter().all(|wait| (full.mul_f64(0.75)..=full).contains(wait)), "{attempt}: {waits:?}");
+            assert!(
+                waits.iter().all(|wait| (full.mul_f64(0.75)..=full).contains(wait)),
+                "{attempt}: {waits:?}"
+            );
             assert!(waits.iter().any(|wait| *wait != waits[0]), "all are {:?}", waits[0]);
         }
         assert_eq!(backoff(base, max, 3, 1.0..1.0), Duration::from_millis(800));

@@ -1,6 +1,7 @@
 //! The client of the Messages API: one streamed request for a turn, and the retries around it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +15,6 @@ use super::decoder::{DecodeError, TurnDecoder};
 use super::{Conversation, Model, ModelError, TurnEvent};
 use plue_contract::http;
 use plue_contract::secret::Secret;
-
-/// The header by which a request belongs to a trace.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The version of the API that this client speaks.
 pub const API_VERSION: &str = "2026-10-21";
@@ -52,14 +50,14 @@ pub struct ClientConfig {
     pub auth_style: AuthStyle,
     /// Sent as `X-Request-ID`.
     pub request_id: Option<String>,
+    /// Gives each request its header `traceparent`.
+    pub traceparent: Traceparent,
     /// How long no byte may come before the request counts as lost.
     pub idle_timeout: Duration,
     /// How many attempts may follow the first.
     pub max_retries: u32,
     /// The wait before the first of them; it doubles each time, up to 8 s.
     pub retry_base: Duration,
-    /// Asked for each request: the value of its `traceparent` header (W3C Trace Context), when it belongs to a trace.
-    pub traceparent: fn() -> Option<String>,
 }
 
 impl ClientConfig {
@@ -70,11 +68,27 @@ impl ClientConfig {
             api_key: Secret::new(api_key),
             auth_style: AuthStyle::default(),
             request_id: None,
+            traceparent: Traceparent::default(),
             idle_timeout: Duration::from_secs(120),
             max_retries: 4,
             retry_base: Duration::from_millis(500),
-            traceparent: || None,
         }
+    }
+}
+
+/// Says in which trace a request stands, when it is about to be sent; by default in none.
+#[derive(Clone, Default)]
+pub struct Traceparent(Option<Arc<dyn Fn() -> Option<HeaderValue> + Send + Sync>>);
+
+impl From<Arc<dyn Fn() -> Option<HeaderValue> + Send + Sync>> for Traceparent {
+    fn from(source: Arc<dyn Fn() -> Option<HeaderValue> + Send + Sync>) -> Self {
+        Self(Some(source))
+    }
+}
+
+impl fmt::Debug for Traceparent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Traceparent")
     }
 }
 
@@ -141,8 +155,8 @@ impl MessagesClient {
             .post(self.endpoint.clone())
             .headers(self.headers.clone())
             .body(body);
-        if let Some(context) = (self.config.traceparent)() {
-            request = request.header(TRACEPARENT, context);
+        if let Some(traceparent) = self.config.traceparent.0.as_ref().and_then(|source| source()) {
+            request = request.header("traceparent", traceparent);
         }
         let mut response = request
             .send()

@@ -5,7 +5,7 @@
 use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 
-pub use client::{API_VERSION, AuthStyle, ClientConfig, ClientError, MessagesClient};
+pub use client::{API_VERSION, AuthStyle, ClientConfig, ClientError, MessagesClient, Traceparent};
 pub use conversation::{Conversation, ConversationConfig, InitialMessage, Role, ToolResult};
 
 mod api_error;

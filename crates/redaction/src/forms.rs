@@ -26,7 +26,7 @@ const PATH: &AsciiSet = &COMPONENT
     .remove(b'=');
 
 /// A part of a base64 text that is shorter would be found in half of all others.
-const SHORTEST_PART: usize = 8;
+const MIN_PART: usize = 8;
 
 /// The base64 forms alone, which may be broken into lines.
 pub(super) fn in_base64(secret: &str) -> Vec<Vec<u8>> {
@@ -100,7 +100,7 @@ fn base64_at(secret: &str, offset: usize) -> Vec<String> {
     [STANDARD_NO_PAD, URL_SAFE_NO_PAD]
         .iter()
         .filter_map(|alphabet| alphabet.encode(&bytes).get(first..end).map(str::to_owned))
-        .filter(|part| part.len() >= SHORTEST_PART)
+        .filter(|part| part.len() >= MIN_PART)
         .collect()
 }
 

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use aho_corasick::Input;
 
@@ -18,7 +17,7 @@ use wrapped::{Unbroken, Wrapped};
 pub const MASK: &str = "***";
 
 /// A value of a variable that is shorter is no secret: it would be found in half of all words.
-const SHORTEST_VALUE: usize = 8;
+const MIN_VALUE: usize = 8;
 
 /// How names of variables with secrets end.
 const SECRET_ENDINGS: [&str; 5] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS"];
@@ -32,21 +31,9 @@ fn is_secret(name: &str) -> bool {
 /// The secrets among the variables of a process.
 pub fn secrets<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     variables
-        .filter(|(name, value)| is_secret(name) && value.trim().len() >= SHORTEST_VALUE)
+        .filter(|(name, value)| is_secret(name) && value.trim().len() >= MIN_VALUE)
         .map(|(_, value)| value.to_owned())
         .collect()
-}
-
-static CURRENT: OnceLock<Redactor> = OnceLock::new();
-
-/// Says, once and before anything is logged, what this process must not tell.
-pub fn install(redactor: Redactor) {
-    let _ = CURRENT.set(redactor);
-}
-
-/// What this process must not tell. Nothing, before [`install`].
-pub fn current() -> &'static Redactor {
-    CURRENT.get_or_init(Redactor::default)
 }
 
 /// Finds secrets, in all their forms.

@@ -13,7 +13,7 @@ use aho_corasick::Input;
 use super::patterns::Patterns;
 
 /// A form that is shorter would be found by chance.
-const SHORTEST: usize = 16;
+const MIN_WRAPPED: usize = 16;
 
 /// See the module.
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl<'a> Unbroken<'a> {
 /// What is looked for of these base64 forms, broken or not: those that are long enough, whole and without their first
 /// character.
 pub(super) fn forms(in_base64: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let long = in_base64.iter().filter(|form| form.len() >= SHORTEST);
+    let long = in_base64.iter().filter(|form| form.len() >= MIN_WRAPPED);
     long.flat_map(|form| [form.clone(), form[1..].to_vec()]).collect()
 }
 

@@ -15,7 +15,7 @@ use super::instance::Failure;
 use super::interrupt::Interruptible;
 use super::live_text::without_nul;
 use super::plugin::Plugin;
-use super::state::Reach;
+use super::state::CallGrants;
 use plue_contract::{ToolErrorCode, ToolOutcome};
 
 /// How long after its time a call may still answer by itself before its thread is given up: more than a few ticks.
@@ -28,9 +28,9 @@ const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
 /// Does one call. Never fails: what goes wrong is the outcome.
 ///
 /// When the caller drops the future, the call is cancelled.
-pub(crate) async fn call(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &str, reach: Reach) -> ToolOutcome {
+pub(crate) async fn call(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &str, grants: CallGrants) -> ToolOutcome {
     let started = Instant::now();
-    let result = run(plugin, slots, input, reach).await;
+    let result = run(plugin, slots, input, grants).await;
     let duration = started.elapsed();
     match result {
         Ok(output) => ToolOutcome {
@@ -48,9 +48,14 @@ pub(crate) async fn call(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &s
     }
 }
 
-async fn run(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &str, mut reach: Reach) -> Result<Output, Failure> {
-    let limits = &plugin.prepared.limits;
-    let caller = reach.cancel.clone();
+async fn run(
+    plugin: &Arc<Plugin>,
+    slots: &Arc<Semaphore>,
+    input: &str,
+    mut grants: CallGrants,
+) -> Result<Output, Failure> {
+    let limits = &plugin.linked.limits;
+    let caller = grants.cancel.clone();
     if caller.is_cancelled() {
         return Err(Failure::new(
             ToolErrorCode::Cancelled,
@@ -67,7 +72,7 @@ async fn run(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &str, mut reac
     // A token of its own: dropping this future, or giving the thread up, ends the command that the call runs.
     let own = caller.child_token();
     let _cancel_on_drop = own.clone().drop_guard();
-    reach.cancel = own;
+    grants.cancel = own;
     let runtime = Handle::current();
     let thread = Arc::new(Interruptible::default());
     let running = tokio::task::spawn_blocking({
@@ -81,7 +86,7 @@ async fn run(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &str, mut reac
                 .schema
                 .check(&input)
                 .map_err(|problems| Failure::new(ToolErrorCode::InvalidInput, problems))?;
-            runtime.block_on(plugin.prepared.call(&input, reach))
+            runtime.block_on(plugin.linked.call(&input, grants))
         }
     });
     let mut running = pin!(joined(running));
@@ -101,7 +106,7 @@ async fn run(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &str, mut reac
             return result;
         }
     }
-    let tool = &*plugin.prepared.tool;
+    let tool = &*plugin.linked.tool;
     tracing::warn!(tool, "the thread of a tool call is given up: it {why}");
     let text = format!("the call was given up: it {why}; a file operation may be blocked (a FIFO, a slow mount)");
     Err(Failure::new(code, text))

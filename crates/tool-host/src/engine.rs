@@ -70,7 +70,7 @@ impl Allocation {
 /// The least address space, in bytes, with which the runner starts: to load tools when they have to be compiled, one after
 /// the other, and to run them. With 450,000 KiB not all five load, and with less the first allocation that fails aborts
 /// the process, which cannot be caught: so it is refused before.
-pub(crate) const LEAST_ADDRESS_SPACE: u64 = 768 << 20;
+pub(crate) const MIN_ADDRESS_SPACE: u64 = 768 << 20;
 
 /// The limit on this process's address space, in bytes; `None` when there is none.
 pub(crate) fn address_space_limit() -> Option<u64> {

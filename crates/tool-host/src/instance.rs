@@ -13,11 +13,11 @@ use super::bindings::{AnyToolPre, Definition, Output, ToolError};
 use super::engine::Ticker;
 use super::limits::{LimitHit, Limits, limit};
 use super::manifest::Manifest;
-use super::state::{CallState, Reach};
+use super::state::{CallGrants, CallState};
 use plue_contract::ToolErrorCode;
 
 /// A component that is linked against its grant, ready to be instantiated.
-pub(crate) struct Prepared {
+pub(crate) struct LinkedTool {
     pub(crate) tool: Arc<str>,
     pub(crate) manifest: Manifest,
     pub(crate) limits: Arc<Limits>,
@@ -47,12 +47,12 @@ impl From<&LimitHit> for Failure {
     }
 }
 
-impl Prepared {
+impl LinkedTool {
     /// Asks the component what it is. It can reach nothing meanwhile.
     pub(crate) async fn describe(&self) -> Result<Definition, Failure> {
         let mut limits = (*self.limits).clone();
         limits.deadline = limits.describe;
-        let mut using = Use::new(self, Arc::new(limits), Reach::nothing())?;
+        let mut using = Instance::new(self, Arc::new(limits), CallGrants::nothing())?;
         using
             .run(async |store, pre| {
                 pre.instantiate_async(&mut *store)
@@ -66,15 +66,15 @@ impl Prepared {
 
     /// Makes an instance and drops it: what a call costs before it does anything.
     pub(crate) async fn instantiate(&self) -> Result<(), Failure> {
-        let mut using = Use::new(self, self.limits.clone(), Reach::nothing())?;
+        let mut using = Instance::new(self, self.limits.clone(), CallGrants::nothing())?;
         using
             .run(async |store, pre| pre.instantiate_async(store).await.map(|_| ()))
             .await
     }
 
     /// Does one call. The calling thread is blocked by file operations: it has to be one that can be given up.
-    pub(crate) async fn call(&self, input: &str, reach: Reach) -> Result<Output, Failure> {
-        let mut using = Use::new(self, self.limits.clone(), reach)?;
+    pub(crate) async fn call(&self, input: &str, grants: CallGrants) -> Result<Output, Failure> {
+        let mut using = Instance::new(self, self.limits.clone(), grants)?;
         let result = using
             .run(async |store, pre| {
                 pre.instantiate_async(&mut *store)
@@ -118,30 +118,29 @@ fn message(error: &ToolError) -> (ToolErrorCode, &String) {
 }
 
 /// A store with everything that watches over it.
-struct Use<'a> {
-    prepared: &'a Prepared,
+struct Instance<'a> {
+    linked: &'a LinkedTool,
     store: Store<CallState>,
     watch: Watch,
 }
 
-impl<'a> Use<'a> {
-    fn new(prepared: &'a Prepared, limits: Arc<Limits>, reach: Reach) -> Result<Self, Failure> {
-        let watch = Watch::new(limits.clone(), reach.cancel.clone());
-        let state =
-            CallState::new(&prepared.manifest, prepared.tool.clone(), limits.clone(), reach).map_err(|error| {
-                Failure::new(
-                    ToolErrorCode::Failed,
-                    format!("the workspace cannot be opened: {error:#}"),
-                )
-            })?;
-        let mut store = Store::new(engine(prepared), state);
+impl<'a> Instance<'a> {
+    fn new(linked: &'a LinkedTool, limits: Arc<Limits>, grants: CallGrants) -> Result<Self, Failure> {
+        let watch = Watch::new(limits.clone(), grants.cancel.clone());
+        let state = CallState::new(&linked.manifest, linked.tool.clone(), limits.clone(), grants).map_err(|error| {
+            Failure::new(
+                ToolErrorCode::Failed,
+                format!("the workspace cannot be opened: {error:#}"),
+            )
+        })?;
+        let mut store = Store::new(engine(linked), state);
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(limits.host_call as usize);
         store.set_max_component_handles(limits.handles as usize);
         store.set_epoch_deadline(1);
         let mut ticks = watch.clone();
         store.epoch_deadline_callback(move |_| ticks.check().map(|()| UpdateDeadline::Continue(1)).map_err(Into::into));
-        Ok(Self { prepared, store, watch })
+        Ok(Self { linked, store, watch })
     }
 
     /// Runs `work` until it ends, or a limit on time ends it.
@@ -149,12 +148,12 @@ impl<'a> Use<'a> {
         &mut self,
         work: impl AsyncFnOnce(&mut Store<CallState>, &AnyToolPre<CallState>) -> wasmtime::Result<T>,
     ) -> Result<T, Failure> {
-        let _running = self.prepared.ticker.running();
+        let _running = self.linked.ticker.running();
         let watch = &self.watch;
         // The callback ends a component that computes; this ends one that waits inside a host call.
         let result = tokio::select! {
             biased;
-            result = work(&mut self.store, &self.prepared.pre) => result,
+            result = work(&mut self.store, &self.linked.pre) => result,
             hit = watch.wait() => Err(hit.into()),
         };
         self.store.data().report_log();
@@ -162,8 +161,8 @@ impl<'a> Use<'a> {
     }
 }
 
-fn engine(prepared: &Prepared) -> &Engine {
-    prepared.pre.engine()
+fn engine(linked: &LinkedTool) -> &Engine {
+    linked.pre.engine()
 }
 
 /// The clocks of a use: wall-clock, processor, and the time since it was cancelled.

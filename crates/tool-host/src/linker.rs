@@ -78,7 +78,7 @@ impl fmt::Display for NotGranted {
 
 /// What a component imports and exports, against what it may.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Fit {
+pub(crate) enum ImportCheck {
     Fits,
     NotGranted(Vec<NotGranted>),
     /// It was built for another version of the contract.
@@ -88,7 +88,7 @@ pub(crate) enum Fit {
 }
 
 /// Compares a component with its manifest.
-pub(crate) fn check(engine: &Engine, component: &Component, manifest: &Manifest) -> Fit {
+pub(crate) fn check(engine: &Engine, component: &Component, manifest: &Manifest) -> ImportCheck {
     let kind = component.component_type();
     let imports: Vec<String> = kind.imports(engine).map(|(name, _)| name.to_owned()).collect();
     let exports: Vec<String> = kind
@@ -99,17 +99,17 @@ pub(crate) fn check(engine: &Engine, component: &Component, manifest: &Manifest)
     for name in imports.iter().chain(&exports) {
         let (interface, version) = split(name);
         if interface.starts_with("plue:tool/") && !is_supported(version) {
-            return Fit::Version(version.to_owned());
+            return ImportCheck::Version(version.to_owned());
         }
     }
     if !exports.iter().any(|name| split(name).0 == "plue:tool/plugin") {
-        return Fit::NoTool;
+        return ImportCheck::NoTool;
     }
     let refused: Vec<NotGranted> = imports.into_iter().filter_map(|name| refuse(name, manifest)).collect();
     if refused.is_empty() {
-        Fit::Fits
+        ImportCheck::Fits
     } else {
-        Fit::NotGranted(refused)
+        ImportCheck::NotGranted(refused)
     }
 }
 

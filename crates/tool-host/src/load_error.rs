@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::engine::LEAST_ADDRESS_SPACE;
+use super::engine::MIN_ADDRESS_SPACE;
 use super::limits::Unit;
 use super::linker::{NotGranted, SUPPORTED_VERSIONS};
 use super::manifest::ManifestError;
@@ -51,7 +51,7 @@ pub enum LoadError {
     #[error(
         "the address space of this process is limited to {} MiB (RLIMIT_AS, `ulimit -v`), and tools need {} MiB; raise the \
          limit or remove it: memory is limited by the container, not by the address space",
-        .limit >> 20, LEAST_ADDRESS_SPACE >> 20
+        .limit >> 20, MIN_ADDRESS_SPACE >> 20
     )]
     AddressSpace {
         /// In bytes.

@@ -18,7 +18,7 @@ pub const FILE_NAME: &str = "plugin.toml";
 const NO_MANIFESTS: [&str; 3] = ["plugin.yaml", "plugin.yml", "plugin.json"];
 
 /// A manifest is a dozen lines; what is larger is something else.
-const LARGEST: u64 = 64 << 10;
+const MAX_BYTES: u64 = 64 << 10;
 
 /// How much of the workspace a plugin sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -64,7 +64,7 @@ pub enum ManifestError {
     OtherFormat(&'static str),
     /// It is far larger than a manifest is.
     #[error(
-        "is larger than {LARGEST} bytes; a manifest has name, component, workspace, process, inert, sha256 and limits"
+        "is larger than {MAX_BYTES} bytes; a manifest has name, component, workspace, process, inert, sha256 and limits"
     )]
     TooLarge,
     /// It is no TOML, or has a key that no manifest has.
@@ -126,10 +126,10 @@ pub fn find(folder: &Path) -> Result<Option<PathBuf>, ManifestError> {
 /// Reads and validates a manifest.
 pub fn read(file: &Path) -> Result<Manifest, ManifestError> {
     let open = regular_file::open(file)?;
-    if open.metadata()?.len() > LARGEST {
+    if open.metadata()?.len() > MAX_BYTES {
         return Err(ManifestError::TooLarge);
     }
-    let text = io::read_to_string(open.take(LARGEST))?;
+    let text = io::read_to_string(open.take(MAX_BYTES))?;
     let document = toml::from_str::<Document>(&text);
     validate(document.map_err(|error| ManifestError::Syntax(error.to_string()))?)
 }

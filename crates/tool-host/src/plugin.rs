@@ -10,9 +10,9 @@ use wasmtime::component::Component;
 use super::bindings::AnyToolPre;
 use super::compiled::{self, ComponentDigest};
 use super::engine::ToolEngine;
-use super::instance::Prepared;
+use super::instance::LinkedTool;
 use super::limits::Limits;
-use super::linker::{self, Fit};
+use super::linker::{self, ImportCheck};
 use super::load_error::{PluginError, Problem};
 use super::manifest::{self, Manifest};
 use super::regular_file;
@@ -21,7 +21,7 @@ use plue_contract::ToolDefinition;
 
 /// A tool that can be called.
 pub(crate) struct Plugin {
-    pub(crate) prepared: Prepared,
+    pub(crate) linked: LinkedTool,
     pub(crate) definition: ToolDefinition,
     pub(crate) schema: InputSchema,
     /// Its manifest.
@@ -136,10 +136,10 @@ fn load(engine: &ToolEngine, file: &Path, manifest: Manifest, path: &Path, bytes
     };
     drop(bytes);
     match linker::check(&engine.engine, &component, &manifest) {
-        Fit::Fits => {}
-        Fit::NotGranted(refused) => return Err(Problem::NotGranted(refused)),
-        Fit::Version(found) => return Err(Problem::Version { found }),
-        Fit::NoTool => return Err(Problem::NoTool),
+        ImportCheck::Fits => {}
+        ImportCheck::NotGranted(refused) => return Err(Problem::NotGranted(refused)),
+        ImportCheck::Version(found) => return Err(Problem::Version { found }),
+        ImportCheck::NoTool => return Err(Problem::NoTool),
     }
     let imports = component
         .component_type()
@@ -154,16 +154,16 @@ fn load(engine: &ToolEngine, file: &Path, manifest: Manifest, path: &Path, bytes
         .map_err(link)?;
     let tool: Arc<str> = Arc::from(manifest.name.as_str());
     let limits = Arc::new(manifest.limits.clone());
-    let prepared = Prepared {
+    let linked = LinkedTool {
         tool,
         manifest,
         limits,
         pre,
         ticker: engine.ticker.clone(),
     };
-    let (definition, schema) = describe(&prepared)?;
+    let (definition, schema) = describe(&linked)?;
     Ok(Plugin {
-        prepared,
+        linked,
         definition,
         schema,
         file: file.to_owned(),
@@ -171,25 +171,25 @@ fn load(engine: &ToolEngine, file: &Path, manifest: Manifest, path: &Path, bytes
     })
 }
 
-fn describe(prepared: &Prepared) -> Result<(ToolDefinition, InputSchema), Problem> {
+fn describe(linked: &LinkedTool) -> Result<(ToolDefinition, InputSchema), Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|error| Problem::Link(format!("no runtime to call describe(): {error}")))?;
     let described = runtime
-        .block_on(prepared.describe())
+        .block_on(linked.describe())
         .map_err(|failure| Problem::Describe {
             code: failure.code,
             text: failure.text,
         })?;
-    let name = &prepared.manifest.name;
+    let name = &linked.manifest.name;
     if described.name != *name {
         return Err(Problem::Name {
             manifest: name.clone(),
             component: described.name,
         });
     }
-    let schema = InputSchema::new(described.input_schema, prepared.limits.schema).map_err(Problem::Schema)?;
+    let schema = InputSchema::new(described.input_schema, linked.limits.schema).map_err(Problem::Schema)?;
     let definition = ToolDefinition {
         name: described.name,
         description: described.description,

@@ -26,7 +26,7 @@ fn check(command: &Command) -> Result<(), StartError> {
 
 impl process::Host for CallState {
     async fn start(&mut self, command: Command) -> wasmtime::Result<Result<Resource<RunningProcess>, StartError>> {
-        let Some(sandbox) = self.reach.sandbox.clone() else {
+        let Some(sandbox) = self.grants.sandbox.clone() else {
             return Ok(Err(StartError::Denied("commands cannot be started here".to_owned())));
         };
         if let Err(refused) = check(&command) {
@@ -43,7 +43,7 @@ impl process::Host for CallState {
             env: BTreeMap::new(),
             timeout: Duration::from_millis(command.timeout_ms),
         };
-        let started = match sandbox.start(spec, self.reach.cancel.child_token()).await {
+        let started = match sandbox.start(spec, self.grants.cancel.child_token()).await {
             Ok(started) => started,
             Err(error) => {
                 return Ok(Err(match error {
@@ -95,7 +95,7 @@ impl process::HostRunningCommand for CallState {
                 }
             };
             if !text.is_empty() && self.take_live_output(text.len()) {
-                (self.reach.live)(&text);
+                (self.grants.live)(&text);
             }
             if let Some(event) = event {
                 return Ok(event);

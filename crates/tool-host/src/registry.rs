@@ -10,7 +10,7 @@ use rayon::ThreadPoolBuilder;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use tokio::sync::Semaphore;
 
-use super::engine::{self, Allocation, LEAST_ADDRESS_SPACE, ToolEngine};
+use super::engine::{self, Allocation, MIN_ADDRESS_SPACE, ToolEngine};
 use super::host::Shared;
 use super::limits::Limits;
 use super::load_error::{LoadError, PluginError, Problem, UnknownTools};
@@ -127,7 +127,7 @@ impl Host {
 
     /// Makes an instance of a tool and drops it; for benchmarks. `None` when there is no such tool, or it failed.
     pub async fn instantiate(&self, name: &str) -> Option<()> {
-        self.0.plugins.get(name)?.prepared.instantiate().await.ok()
+        self.0.plugins.get(name)?.linked.instantiate().await.ok()
     }
 
     /// What is installed, for people.
@@ -159,7 +159,7 @@ pub fn compile_plugins(plugin_dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
 }
 
 fn info(plugin: &Plugin) -> PluginInfo {
-    let manifest = &plugin.prepared.manifest;
+    let manifest = &plugin.linked.manifest;
     PluginInfo {
         name: manifest.name.clone(),
         description: plugin.definition.description.clone(),
@@ -176,7 +176,7 @@ fn info(plugin: &Plugin) -> PluginInfo {
 
 fn new_engine() -> Result<ToolEngine, LoadError> {
     match engine::address_space_limit() {
-        Some(limit) if limit < LEAST_ADDRESS_SPACE => Err(LoadError::AddressSpace { limit }),
+        Some(limit) if limit < MIN_ADDRESS_SPACE => Err(LoadError::AddressSpace { limit }),
         _ => ToolEngine::new().map_err(|error| LoadError::Engine(format!("{error:#}"))),
     }
 }
@@ -187,7 +187,7 @@ fn load_all(plugin_dir: &Path) -> Result<(ToolEngine, BTreeMap<String, Arc<Plugi
     let loaded = in_parallel(files, engine.threads(), |file| Folder::read(file)?.load(&engine))?;
     let mut plugins: BTreeMap<String, Arc<Plugin>> = BTreeMap::new();
     for plugin in loaded {
-        let name = plugin.prepared.manifest.name.clone();
+        let name = plugin.linked.manifest.name.clone();
         if let Some(first) = plugins.get(&name) {
             let problem = Problem::Duplicate {
                 name,
@@ -239,7 +239,9 @@ fn in_parallel<T: Send>(
     work: impl Fn(PathBuf) -> Result<T, PluginError> + Sync,
 ) -> Result<Vec<T>, LoadError> {
     // A pool of its own, which ends with the work: threads that wait for nothing would cost a runner memory.
-    let pool = ThreadPoolBuilder::new().num_threads(threads.min(files.len()).max(1)).build();
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(threads.min(files.len()).max(1))
+        .build();
     let pool = pool.map_err(|error| LoadError::Engine(error.to_string()))?;
     let guarded = |file: PathBuf| {
         let panicked = || PluginError {

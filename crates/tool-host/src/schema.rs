@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::{arguments, strict_type};
 
 /// Problems that one message lists; the model needs no more to see what is wrong.
-const MOST_PROBLEMS: usize = 20;
+const MAX_PROBLEMS: usize = 20;
 
 /// The compiled schema of a tool.
 pub(crate) struct InputSchema {
@@ -61,7 +61,7 @@ impl InputSchema {
         let mut errors = self.validator.iter_errors(&value);
         let problems: Vec<String> = errors
             .by_ref()
-            .take(MOST_PROBLEMS)
+            .take(MAX_PROBLEMS)
             .map(|error| format!("- {}: {}", path(error.instance_path()), shortened(error.to_string())))
             .collect();
         if problems.is_empty() {
@@ -85,9 +85,9 @@ fn path(location: &jsonschema::paths::Location) -> String {
 
 /// A message may quote the value that is wrong, and that may be a whole file.
 fn shortened(mut message: String) -> String {
-    const MOST: usize = 300;
-    if message.len() > MOST {
-        message.truncate(message.floor_char_boundary(MOST));
+    const MAX_BYTES: usize = 300;
+    if message.len() > MAX_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_BYTES));
         message.push('…');
     }
     message

@@ -40,7 +40,7 @@ pub(crate) struct WorkspaceFolder {
 
 /// What a call can reach, as far as its grant goes.
 #[derive(Clone)]
-pub(crate) struct Reach {
+pub(crate) struct CallGrants {
     /// The workspace's folder; `None` when the call may not touch it.
     pub(crate) workspace: Option<Arc<WorkspaceFolder>>,
     /// Where commands are started; `None` when the call may start none.
@@ -49,7 +49,7 @@ pub(crate) struct Reach {
     pub(crate) cancel: CancellationToken,
 }
 
-impl Reach {
+impl CallGrants {
     /// What `describe()` can reach: nothing.
     pub(crate) fn nothing() -> Self {
         Self {
@@ -65,7 +65,7 @@ impl Reach {
 pub(crate) struct CallState {
     pub(crate) tool: Arc<str>,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) reach: Reach,
+    pub(crate) grants: CallGrants,
     pub(crate) limiter: Limiter,
     pub(crate) table: ResourceTable,
     wasi: WasiCtx,
@@ -83,7 +83,7 @@ impl CallState {
         manifest: &Manifest,
         tool: Arc<str>,
         limits: Arc<Limits>,
-        reach: Reach,
+        grants: CallGrants,
     ) -> wasmtime::Result<Self> {
         let stdio = limits.stdio as usize;
         let (stdout, stderr) = (GuestLog::new(stdio), GuestLog::new(stdio));
@@ -98,7 +98,7 @@ impl CallState {
             Workspace::Read => Some(FsPerms::ReadOnly),
             Workspace::ReadWrite => Some(FsPerms::ReadWrite),
         };
-        if let (Some(permissions), Some(workspace)) = (permissions, &reach.workspace) {
+        if let (Some(permissions), Some(workspace)) = (permissions, &grants.workspace) {
             wasi.preopened_dir(&workspace.named, ".", permissions)?;
             wasi.env(WORKSPACE_VARIABLE, workspace.named.to_string_lossy());
             if workspace.real != workspace.named {
@@ -111,7 +111,7 @@ impl CallState {
             tool,
             limiter: Limiter::new(&limits),
             limits,
-            reach,
+            grants,
             table,
             wasi: wasi.build(),
             stdout,
@@ -182,7 +182,7 @@ impl WasiView for CallState {
 impl progress::Host for CallState {
     fn output(&mut self, text: String) -> wasmtime::Result<()> {
         self.count_live_output(&text)?;
-        (self.reach.live)(&without_nul(text));
+        (self.grants.live)(&without_nul(text));
         Ok(())
     }
 
@@ -204,7 +204,7 @@ impl progress::Host for CallState {
 
 impl cancellation::Host for CallState {
     fn is_cancelled(&mut self) -> wasmtime::Result<bool> {
-        Ok(self.reach.cancel.is_cancelled())
+        Ok(self.grants.cancel.is_cancelled())
     }
 }
 

@@ -8,9 +8,9 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::call;
-use super::load_error::{UnknownTools, list};
 use super::host::Shared;
-use super::state::Reach;
+use super::load_error::{UnknownTools, list};
+use super::state::CallGrants;
 use plue_contract::{LiveOutput, ToolDefinition, ToolErrorCode, ToolOutcome, Toolbox};
 
 /// The tools that one task may use.
@@ -84,13 +84,13 @@ impl Toolbox for TaskToolbox {
             let Some(plugin) = plugin else {
                 return self.refusal(name);
             };
-            let reach = Reach {
+            let grants = CallGrants {
                 workspace: Some(self.host.workspace.clone()),
-                sandbox: plugin.prepared.manifest.process.then(|| self.host.sandbox.clone()),
+                sandbox: plugin.linked.manifest.process.then(|| self.host.sandbox.clone()),
                 live,
                 cancel,
             };
-            call::call(plugin, &self.host.slots, input, reach).await
+            call::call(plugin, &self.host.slots, input, grants).await
         }
         .boxed()
     }

@@ -11,14 +11,14 @@ use super::bindings::{ToolError, workspace};
 use super::state::CallState;
 
 /// As many symbolic links as Linux follows in one path (path_resolution(7)).
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// Read, write and execute for everybody; set-user-id, set-group-id and sticky are never carried over.
 const PERMISSION_BITS: u32 = 0o777;
 
 impl workspace::Host for CallState {
     fn replace_file(&mut self, path: String, content: Vec<u8>) -> wasmtime::Result<Result<(), workspace::ToolError>> {
-        let Some(root) = &self.reach.workspace else {
+        let Some(root) = &self.grants.workspace else {
             return Ok(Err(ToolError::Denied(
                 "the workspace is not open to this call".to_owned(),
             )));
@@ -71,7 +71,7 @@ fn follow(root: &Dir, path: &Path) -> Result<PathBuf, ToolError> {
     let mut target = path.to_owned();
     // A link of this way ends in `/`: what it leads to must be a folder, however many links come behind it.
     let mut only_folder = false;
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         match target.components().next_back() {
             Some(Component::Normal(_)) => {}
             Some(Component::RootDir | Component::Prefix(_)) => return Err(outside(path)),

@@ -11,7 +11,7 @@ use super::pool::Scaling;
 use super::simulation::Load;
 
 /// More than this takes minutes to simulate, and more than one cluster to run.
-const MOST_BUSY: f64 = 5000.0;
+const MAX_BUSY: f64 = 5000.0;
 
 /// Simulates a pool of warm runners: how many there must be, so that tasks do not wait
 #[derive(Debug, Parser)]
@@ -103,8 +103,8 @@ impl Options {
             seed: self.seed,
         };
         ensure!(
-            load.busy() <= MOST_BUSY,
-            "{} tasks a minute of {:.1} s on average keep {:.0} runners busy: this simulation goes to {MOST_BUSY}",
+            load.busy() <= MAX_BUSY,
+            "{} tasks a minute of {:.1} s on average keep {:.0} runners busy: this simulation goes to {MAX_BUSY}",
             self.rate,
             length.mean(),
             load.busy()

@@ -13,24 +13,26 @@ use tokio_util::sync::CancellationToken;
 use crate::events::{Event, EventSink, TaskErrorCode, ToolState, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::task::AgentTask;
-use crate::telemetry;
+use crate::telemetry::Telemetry;
 use plue_contract::{LiveOutput, ToolErrorCode, ToolOutcome, Toolbox};
 use plue_messages::{
     Conversation, ConversationConfig, INVALID_INPUT_KEY, Model, ModelError, StopReason, ToolCall, ToolResult, Turn,
     TurnEvent,
 };
 
+mod masked_text;
 mod no_tools;
 mod output_limit;
-mod spent;
-mod spoken;
-mod told;
+mod spans;
+#[cfg(test)]
+mod tests;
+mod usage;
 
+use masked_text::{MaskedDeltas, mask, pieces, thought, token};
 pub use no_tools::NoTools;
 pub use output_limit::OutputLimit;
-pub use spent::Spent;
-use spent::report;
-use spoken::{Spoken, mask, pieces, thought, token};
+pub use usage::TaskUsage;
+use usage::report;
 
 /// How often in a row a cut-off answer is asked to go on.
 const MAX_CONTINUATIONS: u32 = 3;
@@ -49,6 +51,7 @@ pub struct Agent<'a> {
     pub model: &'a dyn Model,
     pub tools: &'a dyn Toolbox,
     pub events: &'a EventSink,
+    pub telemetry: &'a Telemetry,
     /// Whether events that the protocol added are sent.
     pub extra_events: bool,
     pub cancel: &'a CancellationToken,
@@ -77,7 +80,7 @@ impl Agent<'_> {
     ///
     /// # Errors
     /// Every ending that is no success.
-    pub async fn run(&self, spent: &mut Spent) -> Result<(), Failure> {
+    pub async fn run(&self, spent: &mut TaskUsage) -> Result<(), Failure> {
         let mut conversation = Conversation::new(ConversationConfig {
             model: self.model_name,
             system: self.task.system_prompt.as_deref(),
@@ -99,10 +102,10 @@ impl Agent<'_> {
             open_calls: Vec::new(),
             call_ids: HashSet::new(),
         };
-        let span = telemetry::agent_span(self.model_name);
+        let span = self.telemetry.agent_span(self.model_name);
         let turns = self.turns(&mut conversation, &mut progress, spent);
         let result = span.within(turns).await;
-        span.used(told::tokens(&spent.usage));
+        span.used(spans::tokens(&spent.usage));
         if let Err(failure) = &result {
             span.fail(failure.code.as_str());
         }
@@ -115,14 +118,14 @@ impl Agent<'_> {
         &self,
         conversation: &mut Conversation,
         progress: &mut Progress,
-        spent: &mut Spent,
+        spent: &mut TaskUsage,
     ) -> Result<(), Failure> {
         while spent.turns < self.task.max_turns {
             self.check_budget(spent)?;
             spent.turns += 1;
-            let span = telemetry::chat_span(self.model_name, progress.limit.tokens());
+            let span = self.telemetry.chat_span(self.model_name, progress.limit.tokens());
             let result = span.span().within(self.model_turn(conversation, progress)).await;
-            let outcome = result.as_ref().map(|(turn, _)| told::answer(turn));
+            let outcome = result.as_ref().map(|(turn, _)| spans::answer(turn));
             span.end(self.model_name, outcome.map_err(|failure| failure.code.as_str()));
             let (turn, message_id) = result?;
             spent.add(&turn, self.model_name);
@@ -154,8 +157,9 @@ impl Agent<'_> {
     ) -> Result<(Turn, String), Failure> {
         let mut stream = self.model.turn(conversation, progress.limit.tokens());
         let mut message_id = new_message_id();
-        let mut text = Spoken::new();
-        let mut thinking = Spoken::new();
+        let redactor = self.events.redactor();
+        let mut text = MaskedDeltas::new(redactor);
+        let mut thinking = MaskedDeltas::new(redactor);
         loop {
             let event = tokio::select! {
                 biased;
@@ -172,7 +176,7 @@ impl Agent<'_> {
                 Some(Ok(TurnEvent::Finished(turn))) => return Ok((turn, message_id)),
                 Some(Ok(TurnEvent::Restarted)) => {
                     message_id = new_message_id();
-                    text = Spoken::new();
+                    text = MaskedDeltas::new(redactor);
                     continue;
                 }
                 Some(Ok(TurnEvent::Text(delta))) => {
@@ -214,7 +218,7 @@ impl Agent<'_> {
     }
 
     /// Passes on what was kept back of the model's text.
-    fn say_the_rest(&self, message_id: &str, text: &mut Spoken, thinking: &mut Spoken) {
+    fn say_the_rest(&self, message_id: &str, text: &mut MaskedDeltas, thinking: &mut MaskedDeltas) {
         if let Some(shown) = thinking.finish() {
             self.events.push(thought(message_id, shown));
         }
@@ -358,7 +362,7 @@ impl Agent<'_> {
             });
             let mut outcome = self.call_tool(call).await;
             progress.open_calls.retain(|id| *id != call.id);
-            mask(&mut outcome.text);
+            mask(&mut outcome.text, self.events.redactor());
             self.tool_end(&call.id, &outcome);
             if self.cancel.is_cancelled() {
                 return Err(Cancelled.into());
@@ -399,7 +403,7 @@ impl Agent<'_> {
             return Arc::new(|_| {});
         }
         let (events, tool_id) = (self.events.clone(), tool_id.to_owned());
-        let plain = Mutex::new(plue_redaction::current().stream());
+        let plain = Mutex::new(self.events.redactor().stream());
         // What is kept back at the end is in the result.
         Arc::new(move |text| {
             let text = plain.lock().unwrap_or_else(PoisonError::into_inner).push_text(text);
@@ -410,7 +414,7 @@ impl Agent<'_> {
         })
     }
 
-    fn check_budget(&self, spent: &Spent) -> Result<(), Failure> {
+    fn check_budget(&self, spent: &TaskUsage) -> Result<(), Failure> {
         match (self.task.max_cost_usd, spent.cost_usd) {
             (Some(max), Some(cost)) if cost >= max => {
                 let message = format!("the task cost {cost:.4} US dollars, and its max_cost_usd is {max}");

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::output::print;
-use crate::config::Surroundings;
+use crate::config::DoctorConfig;
 use crate::doctor::{self, Check, State};
 use crate::run::Exit;
 use plue_sandbox::strict::try_layers;
@@ -17,7 +17,7 @@ pub(super) struct DoctorOptions {
 
 /// Examines, and exits with 1 when something is missing that a task needs.
 pub(super) fn run(options: &DoctorOptions, lookup: &dyn Fn(&str) -> Option<String>) -> Exit {
-    let surroundings = match Surroundings::read(lookup) {
+    let surroundings = match DoctorConfig::read(lookup) {
         Ok(surroundings) => surroundings,
         Err(error) if options.json => {
             let problems = serde_json::json!({ "problems": error.problems });

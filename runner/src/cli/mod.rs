@@ -1,7 +1,7 @@
 //! The commands of the binary. Without one it runs the task of its environment, as in a pod.
 
 use std::ffi::OsString;
-use std::panic;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use crate::config::{self, Config, ConfigError, Mode};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
 use crate::health::Health;
-use crate::run::{self, Exit, Signals, Stop};
-use crate::{standby, telemetry};
+use crate::run::{self, Exit, Process, Signals};
+use crate::standby;
+use crate::telemetry::{self, Telemetry};
 use plue_redaction::{self, Redactor};
 
 mod check;
@@ -109,19 +110,24 @@ fn secrets() -> Vec<String> {
 }
 
 /// Runs what talks to the API server, or for it: with a log, and whatever happens.
-fn in_runtime<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
+fn in_runtime<F: Future<Output = Exit>>(work: fn(Process) -> F) -> Exit {
     // Before anything can be said.
-    plue_redaction::install(Redactor::new(secrets()));
-    telemetry::init(config::log_filter(&environment));
-    telemetry::set_parent(config::traceparent(&environment));
+    let redactor: &'static Redactor = Box::leak(Box::new(Redactor::new(secrets())));
+    telemetry::init(config::log_filter(&environment), redactor);
+    let telemetry = Telemetry::new(config::traceparent(&environment));
     // Tokio panics where it cannot have what it starts with (a file descriptor, for one). The panic hook has logged it
     // as the critical line that it is; what runs a task catches its panics itself.
-    let exit = panic::catch_unwind(|| block_on(work)).unwrap_or(Exit::Invalid);
+    let working = AssertUnwindSafe(|| block_on(work, redactor, telemetry));
+    let exit = panic::catch_unwind(working).unwrap_or(Exit::Invalid);
     telemetry::flush();
     exit
 }
 
-fn block_on<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
+fn block_on<F: Future<Output = Exit>>(
+    work: fn(Process) -> F,
+    redactor: &'static Redactor,
+    telemetry: Telemetry,
+) -> Exit {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .thread_name("plue")
@@ -143,12 +149,12 @@ fn block_on<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
                 return Exit::Invalid;
             }
         };
-        let exit = work(signals.clone()).await;
-        // The task's ending has arrived: what is told now is told to nobody who waits.
-        if !signals.is_hurried() {
-            telemetry::shutdown(signals.which().is_some()).await;
-        }
-        exit
+        let process = Process {
+            signals,
+            redactor,
+            telemetry,
+        };
+        work(process).await
     });
     // A thread that was given up (a tool that hangs in the kernel, a read of standard input) must not hold the exit.
     runtime.shutdown_background();
@@ -156,39 +162,36 @@ fn block_on<F: Future<Output = Exit>>(work: fn(Signals) -> F) -> Exit {
 }
 
 /// What the environment says: one task, or one after the other.
-async fn start(signals: Signals) -> Exit {
+async fn start(process: Process) -> Exit {
     let config = match Config::read(&environment) {
         Ok(config) => Arc::new(config),
-        Err(error) => return refuse(error, signals.stop()).await,
+        Err(error) => return refuse(error, &process).await,
     };
     let health = Health::start(&config.spool.folder);
     match &config.mode {
         Mode::Active { identity, task } => {
             health.working(&identity.task_id);
             telemetry::set_identity(Some(identity.task_id.to_value()), identity.api.request_id.clone());
-            export(&config);
-            run::active(Arc::clone(&config), identity, task, signals.stop()).await
+            let process = process.exporting(&config);
+            let exit = run::active(Arc::clone(&config), identity, task, &process).await;
+            process.end_export().await;
+            exit
         }
         Mode::Standby(standby) => {
             telemetry::set_identity(None, config.api.request_id.clone());
             let forbidden = environment("HOME").map(PathBuf::from);
-            standby::run(Arc::clone(&config), standby, forbidden, &health, signals).await
+            standby::run(Arc::clone(&config), standby, forbidden, &health, process).await
         }
     }
 }
 
-/// Begins to export traces and metrics, in the process that has the task.
-fn export(config: &Config) {
-    if let Some(otlp) = &config.telemetry {
-        telemetry::export(otlp, config.api.request_id.as_deref());
-    }
-}
-
-async fn start_worker(signals: Signals) -> Exit {
+async fn start_worker(process: Process) -> Exit {
     match Config::read(&environment) {
         Ok(config) => {
-            export(&config);
-            standby::work(config, signals).await
+            let process = process.exporting(&config);
+            let exit = standby::work(&config, &process).await;
+            process.end_export().await;
+            exit
         }
         Err(error) => {
             // Its supervisor has read the same.
@@ -200,7 +203,7 @@ async fn start_worker(signals: Signals) -> Exit {
 
 /// Says once what is wrong with the configuration: to the callback, when it is known, and with the refusal's own log
 /// line; else in a log line of its own.
-async fn refuse(error: ConfigError, stop: Stop) -> Exit {
+async fn refuse(error: ConfigError, process: &Process) -> Exit {
     let message = error.to_string();
     let sandbox = error.sandbox;
     let Some(identity) = error.identity else {
@@ -212,5 +215,5 @@ async fn refuse(error: ConfigError, stop: Stop) -> Exit {
         code: TaskErrorCode::Internal,
         message,
     };
-    run::report_refusal(&identity, failure, sandbox, stop).await
+    run::report_refusal(&identity, failure, sandbox, process).await
 }

@@ -173,7 +173,7 @@ pub struct Config {
 
 /// What is around the runner, as far as the environment says: all that `plue-runner doctor` needs, with no task.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct DoctorConfig {
     pub workspace: PathBuf,
     /// `None`: `plugins/` beside the binary.
     pub plugin_dir: Option<PathBuf>,
@@ -184,7 +184,7 @@ pub struct Surroundings {
     pub pod_name: PodName,
 }
 
-impl Surroundings {
+impl DoctorConfig {
     /// # Errors
     /// All problems at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {

@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
             self.wrong("SPOOL_DIR", &format!("{} is no absolute path", folder.display()));
         }
         let limit = self.get("SPOOL_SIZE").and_then(|text| {
-            let bytes = size(&text);
+            let bytes = size::parse(&text);
             if bytes.is_none() {
                 self.wrong(
                     "SPOOL_SIZE",
@@ -421,7 +421,7 @@ impl<'a> Reader<'a> {
             self.wrong("COMMAND_READ_PATHS", &problem);
         }
         let memory = self.get("COMMAND_MEMORY").and_then(|text| {
-            let bytes = size::parse(&text).filter(|bytes| *bytes >= LEAST_MEMORY);
+            let bytes = size::parse(&text).filter(|bytes| *bytes >= MIN_MEMORY);
             if bytes.is_none() {
                 self.wrong(
                     "COMMAND_MEMORY",
@@ -462,5 +462,5 @@ fn host_name() -> Option<String> {
 }
 
 /// A shell needs some.
-const LEAST_MEMORY: u64 = 16 << 20;
+const MIN_MEMORY: u64 = 16 << 20;
 const MAX_PROCESSES: u32 = 100_000;

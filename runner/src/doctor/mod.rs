@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Surroundings;
+use crate::config::DoctorConfig;
 use crate::run::plugin_dir;
 use plue_sandbox::strict::{Finding, Layer, MissingLayer, StrictSandbox};
 use plue_sandbox::{CommandEvent, CommandSpec, Sandbox, Stream};
@@ -76,9 +76,9 @@ impl Check {
 }
 
 /// Tries everything.
-pub async fn examine(surroundings: &Surroundings) -> Vec<Check> {
-    let own = [plugin_dir(surroundings.plugin_dir.as_deref())];
-    let started = StrictSandbox::start(&surroundings.workspace, &own, &surroundings.commands).await;
+pub async fn examine(config: &DoctorConfig) -> Vec<Check> {
+    let own = [plugin_dir(config.plugin_dir.as_deref())];
+    let started = StrictSandbox::start(&config.workspace, &own, &config.commands).await;
     let (mut checks, sandbox) = match started {
         Ok(sandbox) => {
             let sandbox = Arc::new(sandbox);
@@ -87,9 +87,9 @@ pub async fn examine(surroundings: &Surroundings) -> Vec<Check> {
         Err(missing) => (up_to(&missing), None),
     };
     checks.push(surroundings::openat2());
-    checks.extend(surroundings::tools(surroundings, sandbox.clone()).await);
-    checks.extend(surroundings::reachable(surroundings).await);
-    checks.push(surroundings::pod_name(&surroundings.pod_name));
+    checks.extend(surroundings::tools(config, sandbox.clone()).await);
+    checks.extend(surroundings::reachable(config).await);
+    checks.push(surroundings::pod_name(&config.pod_name));
     if let Some(sandbox) = sandbox {
         sandbox.shut_down().await;
     }

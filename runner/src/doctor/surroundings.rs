@@ -8,7 +8,7 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{Check, State};
-use crate::config::{PodName, Surroundings, wrong_value};
+use crate::config::{DoctorConfig, PodName, wrong_value};
 use crate::run::plugin_dir;
 use plue_contract::http;
 use plue_sandbox::Sandbox;
@@ -34,20 +34,20 @@ pub(super) fn openat2() -> Check {
 }
 
 /// The plugins, their folder, and the memory of their calls.
-pub(super) async fn tools(surroundings: &Surroundings, sandbox: Option<Arc<StrictSandbox>>) -> Vec<Check> {
-    let folder = plugin_dir(surroundings.plugin_dir.as_deref());
+pub(super) async fn tools(config: &DoctorConfig, sandbox: Option<Arc<StrictSandbox>>) -> Vec<Check> {
+    let folder = plugin_dir(config.plugin_dir.as_deref());
     let mut checks = vec![ownership(&folder)];
     let sandbox: Arc<dyn Sandbox> = match sandbox {
         Some(sandbox) => sandbox,
         // Nothing is run in it: plugins are loaded, and that is all.
-        None => match WeakSandbox::new(&surroundings.workspace) {
+        None => match WeakSandbox::new(&config.workspace) {
             Ok(sandbox) => Arc::new(sandbox),
             Err(_) => return checks,
         },
     };
     let config = HostConfig {
         plugin_dir: folder.clone(),
-        workspace: surroundings.workspace.clone(),
+        workspace: config.workspace.clone(),
         sandbox,
     };
     let loaded = tokio::task::spawn_blocking(move || Host::load(config)).await;
@@ -114,9 +114,9 @@ pub(super) fn pod_name(name: &PodName) -> Check {
 }
 
 /// The callback and the Messages API, as far as the environment names them.
-pub(super) async fn reachable(surroundings: &Surroundings) -> Vec<Check> {
+pub(super) async fn reachable(config: &DoctorConfig) -> Vec<Check> {
     let callback = async {
-        match &surroundings.callback_url {
+        match &config.callback_url {
             Some(url) => reach("callback", url).await,
             None => {
                 let meaning = "events arrive";
@@ -124,7 +124,7 @@ pub(super) async fn reachable(surroundings: &Surroundings) -> Vec<Check> {
             }
         }
     };
-    let (callback, model) = tokio::join!(callback, reach("model", &surroundings.model_url));
+    let (callback, model) = tokio::join!(callback, reach("model", &config.model_url));
     vec![callback, model]
 }
 

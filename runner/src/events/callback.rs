@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use super::bounds::MAX_ENCODED;
 use super::event::TaskId;
 use super::queue::{EventQueue, Numbered};
-use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, Fate, SHORT_ANSWER, asks_for_cancel};
+use crate::api_client::{Answer, ApiClient, ApiError, Fate, SHORT_ANSWER, asks_for_cancel};
+use crate::config::Identity;
+use crate::telemetry::TraceSource;
 
 /// Retries after the first attempt of an event that must arrive, and of any event while nobody can be reached: a server that
 /// is away for half a minute loses nothing.
@@ -29,16 +30,6 @@ const ABANDONED: Duration = Duration::from_millis(50);
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
-
-/// Where events go, and how.
-#[derive(Clone, Debug)]
-pub struct CallbackConfig {
-    pub task_id: TaskId,
-    pub url: Url,
-    /// Whether the server takes many events in one request.
-    pub batches: bool,
-    pub api: ApiConfig,
-}
 
 /// What has become of the events so far.
 #[derive(Debug, Default)]
@@ -101,11 +92,12 @@ pub struct SentEnding {
 /// Sends events to the callback URL.
 pub struct Callback {
     progress: Option<Arc<dyn Progress>>,
-    config: CallbackConfig,
     client: ApiClient,
+    task_id: TaskId,
+    /// The same as keys begin with it.
     id: String,
-    /// The server was said to take batches, and does not.
-    refuses_batches: AtomicBool,
+    /// Whether the server takes many events in one request: until it refuses one.
+    batches: AtomicBool,
     time: TimeLeft,
 }
 
@@ -143,19 +135,23 @@ impl Weight {
 }
 
 impl Callback {
-    /// Prepares the client: nothing but the one URL.
+    /// Prepares the client of a task's callback. `batches` says whether the server takes many events in one request.
     ///
     /// # Errors
     /// When the token or the request id cannot be a header, or TLS cannot be set up.
-    pub fn new(config: CallbackConfig, time: TimeLeft, progress: Option<Arc<dyn Progress>>) -> Result<Self, ApiError> {
-        let client = ApiClient::new(&config.url, &config.api)?;
-        let id = config.task_id.to_string();
+    pub fn new(
+        identity: &Identity,
+        batches: bool,
+        trace: TraceSource,
+        time: TimeLeft,
+        progress: Option<Arc<dyn Progress>>,
+    ) -> Result<Self, ApiError> {
         Ok(Self {
             progress,
-            config,
-            client,
-            id,
-            refuses_batches: AtomicBool::new(false),
+            client: ApiClient::new(identity.callback_url.clone(), &identity.api, trace)?,
+            task_id: identity.task_id.clone(),
+            id: identity.task_id.to_string(),
+            batches: AtomicBool::new(batches),
             time,
         })
     }
@@ -165,7 +161,7 @@ impl Callback {
     pub async fn deliver(&self, queue: &EventQueue, cancel: &(dyn Fn() + Sync), report: &DeliveryReport) {
         while let Some(first) = queue.take().await {
             let mut events = vec![first];
-            if self.config.batches && !self.refuses_batches.load(Ordering::Relaxed) {
+            if self.batches.load(Ordering::Relaxed) {
                 fill(&mut events, queue);
             }
             let mut lost = report.lost();
@@ -184,7 +180,7 @@ impl Callback {
                     tracing::warn!(
                         "the callback refused a batch: its events are sent one by one, and so are all others"
                     );
-                    self.refuses_batches.store(true, Ordering::Relaxed);
+                    self.batches.store(false, Ordering::Relaxed);
                     for (sent, event) in (1..).zip(events.chunks(1)) {
                         match self.send(event, lost.saturating_add(queue.lost()), cancel).await {
                             Sent::Delivered => {
@@ -240,7 +236,7 @@ impl Callback {
 
     /// Sends events in one request, with retries. The bytes are made once: a retry repeats them under the same key.
     async fn send(&self, events: &[Numbered], lost: u64, cancel: &(dyn Fn() + Sync)) -> Sent {
-        let body = |event: &Numbered| event.record.body(&self.config.task_id, event.seq, lost);
+        let body = |event: &Numbered| event.record.body(&self.task_id, event.seq, lost);
         let (first, body, content_type, key) = match events {
             [] => return Sent::Delivered,
             [event] => (event.seq, body(event), JSON, format!("{}-{}", self.id, event.seq)),
@@ -284,9 +280,7 @@ impl Callback {
         let (mut answered, mut unanswered) = (0, 0);
         let mut waited_out = false;
         loop {
-            let attempt = self
-                .client
-                .post(&self.config.url, content_type, Some(key), body.clone(), SHORT_ANSWER);
+            let attempt = self.client.post(content_type, Some(key), body.clone(), SHORT_ANSWER);
             let answer = tokio::select! {
                 answer = attempt => answer,
                 () = self.time.only_ending.cancelled(), if !ending => {

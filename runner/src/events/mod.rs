@@ -7,11 +7,13 @@
 pub mod bounds;
 pub mod callback;
 pub mod event;
-pub mod open;
 pub mod queue;
 pub mod record;
+#[cfg(test)]
+pub mod recording;
 pub mod sink;
 pub mod spool;
+pub mod unfinished;
 
 pub use event::{Event, LogLevel, StepState, Summary, TaskErrorCode, TaskId, ToolState, UsageReport};
 pub use queue::EventQueue;

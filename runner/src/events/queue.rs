@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::bounds::MAX_ENCODED;
-use super::open::Open;
 use super::record::Record;
 use super::spool::{Spool, SpoolConfig};
+use super::unfinished::Unfinished;
 use crate::framing;
 
 /// How many bytes of events wait in memory before the spool begins.
@@ -55,17 +55,17 @@ pub struct Past {
     /// How many of them are not known to have arrived.
     pub lost: u64,
     /// What has begun by them and has no end yet.
-    pub open: Open,
+    pub open: Unfinished,
 }
 
 /// Records in memory, in order.
 #[derive(Default)]
-struct Line {
+struct RecordBuffer {
     records: VecDeque<Record>,
     bytes: usize,
 }
 
-impl Line {
+impl RecordBuffer {
     /// Adds a record at the end, or its text to the last one, when that one is not as large as `most` yet, and the two may be
     /// sent as one event that the server takes.
     fn add(&mut self, record: Record, most: usize) {
@@ -92,9 +92,9 @@ impl Line {
 }
 
 struct State {
-    front: Line,
+    front: RecordBuffer,
     spool: Spool,
-    back: Line,
+    back: RecordBuffer,
     /// The spool took no more the last time, and nothing was taken from it since.
     spool_is_full: bool,
     /// Whether what was taken last is still on its way.
@@ -103,7 +103,7 @@ struct State {
     /// Events that were lost in the spool.
     lost: u64,
     closed: bool,
-    open: Open,
+    open: Unfinished,
 }
 
 /// A handle on the queue; clones share it.
@@ -126,9 +126,9 @@ impl EventQueue {
     /// An empty queue that goes on where another one was when its process ended.
     pub fn resume(spool: SpoolConfig, past: Past) -> Self {
         let state = State {
-            front: Line::default(),
+            front: RecordBuffer::default(),
             spool: Spool::new(spool),
-            back: Line::default(),
+            back: RecordBuffer::default(),
             spool_is_full: false,
             in_flight: false,
             last_seq: past.last_seq,

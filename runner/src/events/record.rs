@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::bounds::encoded;
 use super::event::{Event, TaskId};
+use super::unfinished::Boundary;
 
 /// What a record is: as much as the queue and the delivery have to know of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +77,8 @@ pub struct Record {
     pub timestamp: Timestamp,
     /// The step of a log line.
     pub(super) step: Option<u32>,
+    /// The call or step that it begins or ends.
+    pub(super) boundary: Option<Boundary>,
     /// `token_index` of a token; how many bytes were cut, of a cut.
     pub(super) index: u64,
     /// Members as JSON, without braces. Neighbours are merged only when they are the same.
@@ -85,24 +88,34 @@ pub struct Record {
     pub(super) encoded: usize,
 }
 
-/// A record as a frame has it: kind, microseconds since 1970, step, index, head, text.
-type Frame<S> = (Kind, i64, Option<u32>, u64, S, S);
+/// A record as a frame has it: kind, microseconds since 1970, step, boundary, index, head, text.
+type Frame<B, S> = (Kind, i64, Option<u32>, B, u64, S, S);
 
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let time = self.timestamp.as_microsecond();
-        let frame: Frame<&str> = (self.kind, time, self.step, self.index, &self.head, &self.text);
+        let frame: Frame<&Option<Boundary>, &str> = (
+            self.kind,
+            time,
+            self.step,
+            &self.boundary,
+            self.index,
+            &self.head,
+            &self.text,
+        );
         frame.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (kind, time, step, index, head, text) = Frame::<String>::deserialize(deserializer)?;
+        let (kind, time, step, boundary, index, head, text) =
+            Frame::<Option<Boundary>, String>::deserialize(deserializer)?;
         Ok(Self {
             kind,
             timestamp: Timestamp::from_microsecond(time).map_err(serde::de::Error::custom)?,
             step,
+            boundary,
             index,
             head,
             encoded: encoded(&text),
@@ -117,6 +130,7 @@ impl From<Event> for Record {
             kind: Kind::Usage,
             timestamp: Timestamp::now(),
             step: None,
+            boundary: Boundary::of(&event),
             index: 0,
             head: String::new(),
             text: String::new(),
@@ -216,17 +230,13 @@ impl Record {
             kind: Kind::Cut,
             timestamp: self.timestamp,
             step: self.step,
+            boundary: None,
             // With its newline.
             index: self.text.len() as u64 + 1,
             head: String::new(),
             text: String::new(),
             encoded: 0,
         }
-    }
-
-    /// A member of an event that is no text. For the few events that open and close something.
-    pub(super) fn members(&self) -> serde_json::Value {
-        serde_json::from_str(&format!("{{{}}}", self.head)).unwrap_or_default()
     }
 
     /// The event as it goes over the wire. `lost` is how many events before it the server did not get; the terminal event

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::event::Event;
 use super::queue::EventQueue;
 use super::record::Record;
+use plue_redaction::Redactor;
 
 /// What takes the records of a task that runs in a process of its own.
 pub trait Forward: Send + Sync {
@@ -14,9 +15,12 @@ pub trait Forward: Send + Sync {
     fn forward(&self, records: Vec<Record>);
 }
 
-/// See the module. Cheap to clone.
+/// Takes the events of a task, without their secrets. Cheap to clone.
 #[derive(Clone)]
-pub struct EventSink(To);
+pub struct EventSink {
+    to: To,
+    redactor: &'static Redactor,
+}
 
 #[derive(Clone)]
 enum To {
@@ -26,13 +30,21 @@ enum To {
 
 impl EventSink {
     /// Into the queue of this process.
-    pub fn queue(queue: &EventQueue) -> Self {
-        Self(To::Queue(queue.clone()))
+    pub fn queue(queue: &EventQueue, redactor: &'static Redactor) -> Self {
+        let to = To::Queue(queue.clone());
+        Self { to, redactor }
     }
 
     /// To the supervisor.
-    pub fn supervisor(forward: Arc<dyn Forward>) -> Self {
-        Self(To::Supervisor(forward))
+    pub fn supervisor(forward: Arc<dyn Forward>, redactor: &'static Redactor) -> Self {
+        let to = To::Supervisor(forward);
+        Self { to, redactor }
+    }
+
+    /// What takes the secrets out: for what comes in pieces, which is searched before it is an event, and for what the
+    /// model reads.
+    pub fn redactor(&self) -> &'static Redactor {
+        self.redactor
     }
 
     /// Tells what happened. Never waits for the server.
@@ -42,15 +54,14 @@ impl EventSink {
 
     /// Tells of several things at once, in their order.
     pub fn push_all(&self, events: impl IntoIterator<Item = Event>) {
-        let redactor = plue_redaction::current();
         let records = events.into_iter().flat_map(|mut event| {
-            event.redact(redactor);
+            event.redact(self.redactor);
             // Only now: a secret that is cut in two would be one no more.
             event.bound();
             let following = event.split();
             std::iter::once(event).chain(following).map(Record::from)
         });
-        match &self.0 {
+        match &self.to {
             To::Queue(queue) => queue.push(records),
             To::Supervisor(supervisor) => supervisor.forward(records.collect()),
         }

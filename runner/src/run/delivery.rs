@@ -12,7 +12,8 @@ use super::Stop;
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity};
 use crate::events::EventQueue;
-use crate::events::callback::{Callback, CallbackConfig, DeliveryReport, Progress, SentEnding, TimeLeft};
+use crate::events::callback::{Callback, DeliveryReport, Progress, SentEnding, TimeLeft};
+use crate::telemetry::Telemetry;
 
 /// How long the delivery may take at least, and when there is no time left.
 const LAST_ATTEMPT: Duration = Duration::from_millis(500);
@@ -45,16 +46,6 @@ impl Patience {
     }
 }
 
-/// Where the events of a task go.
-fn callback(identity: &Identity, batches: bool) -> CallbackConfig {
-    CallbackConfig {
-        task_id: identity.task_id.clone(),
-        url: identity.callback_url.clone(),
-        batches,
-        api: identity.api.clone(),
-    }
-}
-
 /// Sends the ending of a task again that an earlier process has sent and did not see arrive. Whether it arrived within
 /// this time.
 ///
@@ -65,8 +56,10 @@ pub async fn repeat_ending(
     ending: &SentEnding,
     stop: &Stop,
     patience: Patience,
+    telemetry: &Telemetry,
 ) -> Result<bool, ApiError> {
-    let callback = Callback::new(callback(identity, ending.batch), TimeLeft::default(), None)?;
+    let trace = telemetry.trace_source();
+    let callback = Callback::new(identity, ending.batch, trace, TimeLeft::default(), None)?;
     Ok(tokio::select! {
         arrived = callback.repeat(ending) => arrived,
         () = tokio::time::sleep(patience.flush) => false,
@@ -93,10 +86,11 @@ impl Delivery {
         batches: bool,
         events: &EventQueue,
         stop: &Stop,
+        telemetry: &Telemetry,
         progress: Option<Arc<dyn Progress>>,
     ) -> Result<Self, ApiError> {
         let time = TimeLeft::default();
-        let callback = Callback::new(callback(identity, batches), time.clone(), progress)?;
+        let callback = Callback::new(identity, batches, telemetry.trace_source(), time.clone(), progress)?;
         let (events, cancel) = (events.clone(), stop.by_server());
         let (queue, report) = (events.clone(), Arc::<DeliveryReport>::default());
         let so_far = Arc::clone(&report);
@@ -141,7 +135,7 @@ impl Delivery {
         let is_finished = match left {
             None => true,
             Some(left) => {
-                let left = if stop.is_hurried() {
+                let left = if stop.must_exit_now() {
                     LAST_ATTEMPT
                 } else {
                     left.max(LAST_ATTEMPT)
@@ -185,7 +179,7 @@ impl Delivery {
             _ = &mut self.task => true,
             () = tokio::time::sleep(left) => false,
             () = async {
-                stop.hurried().await;
+                stop.second_signal().await;
                 tokio::time::sleep(left.min(LAST_ATTEMPT / 2)).await;
             } => false,
         }

@@ -6,26 +6,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Agent, Spent};
+use crate::agent::{Agent, TaskUsage};
 use crate::config::{Config, Identity, TaskSource};
 use crate::events::{Event, EventQueue, EventSink, LogLevel, SpoolConfig, Summary, TaskErrorCode, TaskId, millis};
 use crate::failure::{Cancelled, Failure};
-use crate::task::{AgentTask, Document, Task};
-use crate::telemetry;
-use crate::workflow;
+use crate::task::{AgentTask, Document, Task, WorkflowTask};
+use crate::telemetry::Telemetry;
+use crate::workflow::{FLUSH_AFTER, Workflow};
 use plue_sandbox::Level;
 
 mod delivery;
 mod exit;
 mod prepare;
+mod process;
 mod settings;
 mod stop;
 
 pub use delivery::{Delivery, Patience, repeat_ending};
 pub use exit::Exit;
 pub use prepare::{Ready, Refused, plugin_dir};
+pub use process::Process;
 pub use settings::check_settings;
 pub use stop::{Signals, Stop, StopReason};
 
@@ -49,33 +50,49 @@ enum Ending {
 }
 
 /// Runs the one task of an active runner, and answers how the process is to exit.
-pub async fn active(config: Arc<Config>, identity: &Identity, task: &TaskSource, stop: Stop) -> Exit {
+pub async fn active(config: Arc<Config>, identity: &Identity, task: &TaskSource, process: &Process) -> Exit {
+    let stop = process.signals.stop();
     let events = EventQueue::new(config.spool.clone());
-    let delivery = match start_delivery(identity, config.batches, &events, &stop) {
+    let delivery = match start_delivery(identity, config.batches, &events, &stop, process) {
         Ok(delivery) => delivery,
         Err(exit) => return exit,
     };
-    let sink = EventSink::queue(&events);
-    let document = prepare::read_document(task.clone());
-    let (ending, exit) = perform(&config, &identity.task_id, document, Ready::default(), &sink, &stop).await;
+    let sink = EventSink::queue(&events, process.redactor);
+    let work = Work {
+        config: &config,
+        task_id: &identity.task_id,
+        events: &sink,
+        telemetry: &process.telemetry,
+        stop: &stop,
+    };
+    let (ending, exit) = work
+        .perform(prepare::read_document(task.clone()), Ready::default())
+        .await;
     sink.push(ending);
     finish(delivery, &stop, Patience::of(&config), exit).await
 }
 
 /// Tells the callback that nothing could be run, and answers how the process is to exit.
-pub async fn report_refusal(identity: &Identity, failure: Failure, sandbox: Level, stop: Stop) -> Exit {
+pub async fn report_refusal(identity: &Identity, failure: Failure, sandbox: Level, process: &Process) -> Exit {
+    let stop = process.signals.stop();
     let events = EventQueue::new(SpoolConfig::default());
-    let delivery = match start_delivery(identity, false, &events, &stop) {
+    let delivery = match start_delivery(identity, false, &events, &stop, process) {
         Ok(delivery) => delivery,
         Err(exit) => return exit,
     };
     let (ending, exit) = terminal(Ending::Refused(failure), &stop, None, Instant::now(), sandbox);
-    EventSink::queue(&events).push(ending);
+    EventSink::queue(&events, process.redactor).push(ending);
     finish(delivery, &stop, Patience::WITHOUT_CONFIGURATION, exit).await
 }
 
-fn start_delivery(identity: &Identity, batches: bool, events: &EventQueue, stop: &Stop) -> Result<Delivery, Exit> {
-    Delivery::start(identity, batches, events, stop, None).map_err(|error| {
+fn start_delivery(
+    identity: &Identity,
+    batches: bool,
+    events: &EventQueue,
+    stop: &Stop,
+    process: &Process,
+) -> Result<Delivery, Exit> {
+    Delivery::start(identity, batches, events, stop, &process.telemetry, None).map_err(|error| {
         tracing::error!(critical = true, error = %error, "events cannot be sent");
         Exit::Invalid
     })
@@ -87,42 +104,133 @@ async fn finish(delivery: Delivery, stop: &Stop, patience: Patience, exit: Exit)
         return exit;
     }
     // After a signal its own code says more: whoever sent it knows that it did not wait.
-    if stop.is_hurried() {
+    if stop.must_exit_now() {
         stop.reason().map_or(Exit::Undelivered, StopReason::exit)
     } else {
         Exit::Undelivered
     }
 }
 
-/// Runs a task, whatever happens in it, to the event that ends it; and says how a process exits that ran nothing else.
-pub async fn perform(
-    config: &Config,
-    task_id: &TaskId,
-    document: impl Future<Output = Result<Document, Refused>>,
-    ready: Ready,
-    events: &EventSink,
-    stop: &Stop,
-) -> (Event, Exit) {
-    let started = Instant::now();
-    let mut spent = None;
-    let span = telemetry::task_span(&task_id.to_string(), config.api.request_id.as_deref());
-    let ending = AssertUnwindSafe(span.within(execute(config, document, ready, events, stop, &mut spent)))
-        .catch_unwind()
-        .await;
-    let ending = ending.unwrap_or_else(|_| {
-        // The panic hook has logged where.
-        let message = "the runner has a fault: the task was ended by a panic; its log says where".into();
-        Ending::Failed(Failure {
-            code: TaskErrorCode::Internal,
-            message,
-        })
-    });
-    let (event, exit) = terminal(ending, stop, spent, started, config.sandbox);
-    span.end(match &event {
-        Event::Error { code, .. } => Some(code.as_str()),
-        _ => None,
-    });
-    (event, exit)
+/// One task, and what it is run with.
+#[derive(Clone, Copy)]
+pub struct Work<'a> {
+    pub config: &'a Config,
+    pub task_id: &'a TaskId,
+    pub events: &'a EventSink,
+    pub telemetry: &'a Telemetry,
+    pub stop: &'a Stop,
+}
+
+impl Work<'_> {
+    /// Runs the task, whatever happens in it, to the event that ends it; and says how a process exits that ran nothing
+    /// else.
+    pub async fn perform(
+        self,
+        document: impl Future<Output = Result<Document, Refused>>,
+        ready: Ready,
+    ) -> (Event, Exit) {
+        let started = Instant::now();
+        let mut spent = None;
+        let request_id = self.config.api.request_id.as_deref();
+        let span = self.telemetry.task_span(&self.task_id.to_string(), request_id);
+        let ending = AssertUnwindSafe(span.within(self.execute(document, ready, &mut spent)))
+            .catch_unwind()
+            .await;
+        let ending = ending.unwrap_or_else(|_| {
+            // The panic hook has logged where.
+            let message = "the runner has a fault: the task was ended by a panic; its log says where".into();
+            Ending::Failed(Failure {
+                code: TaskErrorCode::Internal,
+                message,
+            })
+        });
+        let (event, exit) = terminal(ending, self.stop, spent, started, self.config.sandbox);
+        span.end(match &event {
+            Event::Error { code, .. } => Some(code.as_str()),
+            _ => None,
+        });
+        (event, exit)
+    }
+
+    async fn execute(
+        self,
+        document: impl Future<Output = Result<Document, Refused>>,
+        ready: Ready,
+        spent: &mut Option<TaskUsage>,
+    ) -> Ending {
+        let preparing = async { prepare::prepare(self.config, self.telemetry, document.await?, ready).await };
+        let prepared = tokio::select! {
+            prepared = preparing => prepared,
+            // A task that never comes over standard input must not keep the runner from ending.
+            () = self.stop.token().cancelled() => return Ending::Failed(Cancelled.into()),
+        };
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(Refused(failure)) => return Ending::Refused(failure),
+        };
+        let timeout = match &prepared.task {
+            Task::Agent(task) => task.timeout,
+            Task::Workflow(task) => task.timeout,
+        };
+        let running = async {
+            match &prepared.task {
+                Task::Agent(task) => {
+                    let spent = spent.insert(TaskUsage::new());
+                    self.run_agent(task, &prepared, spent).await
+                }
+                Task::Workflow(task) => self.run_workflow(task, &prepared).await,
+            }
+        };
+        let end_commands = prepared.sandbox.shut_down();
+        let grace = cancel_grace(self.config.shutdown_grace);
+        let result = self.stop.supervise(running, timeout, grace, end_commands).await;
+        // Whoever hears of the task's end finds nothing of it left.
+        prepared.sandbox.shut_down().await;
+        match result {
+            Ok(()) => Ending::Success,
+            Err(failure) => Ending::Failed(failure),
+        }
+    }
+
+    async fn run_workflow(self, task: &WorkflowTask, prepared: &Prepared) -> Result<(), Failure> {
+        let workflow = Workflow {
+            task,
+            sandbox: prepared.sandbox.as_ref(),
+            events: self.events,
+            telemetry: self.telemetry,
+            cancel: self.stop.token(),
+            flush_after: FLUSH_AFTER,
+        };
+        workflow.run().await
+    }
+
+    async fn run_agent(self, task: &AgentTask, prepared: &Prepared, spent: &mut TaskUsage) -> Result<(), Failure> {
+        let Some(parts) = &prepared.agent else {
+            return Err(Failure {
+                code: TaskErrorCode::Internal,
+                message: "the agent was not prepared".into(),
+            });
+        };
+        if let Some(message) = &parts.replaced {
+            self.events.push(Event::Log {
+                level: LogLevel::Info,
+                message: message.clone(),
+                step_index: None,
+                partial: false,
+            });
+        }
+        let agent = Agent {
+            task,
+            model_name: &parts.model_name,
+            model: &parts.model,
+            tools: parts.tools.as_ref(),
+            events: self.events,
+            telemetry: self.telemetry,
+            extra_events: self.config.extra_events,
+            cancel: self.stop.token(),
+        };
+        agent.run(spent).await
+    }
 }
 
 /// The ending of a task of which nothing is known but why it failed.
@@ -136,7 +244,7 @@ fn error(failure: Failure, summary: Summary) -> Event {
     Event::Error { message, code, summary }
 }
 
-fn summary(spent: Option<Spent>, started: Instant, sandbox: Level) -> Summary {
+fn summary(spent: Option<TaskUsage>, started: Instant, sandbox: Level) -> Summary {
     Summary {
         usage: spent.map(|spent| spent.usage_report()),
         cost_usd: spent
@@ -149,7 +257,7 @@ fn summary(spent: Option<Spent>, started: Instant, sandbox: Level) -> Summary {
 }
 
 /// The one terminal event, and the exit code that goes with it.
-fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant, sandbox: Level) -> (Event, Exit) {
+fn terminal(ending: Ending, stop: &Stop, spent: Option<TaskUsage>, started: Instant, sandbox: Level) -> (Event, Exit) {
     let summary = summary(spent, started, sandbox);
     let (failure, exit) = match ending {
         Ending::Success => {
@@ -164,81 +272,6 @@ fn terminal(ending: Ending, stop: &Stop, spent: Option<Spent>, started: Instant,
         Ending::Failed(failure) => (failure, Exit::Failed),
     };
     (error(failure, summary), exit)
-}
-
-async fn execute(
-    config: &Config,
-    document: impl Future<Output = Result<Document, Refused>>,
-    ready: Ready,
-    events: &EventSink,
-    stop: &Stop,
-    spent: &mut Option<Spent>,
-) -> Ending {
-    let prepared = tokio::select! {
-        prepared = async { prepare::prepare(config, document.await?, ready).await } => prepared,
-        // A task that never comes over standard input must not keep the runner from ending.
-        () = stop.token().cancelled() => return Ending::Failed(Cancelled.into()),
-    };
-    let prepared = match prepared {
-        Ok(prepared) => prepared,
-        Err(Refused(failure)) => return Ending::Refused(failure),
-    };
-    let timeout = match &prepared.task {
-        Task::Agent(task) => task.timeout,
-        Task::Workflow(task) => task.timeout,
-    };
-    let running = async {
-        match &prepared.task {
-            Task::Agent(task) => {
-                let spent = spent.insert(Spent::new());
-                run_agent(config, task, &prepared, events, stop.token(), spent).await
-            }
-            Task::Workflow(task) => workflow::run(task, prepared.sandbox.as_ref(), events, stop.token()).await,
-        }
-    };
-    let end_commands = prepared.sandbox.shut_down();
-    let grace = cancel_grace(config.shutdown_grace);
-    let result = stop.supervise(running, timeout, grace, end_commands).await;
-    // Whoever hears of the task's end finds nothing of it left.
-    prepared.sandbox.shut_down().await;
-    match result {
-        Ok(()) => Ending::Success,
-        Err(failure) => Ending::Failed(failure),
-    }
-}
-
-async fn run_agent(
-    config: &Config,
-    task: &AgentTask,
-    prepared: &Prepared,
-    events: &EventSink,
-    cancel: &CancellationToken,
-    spent: &mut Spent,
-) -> Result<(), Failure> {
-    let Some(parts) = &prepared.agent else {
-        return Err(Failure {
-            code: TaskErrorCode::Internal,
-            message: "the agent was not prepared".into(),
-        });
-    };
-    if let Some(message) = &parts.replaced {
-        events.push(Event::Log {
-            level: LogLevel::Info,
-            message: message.clone(),
-            step_index: None,
-            partial: false,
-        });
-    }
-    let agent = Agent {
-        task,
-        model_name: &parts.model_name,
-        model: &parts.model,
-        tools: parts.tools.as_ref(),
-        events,
-        extra_events: config.extra_events,
-        cancel,
-    };
-    agent.run(spent).await
 }
 
 #[cfg(test)]
@@ -261,10 +294,15 @@ mod tests {
         };
         let config = Config::read(&lookup).unwrap();
         let queue = EventQueue::new(SpoolConfig::default());
-        let sink = EventSink::queue(&queue);
-        let stop = Signals::listen().unwrap().stop();
+        let work = Work {
+            config: &config,
+            task_id: &TaskId::Number(7),
+            events: &EventSink::queue(&queue, Box::leak(Box::default())),
+            telemetry: &Telemetry::default(),
+            stop: &Signals::listen().unwrap().stop(),
+        };
         let document = async { panic!("as a fault of ours would") };
-        let (ending, exit) = perform(&config, &TaskId::Number(7), document, Ready::default(), &sink, &stop).await;
+        let (ending, exit) = work.perform(document, Ready::default()).await;
         assert!(matches!(
             ending,
             Event::Error {

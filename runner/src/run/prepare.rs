@@ -10,10 +10,11 @@ use crate::config::{Config, TaskSource, wrong_value};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
 use crate::task::{self, AgentTask, Document, DocumentError, Format, InvalidTask, Task};
+use crate::telemetry::Telemetry;
 use plue_contract::Toolbox;
 use plue_contract::secret::Secret;
 use plue_messages::models;
-use plue_messages::{ClientConfig, MessagesClient};
+use plue_messages::{ClientConfig, MessagesClient, Traceparent};
 use plue_sandbox::strict::StrictSandbox;
 use plue_sandbox::weak::WeakSandbox;
 use plue_sandbox::{Level, Sandbox};
@@ -62,7 +63,7 @@ impl Ready {
     ///
     /// # Errors
     /// What no task could do without.
-    pub async fn make(config: &Config) -> Result<Self, Refused> {
+    pub async fn make(config: &Config, telemetry: &Telemetry) -> Result<Self, Refused> {
         let tools = async {
             let (sandbox, loaded) = tokio::join!(sandbox(config), loaded(config));
             let sandbox = sandbox?;
@@ -71,7 +72,7 @@ impl Ready {
         let model = async {
             // A workflow does without; an agent's task is told what is wrong.
             match &config.model.api_key {
-                Some(key) => model(config, key).await.ok(),
+                Some(key) => model(config, telemetry, key).await.ok(),
                 None => None,
             }
         };
@@ -86,7 +87,12 @@ impl Ready {
 }
 
 /// Checks a task, and builds what it needs.
-pub(super) async fn prepare(config: &Config, document: Document, ready: Ready) -> Result<Prepared, Refused> {
+pub(super) async fn prepare(
+    config: &Config,
+    telemetry: &Telemetry,
+    document: Document,
+    ready: Ready,
+) -> Result<Prepared, Refused> {
     let valid = task::validate(&document, &config.rules);
     let unknown_keys = match &valid {
         Ok(valid) => &valid.unknown_keys,
@@ -100,7 +106,7 @@ pub(super) async fn prepare(config: &Config, document: Document, ready: Ready) -
         .task;
     let (sandbox, agent) = match &task {
         Task::Agent(task) => {
-            let (sandbox, agent) = prepare_agent(config, task, ready).await?;
+            let (sandbox, agent) = prepare_agent(config, telemetry, task, ready).await?;
             (sandbox, Some(agent))
         }
         Task::Workflow(_) => match ready.sandbox {
@@ -138,6 +144,7 @@ async fn sandbox(config: &Config) -> Result<Arc<dyn Sandbox>, Refused> {
 
 async fn prepare_agent(
     config: &Config,
+    telemetry: &Telemetry,
     task: &AgentTask,
     ready: Ready,
 ) -> Result<(Arc<dyn Sandbox>, AgentParts), Refused> {
@@ -180,7 +187,7 @@ async fn prepare_agent(
     let model = async {
         match ready.model {
             Some(model) => Ok(model),
-            None => model(config, api_key).await,
+            None => model(config, telemetry, api_key).await,
         }
     };
     let (tools, model) = tokio::join!(tools, model);
@@ -213,11 +220,11 @@ fn replaced(config: &Config, asked: &str, sent: &str) -> Option<String> {
     None
 }
 
-async fn model(config: &Config, api_key: &Secret) -> Result<MessagesClient, Refused> {
+async fn model(config: &Config, telemetry: &Telemetry, api_key: &Secret) -> Result<MessagesClient, Refused> {
     let client = ClientConfig {
         auth_style: config.model.auth_style,
         request_id: config.api.request_id.clone(),
-        traceparent: crate::telemetry::trace_context,
+        traceparent: Traceparent::from(telemetry.trace_source()),
         ..ClientConfig::new(config.model.base_url.clone(), api_key.expose().to_owned())
     };
     blocking(move || MessagesClient::new(client)).await?.map_err(internal)

@@ -132,7 +132,7 @@ impl Signals {
     }
 
     /// Whether a second one came.
-    pub fn is_hurried(&self) -> bool {
+    pub fn must_exit_now(&self) -> bool {
         self.received.second.is_cancelled()
     }
 
@@ -195,12 +195,12 @@ impl Stop {
     }
 
     /// Waits for a second signal.
-    pub async fn hurried(&self) {
+    pub async fn second_signal(&self) {
         self.signals.received.second.cancelled().await;
     }
 
     /// Whether a second signal came.
-    pub fn is_hurried(&self) -> bool {
+    pub fn must_exit_now(&self) -> bool {
         self.signals.received.second.is_cancelled()
     }
 
@@ -230,7 +230,7 @@ impl Stop {
         tokio::select! {
             result = &mut running => return result,
             () = tokio::time::sleep(grace) => tracing::error!("the cancelled task did not end in time"),
-            () = self.hurried() => {}
+            () = self.second_signal() => {}
         }
         // Without its commands the task has nothing to wait for, and can still say how its step or call ended.
         end_commands.await;

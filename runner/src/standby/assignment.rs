@@ -113,10 +113,10 @@ fn assignment(task: &RawValue, url: Option<&str>, path: Option<&str>, asked: &Ur
 
 /// An error that may repeat what the server wrote, as long as a log line may be.
 fn brief(error: &serde_json::Error) -> String {
-    const MOST: usize = 300;
+    const MAX_BYTES: usize = 300;
     let mut text = error.to_string();
-    if text.len() > MOST {
-        text.truncate(text.floor_char_boundary(MOST));
+    if text.len() > MAX_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_BYTES));
         text.push('…');
     }
     text

@@ -18,7 +18,7 @@ const MAX_FRAME: usize = 2 * MAX_DOCUMENT_BYTES;
 
 /// From the supervisor.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Order {
+pub(super) enum SupervisorMessage {
     Task(TaskOrder),
     /// The supervisor was told to stop, or the server cancels the task.
     Stop(StopReason),
@@ -36,7 +36,7 @@ pub(super) struct TaskOrder {
 
 /// From the worker.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Word {
+pub(super) enum WorkerMessage {
     /// Everything that a task needs is there.
     Ready,
     /// It is not, and this is what is missing.
@@ -48,7 +48,7 @@ pub(super) enum Word {
     Trace(String),
 }
 
-impl Order {
+impl SupervisorMessage {
     pub(super) fn encode(&self) -> Vec<u8> {
         framing::frame(self)
     }
@@ -59,7 +59,7 @@ impl Order {
     }
 }
 
-impl Word {
+impl WorkerMessage {
     pub(super) fn encode(&self) -> Vec<u8> {
         framing::frame(self)
     }
@@ -79,7 +79,7 @@ impl ToSupervisor {
     }
 
     /// Says a word. When nobody listens any more, the process is about to end: see the worker.
-    pub(super) fn say(&self, word: &Word) {
+    pub(super) fn send(&self, word: &WorkerMessage) {
         let frame = word.encode();
         let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame);
     }
@@ -88,7 +88,7 @@ impl ToSupervisor {
 impl Forward for ToSupervisor {
     fn forward(&self, records: Vec<Record>) {
         if !records.is_empty() {
-            self.say(&Word::Events(records));
+            self.send(&WorkerMessage::Events(records));
         }
     }
 }
@@ -102,27 +102,27 @@ mod tests {
     #[test]
     fn orders_come_as_they_were_given_and_end_with_their_giver() {
         let orders = [
-            Order::Task(TaskOrder {
+            SupervisorMessage::Task(TaskOrder {
                 id: -3,
                 kind: Some("workflow".into()),
                 document: "{\"é\":1}".into(),
             }),
-            Order::Task(TaskOrder {
+            SupervisorMessage::Task(TaskOrder {
                 id: 7,
                 kind: None,
                 document: String::new(),
             }),
-            Order::Stop(StopReason::Interrupt),
-            Order::Stop(StopReason::Server),
+            SupervisorMessage::Stop(StopReason::Interrupt),
+            SupervisorMessage::Stop(StopReason::Server),
             // A time limit is the worker's own; none becomes another reason on the way.
-            Order::Stop(StopReason::Timeout(std::time::Duration::from_millis(1500))),
+            SupervisorMessage::Stop(StopReason::Timeout(std::time::Duration::from_millis(1500))),
         ];
-        let bytes: Vec<u8> = orders.iter().flat_map(Order::encode).collect();
+        let bytes: Vec<u8> = orders.iter().flat_map(SupervisorMessage::encode).collect();
         let mut source = &bytes[..];
         for order in orders {
-            assert_eq!(Order::read(&mut source).unwrap(), Some(order));
+            assert_eq!(SupervisorMessage::read(&mut source).unwrap(), Some(order));
         }
-        assert_eq!(Order::read(&mut source).unwrap(), None);
+        assert_eq!(SupervisorMessage::read(&mut source).unwrap(), None);
     }
 
     #[test]
@@ -136,27 +136,27 @@ mod tests {
             })
         };
         let words = [
-            Word::Ready,
-            Word::Unusable("no".into()),
-            Word::Alive,
-            Word::Trace("00-1-2-01".into()),
-            Word::Events(vec![record("a"), record("b")]),
+            WorkerMessage::Ready,
+            WorkerMessage::Unusable("no".into()),
+            WorkerMessage::Alive,
+            WorkerMessage::Trace("00-1-2-01".into()),
+            WorkerMessage::Events(vec![record("a"), record("b")]),
         ];
-        let bytes: Vec<u8> = words.iter().flat_map(Word::encode).collect();
+        let bytes: Vec<u8> = words.iter().flat_map(WorkerMessage::encode).collect();
         let mut buffer = BytesMut::new();
         let mut taken = Vec::new();
         for byte in &bytes {
             buffer.extend_from_slice(&[*byte]);
-            taken.extend(Word::take(&mut buffer).unwrap());
+            taken.extend(WorkerMessage::take(&mut buffer).unwrap());
         }
-        let again: Vec<u8> = taken.iter().flat_map(Word::encode).collect();
+        let again: Vec<u8> = taken.iter().flat_map(WorkerMessage::encode).collect();
         assert_eq!((taken.len(), again), (5, bytes));
     }
 
     #[test]
     fn garbage_is_an_error() {
-        assert!(Word::take(&mut BytesMut::from(&[0xff; 64][..])).is_err());
-        assert!(Word::take(&mut BytesMut::from(&[1, 0, 0, 0, 99][..])).is_err());
-        assert!(Order::read(&mut &[1, 0, 0, 0, 99][..]).is_err());
+        assert!(WorkerMessage::take(&mut BytesMut::from(&[0xff; 64][..])).is_err());
+        assert!(WorkerMessage::take(&mut BytesMut::from(&[1, 0, 0, 0, 99][..])).is_err());
+        assert!(SupervisorMessage::read(&mut &[1, 0, 0, 0, 99][..]).is_err());
     }
 }

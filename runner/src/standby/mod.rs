@@ -11,16 +11,13 @@ use std::time::{Duration, Instant};
 use crate::api_client::ApiError;
 use crate::config::{Config, StandbyConfig};
 use crate::health::{Health, State};
-use crate::run::{Exit, Signals, StopReason, plugin_dir};
+use crate::run::{Exit, Process, StopReason, plugin_dir};
 use crate::telemetry;
 
 mod assignment;
 mod channel;
-mod condition;
-mod emptying;
 mod journal;
-pub mod leftovers;
-mod mounts;
+pub mod orphans;
 mod process;
 mod recovery;
 mod registration;
@@ -32,7 +29,7 @@ pub use process::WORKER;
 pub use worker::work;
 
 use assignment::{Assignment, Registered};
-use channel::Word;
+use channel::WorkerMessage;
 use journal::Journal;
 use process::{WorkerProcess, describe};
 use registration::{Cancel, Pace, Registration, Unregistered};
@@ -59,7 +56,7 @@ struct Supervisor<'a> {
     journal: Arc<Journal>,
     workspace: Arc<Workspace>,
     health: &'a Health,
-    signals: Signals,
+    process: Process,
     /// What cancels the task that runs now.
     cancel: Mutex<Option<Cancel>>,
 }
@@ -71,13 +68,13 @@ pub async fn run(
     standby: &StandbyConfig,
     home: Option<PathBuf>,
     health: &Health,
-    signals: Signals,
+    process: Process,
 ) -> Exit {
-    let (journal, left) = Journal::open(&config.spool.folder, standby);
+    let (journal, left) = Journal::open(&config.spool.folder, standby, process.redactor);
     let journal = Arc::new(journal);
     // Before anything else: the server waits.
-    let name = recovery::recover(&config, standby, &journal, left, &signals.stop()).await;
-    let exit = run_as(name, Arc::clone(&journal), config, standby, home, health, signals).await;
+    let name = recovery::recover(&config, standby, &journal, left, &process).await;
+    let exit = run_as(name, Arc::clone(&journal), config, standby, home, health, process).await;
     journal.close();
     exit
 }
@@ -90,7 +87,7 @@ async fn run_as(
     standby: &StandbyConfig,
     home: Option<PathBuf>,
     health: &Health,
-    signals: Signals,
+    process: Process,
 ) -> Exit {
     let own = [
         Some(plugin_dir(config.plugin_dir.as_deref())),
@@ -107,14 +104,14 @@ async fn run_as(
             return Exit::Invalid;
         }
     };
-    let registration = match Registration::new(standby, &config.api, name, Arc::clone(&journal)) {
+    let registration = match Registration::new(standby, &config.api, name, Arc::clone(&journal), &process.telemetry) {
         Ok(registration) => registration,
         Err(error) => {
             tracing::error!(critical = true, error = %error, "nobody can be asked for tasks");
             return Exit::Invalid;
         }
     };
-    if let Err(error) = leftovers::become_subreaper() {
+    if let Err(error) = orphans::become_subreaper() {
         tracing::error!(critical = true, error = %error, "what a task leaves running cannot be found");
         return Exit::Invalid;
     }
@@ -125,7 +122,7 @@ async fn run_as(
         journal,
         workspace,
         health,
-        signals,
+        process,
         cancel: Mutex::default(),
     };
     let beating = supervisor.registration.beat(|| supervisor.lock().clone());
@@ -140,7 +137,9 @@ impl Supervisor<'_> {
     async fn serve(&self) -> Exit {
         let mut undelivered = false;
         match self.tasks(&mut undelivered).await {
-            Exit::Success | Exit::Terminated | Exit::Interrupted if undelivered && !self.signals.is_hurried() => {
+            Exit::Success | Exit::Terminated | Exit::Interrupted
+                if undelivered && !self.process.signals.must_exit_now() =>
+            {
                 Exit::Undelivered
             }
             exit => exit,
@@ -154,10 +153,10 @@ impl Supervisor<'_> {
             if let Err(exit) = self.clean_up().await {
                 return exit;
             }
-            if let Some(reason) = self.signals.which() {
+            if let Some(reason) = self.process.signals.which() {
                 return reason.exit();
             }
-            if self.signals.is_drained() {
+            if self.process.signals.is_drained() {
                 return Exit::Success;
             }
             if self.standby.max_tasks.is_some_and(|most| done >= most) {
@@ -205,10 +204,11 @@ impl Supervisor<'_> {
         self.health.working(&id);
         telemetry::set_identity(Some(id.to_value()), self.config.api.request_id.clone());
         tracing::info!(session_id = assignment.session_id, "a task was assigned");
-        let stop = self.signals.stop();
+        let stop = self.process.signals.stop();
         *self.lock() = Some(Arc::new(stop.by_server()));
         let progress = Arc::clone(&self.journal);
-        let arrived = task::run(&self.config, self.silence(), worker, assignment, progress, &stop).await;
+        let (config, process) = (&self.config, &self.process);
+        let arrived = task::run(config, self.silence(), worker, assignment, progress, process, &stop).await;
         *self.lock() = None;
         self.health.is(State::Starting);
         telemetry::set_identity(None, self.config.api.request_id.clone());
@@ -229,7 +229,7 @@ impl Supervisor<'_> {
     async fn clean_up(&self) -> Result<(), Exit> {
         let workspace = Arc::clone(&self.workspace);
         let cleaned = tokio::task::spawn_blocking(move || {
-            let ended = leftovers::end_processes(&[]).map_err(|error| error.to_string())?;
+            let ended = orphans::end_processes(&[]).map_err(|error| error.to_string())?;
             let in_place = workspace.is_in_place().map_err(|error| error.to_string())?;
             workspace.empty().map_err(|error| error.to_string())?;
             match in_place {
@@ -237,7 +237,7 @@ impl Supervisor<'_> {
                 false => Err("the workspace was moved away, and something else is in its place".to_owned()),
             }
         });
-        let stop = self.signals.stop();
+        let stop = self.process.signals.stop();
         let cleaned = tokio::select! {
             cleaned = cleaned => cleaned,
             // What is left there is removed before the next task, whoever gets it.
@@ -267,8 +267,8 @@ impl Supervisor<'_> {
     /// Waits until an idle runner is to go: by a signal, or since it is to take no other task. How it ends then.
     async fn told_to_go(&self) -> Exit {
         tokio::select! {
-            reason = self.signals.first() => reason.exit(),
-            () = self.signals.drained() => Exit::Success,
+            reason = self.process.signals.first() => reason.exit(),
+            () = self.process.signals.drained() => Exit::Success,
         }
     }
 
@@ -284,7 +284,7 @@ impl Supervisor<'_> {
     /// it has no task, so one that drains waits as long as a request may take; a signal leaves it little.
     async fn last_answer<T>(&self, registering: impl Future<Output = T>) -> Option<T> {
         let time_is_over = async {
-            self.signals.first().await;
+            self.process.signals.first().await;
             tokio::time::sleep(LAST_ANSWER).await;
         };
         tokio::select! {
@@ -308,7 +308,7 @@ impl Supervisor<'_> {
                     return match self.last_answer(registering).await {
                         Some(Ok(Registered { assignment: Ok(Some(assignment)), .. })) => Ok((Ok(worker), assignment)),
                         // A signal may have come since.
-                        _ => Err(self.signals.which().map_or(exit, StopReason::exit)),
+                        _ => Err(self.process.signals.which().map_or(exit, StopReason::exit)),
                     };
                 }
             };
@@ -349,7 +349,7 @@ impl Supervisor<'_> {
                     wait
                 }
             };
-            worker = self.unless_told_to_go(self.well(worker)).await??;
+            worker = self.unless_told_to_go(self.ensure_healthy(worker)).await??;
             let waiting = tokio::time::sleep(wait);
             tokio::pin!(waiting);
             loop {
@@ -368,7 +368,7 @@ impl Supervisor<'_> {
     }
 
     /// The worker, or another one when it is lost.
-    async fn well(&self, mut worker: WorkerProcess) -> Result<WorkerProcess, Exit> {
+    async fn ensure_healthy(&self, mut worker: WorkerProcess) -> Result<WorkerProcess, Exit> {
         if worker.is_well(self.silence()) {
             return Ok(worker);
         }
@@ -380,12 +380,12 @@ impl Supervisor<'_> {
     /// may take to start, and no longer than until the runner is told to end.
     async fn well_in_time(&self, worker: WorkerProcess) -> Result<WorkerProcess, Exit> {
         tokio::select! {
-            worker = self.well(worker) => worker,
+            worker = self.ensure_healthy(worker) => worker,
             () = tokio::time::sleep(START_LIMIT) => {
                 tracing::error!(critical = true, "no worker can be started for a task: this runner takes no other");
                 Err(Exit::Failed)
             }
-            reason = self.signals.first() => Err(reason.exit()),
+            reason = self.process.signals.first() => Err(reason.exit()),
         }
     }
 
@@ -400,7 +400,7 @@ impl Supervisor<'_> {
                         worker.kill();
                         format!("it was not ready after {} s", START_LIMIT.as_secs())
                     }
-                    Ok(Some(Word::Ready)) => {
+                    Ok(Some(WorkerMessage::Ready)) => {
                         tracing::debug!(
                             took_ms = started.elapsed().as_millis() as u64,
                             pid = worker.id(),
@@ -408,7 +408,7 @@ impl Supervisor<'_> {
                         );
                         return Ok(worker);
                     }
-                    Ok(Some(Word::Unusable(problem))) => {
+                    Ok(Some(WorkerMessage::Unusable(problem))) => {
                         // As for an active runner: no task can run here.
                         tracing::error!(critical = true, error = problem, "no task can run here");
                         return Err(Exit::Invalid);

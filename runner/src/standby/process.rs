@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-use super::channel::{Order, Word};
+use super::channel::{SupervisorMessage, WorkerMessage};
 
 /// The command of the binary that makes it a worker.
 pub const WORKER: &str = "worker";
@@ -55,9 +55,9 @@ impl WorkerProcess {
 
     /// The next word; `None` when there will be none: everything that it has said was heard. May be dropped at any await
     /// and called again.
-    pub(super) async fn hear(&mut self) -> Option<Word> {
+    pub(super) async fn hear(&mut self) -> Option<WorkerMessage> {
         loop {
-            match Word::take(&mut self.buffer) {
+            match WorkerMessage::take(&mut self.buffer) {
                 Ok(Some(word)) => {
                     self.heard = Instant::now();
                     return Some(word);
@@ -91,7 +91,7 @@ impl WorkerProcess {
     }
 
     /// Gives an order. A worker that is gone is noticed where it is listened to.
-    pub(super) async fn tell(&mut self, order: &Order) {
+    pub(super) async fn send(&mut self, order: &SupervisorMessage) {
         if let Err(error) = self.socket.write_all(&order.encode()).await {
             tracing::warn!(error = %error, "a worker did not take an order");
         }
@@ -110,7 +110,7 @@ impl WorkerProcess {
     }
 
     /// Waits for a worker that says that it goes, at most as long as `patience`, and ends it then.
-    pub(super) async fn gone(mut self, patience: Duration) -> io::Result<ExitStatus> {
+    pub(super) async fn wait_gone(mut self, patience: Duration) -> io::Result<ExitStatus> {
         match tokio::time::timeout(patience, self.child.wait()).await {
             Ok(status) => status,
             Err(_) => self.end().await,

@@ -9,14 +9,14 @@ use crate::api_client::ApiError;
 use crate::config::{Config, Identity, StandbyConfig};
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
-use crate::run::{self, Delivery, Patience, Stop};
+use crate::run::{self, Delivery, Patience, Process, Stop};
 use crate::telemetry;
 
 const RESTARTED: &str = "the runner was started again while it ran the task: its process was killed, or the memory of the \
                          pod ran out; its log, and the pod's last state, say more";
 
 /// How long one request may take at least, however late it is.
-const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
+const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// Deals with what was left. Answers the name to register under; the journal has it.
 pub(super) async fn recover(
@@ -24,7 +24,7 @@ pub(super) async fn recover(
     standby: &StandbyConfig,
     journal: &Arc<Journal>,
     left: Left,
-    stop: &Stop,
+    process: &Process,
 ) -> String {
     let (name, why) = match left {
         Left::Nothing => (standby.pod_name.clone(), None),
@@ -54,7 +54,7 @@ pub(super) async fn recover(
             (standby.pod_name.clone(), Some(why))
         }
         Left::Task(task) => {
-            let why = match end(config, standby, journal, &task, stop).await {
+            let why = match end(config, standby, journal, &task, process).await {
                 Ended::Told => None,
                 // Whoever starts it again finds it as it is.
                 Ended::Interrupted => return task.name,
@@ -82,7 +82,13 @@ enum Ended {
 }
 
 /// Ends a task, if the server has not given it to another runner yet.
-async fn end(config: &Config, standby: &StandbyConfig, journal: &Arc<Journal>, task: &LeftTask, stop: &Stop) -> Ended {
+async fn end(
+    config: &Config,
+    standby: &StandbyConfig,
+    journal: &Arc<Journal>,
+    task: &LeftTask,
+    process: &Process,
+) -> Ended {
     let id = task.id;
     let Some(left) = time_left(task.beat_ms, now_ms(), standby.heartbeat_timeout) else {
         return Ended::Untold(format!(
@@ -96,7 +102,7 @@ async fn end(config: &Config, standby: &StandbyConfig, journal: &Arc<Journal>, t
     };
     let mut api = config.api.clone();
     // What ends before the ending must not take all of the time.
-    api.timeout = api.timeout.min((left / 4).max(SHORTEST_ATTEMPT));
+    api.timeout = api.timeout.min((left / 4).max(MIN_ATTEMPT));
     let identity = Identity {
         task_id: TaskId::Number(id),
         callback_url,
@@ -107,7 +113,8 @@ async fn end(config: &Config, standby: &StandbyConfig, journal: &Arc<Journal>, t
         flush: left.min(config.flush_timeout),
         grace: config.shutdown_grace,
     };
-    let told = tell(config, &identity, journal, task, stop, patience).await;
+    let stop = process.signals.stop();
+    let told = tell(config, &identity, journal, task, process, &stop, patience).await;
     telemetry::set_identity(None, config.api.request_id.clone());
     match told {
         Ok(true) => Ended::Told,
@@ -123,6 +130,7 @@ async fn tell(
     identity: &Identity,
     journal: &Arc<Journal>,
     task: &LeftTask,
+    process: &Process,
     stop: &Stop,
     patience: Patience,
 ) -> Result<bool, ApiError> {
@@ -130,11 +138,18 @@ async fn tell(
         tracing::warn!(
             "an earlier process of this runner was killed while it told how this task had ended: it is told again"
         );
-        return run::repeat_ending(identity, ending, stop, patience).await;
+        return run::repeat_ending(identity, ending, stop, patience, &process.telemetry).await;
     }
     tracing::warn!("an earlier process of this runner was killed while it ran this task: it gets its error");
     let events = EventQueue::resume(config.spool.clone(), task.past.clone());
-    let delivery = Delivery::start(identity, config.batches, &events, stop, Some(journal.clone()))?;
+    let delivery = Delivery::start(
+        identity,
+        config.batches,
+        &events,
+        stop,
+        &process.telemetry,
+        Some(journal.clone()),
+    )?;
     let age = u64::try_from(now_ms().saturating_sub(task.started_ms)).unwrap_or_default();
     let started = Instant::now().checked_sub(Duration::from_millis(age));
     let failure = Failure {
@@ -142,7 +157,7 @@ async fn tell(
         message: RESTARTED.into(),
     };
     let ending = run::failed(failure, started.unwrap_or_else(Instant::now), config.sandbox);
-    EventSink::queue(&events).push(ending);
+    EventSink::queue(&events, process.redactor).push(ending);
     // What ends before the ending is worth half of the time.
     let no_retries = delivery.no_retries();
     let late = async {

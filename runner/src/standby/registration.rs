@@ -12,6 +12,8 @@ use super::journal::{Journal, now_ms};
 use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, SHORT_ANSWER, asks_for_cancel};
 use crate::config::StandbyConfig;
 use crate::task::MAX_DOCUMENT_BYTES;
+use crate::telemetry::Telemetry;
+use plue_contract::http;
 
 const JSON: &str = "application/json";
 
@@ -22,9 +24,9 @@ const LAST_POLL: Duration = Duration::from_secs(5);
 /// The longest wait after an attempt that failed.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The least wait after an attempt that failed.
-const LEAST_WAIT: Duration = Duration::from_millis(50);
+const MIN_WAIT: Duration = Duration::from_millis(50);
 /// The same after one that may have left a name, and a row of the server's, behind.
-const LEAST_AMBIGUOUS: Duration = Duration::from_millis(250);
+const MIN_AMBIGUOUS: Duration = Duration::from_millis(250);
 /// The longest wait that a server may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -71,7 +73,7 @@ impl Unregistered {
 /// See the module.
 pub(super) struct Registration {
     client: ApiClient,
-    /// A beat that takes longer than the time between two is none.
+    /// For the heartbeats, which go below the same URL. One that takes longer than the time between two is none.
     beats: ApiClient,
     config: StandbyConfig,
     journal: Arc<Journal>,
@@ -94,8 +96,8 @@ impl Registration {
         api: &ApiConfig,
         name: String,
         journal: Arc<Journal>,
+        telemetry: &Telemetry,
     ) -> Result<Self, ApiError> {
-        let url = &config.register_url;
         // A connection whose other end is gone must not hold up the next question.
         let register = ApiConfig {
             silence: MAX_WAIT,
@@ -106,8 +108,8 @@ impl Registration {
             ..register.clone()
         };
         Ok(Self {
-            client: ApiClient::new(url, &register)?,
-            beats: ApiClient::new(url, &beat)?,
+            client: ApiClient::new(config.register_url.clone(), &register, telemetry.trace_source())?,
+            beats: ApiClient::new(config.register_url.clone(), &beat, telemetry.trace_source())?,
             config: config.clone(),
             journal,
             row: Mutex::new(Row { name, runner_id: None }),
@@ -116,7 +118,6 @@ impl Registration {
 
     /// Registers, once, and perhaps gets a task. When nobody can know whether the server has given one, the name is left.
     pub(super) async fn register(&self) -> Result<Registered, Unregistered> {
-        let url = &self.config.register_url;
         if !self.journal.asking() {
             self.leave_name("what it does cannot be written down");
         }
@@ -125,8 +126,8 @@ impl Registration {
         // A task is in the answer.
         // One that is too large is read, too, so that it can be refused.
         let most = 2 * MAX_DOCUMENT_BYTES;
-        let unread = match self.client.post(url, JSON, None, body, most).await {
-            Answer::Taken { body, whole: true } => match Registered::parse(&body, url) {
+        let unread = match self.client.post(JSON, None, body, most).await {
+            Answer::Taken { body, whole: true } => match Registered::parse(&body, &self.config.register_url) {
                 Ok(registered) => {
                     self.registered(&registered, sent);
                     return Ok(registered);
@@ -157,7 +158,7 @@ impl Registration {
                     Some(StatusCode::TOO_MANY_REQUESTS) => MAX_RETRY_AFTER,
                     _ => MAX_WAIT,
                 };
-                let retry_after = retry_after.map(|wait| wait.clamp(LEAST_WAIT, bounds));
+                let retry_after = retry_after.map(|wait| wait.clamp(MIN_WAIT, bounds));
                 return Err(Unregistered::Failed {
                     reason,
                     retry_after,
@@ -220,15 +221,15 @@ impl Registration {
     /// How long to wait after so many attempts to start a worker that failed in a row.
     pub(super) fn backoff(&self, failures: u32) -> Duration {
         // Where the base is next to nothing, this is still no hot loop.
-        self.client.backoff(failures).max(LEAST_WAIT)
+        self.client.backoff(failures).max(MIN_WAIT)
     }
 
     /// How long to wait after so many attempts to register that failed in a row: never long, since a server that has come
     /// back has tasks that wait.
     pub(super) fn next_attempt(&self, failures: u32, ambiguous: bool) -> Duration {
-        let least = if ambiguous { LEAST_AMBIGUOUS } else { LEAST_WAIT };
+        let least = if ambiguous { MIN_AMBIGUOUS } else { MIN_WAIT };
         let wait = self.backoff(failures).clamp(least, MAX_WAIT);
-        wait.mul_f64(0.75 + 0.25 * plue_contract::http::random_fraction())
+        http::spread(wait, 0.75..1.0)
     }
 
     /// Beats for as long as it is polled. `current` gives what cancels the task that runs when a beat is sent: an answer that
@@ -240,16 +241,12 @@ impl Registration {
             tokio::time::sleep(wait).await;
             wait = interval;
             let id = self.row().runner_id;
-            let Some(url) = id.and_then(|id| self.config.register_url.join(&format!("{id}/heartbeat")).ok()) else {
+            let Some(beats) = id.and_then(|id| self.beats.at(&format!("{id}/heartbeat"))) else {
                 continue;
             };
             let cancel = current();
             let sent = now_ms();
-            match self
-                .beats
-                .post(&url, JSON, None, Bytes::from_static(b"{}"), SHORT_ANSWER)
-                .await
-            {
+            match beats.post(JSON, None, Bytes::from_static(b"{}"), SHORT_ANSWER).await {
                 Answer::Taken { body, .. } => {
                     // It may have been for a name that was left meanwhile.
                     if self.row().runner_id == id {
@@ -291,8 +288,7 @@ impl Pace {
     pub(super) fn next(&mut self) -> Duration {
         let wait = self.0;
         self.0 = (wait * 3 / 2).min(LAST_POLL);
-        wait.mul_f64(0.75 + 0.5 * plue_contract::http::random_fraction())
-            .min(LAST_POLL)
+        http::spread(wait, 0.75..1.25).min(LAST_POLL)
     }
 }
 
@@ -313,8 +309,9 @@ mod tests {
             unreachable!()
         };
         let folder = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(folder.path(), standby);
-        let registration = Registration::new(standby, &config.api, "pod".into(), Arc::new(journal)).unwrap();
+        let (journal, _) = Journal::open(folder.path(), standby, Box::leak(Box::default()));
+        let (journal, telemetry) = (Arc::new(journal), Telemetry::default());
+        let registration = Registration::new(standby, &config.api, "pod".into(), journal, &telemetry).unwrap();
         let waits: Vec<Duration> = (0..40)
             .map(|failures| registration.next_attempt(failures, failures % 2 == 0))
             .collect();

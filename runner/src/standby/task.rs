@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::assignment::Assignment;
-use super::channel::{Order, TaskOrder, Word};
-use super::leftovers;
+use super::channel::{SupervisorMessage, TaskOrder, WorkerMessage};
+use super::orphans;
 use super::process::{WorkerProcess, describe};
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity};
 use crate::events::callback::Progress;
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
-use crate::run::{self, Delivery, Patience, Stop, StopReason};
-use crate::telemetry;
+use crate::run::{self, Delivery, Patience, Process, Stop, StopReason};
+use crate::telemetry::CarriedTrace;
 
 /// Whether the ending of a task arrived.
 pub(super) struct Arrived(pub(super) bool);
@@ -34,6 +34,7 @@ pub(super) async fn run(
     worker: Option<WorkerProcess>,
     assignment: Assignment,
     progress: Arc<dyn Progress>,
+    process: &Process,
     stop: &Stop,
 ) -> Result<Arrived, ApiError> {
     let started = Instant::now();
@@ -43,7 +44,15 @@ pub(super) async fn run(
         api: config.api.clone(),
     };
     let events = EventQueue::new(config.spool.clone());
-    let delivery = Delivery::start(&identity, config.batches, &events, stop, Some(progress))?;
+    let delivery = Delivery::start(
+        &identity,
+        config.batches,
+        &events,
+        stop,
+        &process.telemetry,
+        Some(progress),
+    )?;
+    let trace = process.telemetry.carry();
     let failure = match (assignment.document, worker) {
         (Ok(document), Some(worker)) => {
             let order = TaskOrder {
@@ -51,7 +60,7 @@ pub(super) async fn run(
                 kind: assignment.kind,
                 document,
             };
-            supervise(config, silence, worker, order, &events, stop).await
+            supervise(config, silence, worker, order, &events, &trace, stop).await
         }
         (Ok(_), None) => Some(match stop.reason() {
             Some(reason) => reason.failure(),
@@ -72,26 +81,24 @@ pub(super) async fn run(
         }
     };
     if let Some(failure) = failure {
-        EventSink::queue(&events).push(run::failed(failure, started, config.sandbox));
+        EventSink::queue(&events, process.redactor).push(run::failed(failure, started, config.sandbox));
     }
-    let arrived = delivery.finish(stop, Patience::of(config)).await;
-    telemetry::carry(None);
-    Ok(Arrived(arrived))
+    Ok(Arrived(delivery.finish(stop, Patience::of(config)).await))
 }
 
 /// Passes on one word; whether the task ends with it.
-fn pass_on(word: Word, events: &EventQueue) -> bool {
+fn pass_on(word: WorkerMessage, events: &EventQueue, trace: &CarriedTrace) -> bool {
     match word {
-        Word::Events(records) => {
+        WorkerMessage::Events(records) => {
             let ends = records.iter().any(|record| record.kind.is_terminal());
             events.push(records);
             ends
         }
-        Word::Trace(traceparent) => {
-            telemetry::carry(Some(traceparent));
+        WorkerMessage::Trace(traceparent) => {
+            trace.set(traceparent);
             false
         }
-        Word::Ready | Word::Unusable(_) | Word::Alive => false,
+        WorkerMessage::Ready | WorkerMessage::Unusable(_) | WorkerMessage::Alive => false,
     }
 }
 
@@ -102,17 +109,18 @@ async fn supervise(
     mut worker: WorkerProcess,
     order: TaskOrder,
     events: &EventQueue,
+    trace: &CarriedTrace,
     stop: &Stop,
 ) -> Option<Failure> {
     // A worker that hangs takes no order either.
-    let order = Order::Task(order);
+    let order = SupervisorMessage::Task(order);
     let mut lost = tokio::select! {
-        () = worker.tell(&order) => None,
+        () = worker.send(&order) => None,
         () = tokio::time::sleep(silence) => Some("it took no task".to_owned()),
         () = stop.patience_is_over(config.shutdown_grace / 3) => Some("it took no task before it was told to stop".to_owned()),
     };
     let mut ended = false;
-    let (mut was_told, mut was_hurried) = (false, false);
+    let (mut was_told, mut saw_second) = (false, false);
     let far = tokio::time::Instant::now() + Duration::from_secs(86_400 * 365);
     let mut silent_at = tokio::time::Instant::now() + silence;
     let mut kill_at = far;
@@ -121,7 +129,7 @@ async fn supervise(
             word = worker.hear() => match word {
                 Some(word) => {
                     silent_at = tokio::time::Instant::now() + silence;
-                    ended |= pass_on(word, events);
+                    ended |= pass_on(word, events, trace);
                     if ended {
                         break;
                     }
@@ -131,12 +139,12 @@ async fn supervise(
             () = stop.token().cancelled(), if !was_told => {
                 was_told = true;
                 kill_at = tokio::time::Instant::now() + config.shutdown_grace * 2 / 3;
-                worker.tell(&Order::Stop(stop.reason().unwrap_or(StopReason::Terminate))).await;
+                worker.send(&SupervisorMessage::Stop(stop.reason().unwrap_or(StopReason::Terminate))).await;
             }
-            () = stop.hurried(), if was_told && !was_hurried => {
-                was_hurried = true;
+            () = stop.second_signal(), if was_told && !saw_second => {
+                saw_second = true;
                 kill_at = tokio::time::Instant::now() + HURRY;
-                worker.tell(&Order::Stop(StopReason::Terminate)).await;
+                worker.send(&SupervisorMessage::Stop(StopReason::Terminate)).await;
             }
             () = tokio::time::sleep_until(silent_at) => {
                 lost = Some(format!("it hung: it has said nothing for {} s, and was ended", silence.as_secs()));
@@ -150,11 +158,11 @@ async fn supervise(
         worker.kill();
         // What it had said before.
         while let Ok(Some(word)) = tokio::time::timeout(LAST_STEPS, worker.hear()).await {
-            ended |= pass_on(word, events);
+            ended |= pass_on(word, events, trace);
         }
     }
     let status = if ended {
-        worker.gone(LAST_STEPS).await
+        worker.wait_gone(LAST_STEPS).await
     } else {
         worker.end().await
     };
@@ -162,7 +170,7 @@ async fn supervise(
         return None;
     }
     // Whoever hears of the task's end finds nothing of it left.
-    let _ = tokio::task::spawn_blocking(|| leftovers::end_processes(&[])).await;
+    let _ = tokio::task::spawn_blocking(|| orphans::end_processes(&[])).await;
     let how = lost.unwrap_or_else(|| describe(&status));
     tracing::error!(how, "the worker was lost");
     Some(match stop.reason() {

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::channel::{Order, TaskOrder, ToSupervisor, Word};
+use super::channel::{SupervisorMessage, TaskOrder, ToSupervisor, WorkerMessage};
 use crate::config::{Config, Mode};
 use crate::events::{EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
-use crate::run::{self, Exit, Ready, Refused, Signals, Stop, StopReason};
+use crate::run::{Exit, Process, Ready, Refused, Signals, Stop, StopReason, Work};
 use crate::task::{Document, Format};
-use crate::telemetry;
+use crate::telemetry::set_identity;
 
 /// How long a worker whose supervisor is gone may take to put its things away.
 const WITHOUT_SUPERVISOR: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ const WITHOUT_SUPERVISOR: Duration = Duration::from_secs(3);
 const OOM_SCORE: &str = "500";
 
 /// Runs one task for the supervisor at the other end of standard input.
-pub async fn work(config: Config, signals: Signals) -> Exit {
+pub async fn work(config: &Config, process: &Process) -> Exit {
     let Mode::Standby(standby) = &config.mode else {
         tracing::error!("a worker is started by a standby runner (MODE=standby), and by nobody else");
         return Exit::Invalid;
@@ -38,16 +38,16 @@ pub async fn work(config: Config, signals: Signals) -> Exit {
     };
     // What an unprivileged process may always do; where it may not, nothing depends on it.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
-    let ready = match Ready::make(&config).await {
+    let ready = match Ready::make(config, &process.telemetry).await {
         Ok(ready) => ready,
         Err(Refused(failure)) => {
-            supervisor.say(&Word::Unusable(failure.message));
+            supervisor.send(&WorkerMessage::Unusable(failure.message));
             return Exit::Invalid;
         }
     };
-    supervisor.say(&Word::Ready);
+    supervisor.send(&WorkerMessage::Ready);
     tokio::spawn(be_alive(Arc::clone(&supervisor), standby.heartbeat / 2));
-    serve(&config, ready, &supervisor, orders, signals).await
+    serve(config, ready, &supervisor, orders, process).await
 }
 
 /// Waits for the one task, and runs it.
@@ -55,24 +55,25 @@ async fn serve(
     config: &Config,
     ready: Ready,
     supervisor: &Arc<ToSupervisor>,
-    mut orders: UnboundedReceiver<Order>,
-    signals: Signals,
+    mut orders: UnboundedReceiver<SupervisorMessage>,
+    process: &Process,
 ) -> Exit {
+    let (signals, telemetry) = (&process.signals, &process.telemetry);
     let order = tokio::select! {
         order = orders.recv() => order,
         reason = signals.first() => return reason.exit(),
     };
-    let Some(Order::Task(TaskOrder { id, kind, document })) = order else {
+    let Some(SupervisorMessage::Task(TaskOrder { id, kind, document })) = order else {
         return Exit::Success;
     };
-    telemetry::set_identity(Some(id.into()), config.api.request_id.clone());
+    set_identity(Some(id.into()), config.api.request_id.clone());
     let stop = signals.stop();
-    let watching = watch(orders, &signals, &stop);
+    let watching = watch(orders, signals, &stop);
     let telling = Arc::clone(supervisor);
     let document = async move {
         // The task's span has begun.
-        if let Some(traceparent) = telemetry::trace_context() {
-            telling.say(&Word::Trace(traceparent));
+        if let Some(traceparent) = telemetry.traceparent() {
+            telling.send(&WorkerMessage::Trace(traceparent));
         }
         let mut document = Document::parse(&document, Format::Json).map_err(|error| {
             Refused(Failure {
@@ -85,9 +86,16 @@ async fn serve(
         }
         Ok(document)
     };
-    let events = EventSink::supervisor(Arc::clone(supervisor) as _);
+    let events = EventSink::supervisor(Arc::clone(supervisor) as _, process.redactor);
     let performing = async {
-        let (ending, exit) = run::perform(config, &TaskId::Number(id), document, ready, &events, &stop).await;
+        let work = Work {
+            config,
+            task_id: &TaskId::Number(id),
+            events: &events,
+            telemetry,
+            stop: &stop,
+        };
+        let (ending, exit) = work.perform(document, ready).await;
         events.push(ending);
         exit
     };
@@ -98,12 +106,12 @@ async fn serve(
 }
 
 /// Obeys orders to stop. Ends when there is no supervisor any more, and the task has had its time to end.
-async fn watch(mut orders: UnboundedReceiver<Order>, signals: &Signals, stop: &Stop) {
+async fn watch(mut orders: UnboundedReceiver<SupervisorMessage>, signals: &Signals, stop: &Stop) {
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Stop(StopReason::Server) => stop.because(StopReason::Server),
-            Order::Stop(reason) => signals.receive(reason),
-            Order::Task(_) => tracing::error!("a second task for one worker"),
+            SupervisorMessage::Stop(StopReason::Server) => stop.because(StopReason::Server),
+            SupervisorMessage::Stop(reason) => signals.receive(reason),
+            SupervisorMessage::Task(_) => tracing::error!("a second task for one worker"),
         }
     }
     tracing::error!("the supervisor of this worker is gone: the task ends");
@@ -115,12 +123,12 @@ async fn watch(mut orders: UnboundedReceiver<Order>, signals: &Signals, stop: &S
 async fn be_alive(supervisor: Arc<ToSupervisor>, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
-        supervisor.say(&Word::Alive);
+        supervisor.send(&WorkerMessage::Alive);
     }
 }
 
 /// Takes the socket out of the place of standard input, where it would be inherited.
-fn connect() -> io::Result<(Arc<ToSupervisor>, UnboundedReceiver<Order>)> {
+fn connect() -> io::Result<(Arc<ToSupervisor>, UnboundedReceiver<SupervisorMessage>)> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Anything else that stands there is no supervisor.
     socket.peer_addr()?;
@@ -130,7 +138,7 @@ fn connect() -> io::Result<(Arc<ToSupervisor>, UnboundedReceiver<Order>)> {
     let (sender, receiver) = unbounded_channel();
     // A thread of its own: orders must be heard whatever the event loop does.
     std::thread::Builder::new().name("orders".into()).spawn(move || {
-        while let Ok(Some(order)) = Order::read(&mut orders) {
+        while let Ok(Some(order)) = SupervisorMessage::read(&mut orders) {
             if sender.send(order).is_err() {
                 return;
             }

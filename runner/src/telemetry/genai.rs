@@ -7,9 +7,10 @@ use std::time::Instant;
 use opentelemetry::trace::SpanKind;
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 
+use super::Telemetry;
 use super::metrics::seconds;
-use super::otlp;
-use super::span::{ERROR_TYPE, Span, name, text};
+use super::otlp::Exports;
+use super::span::{ERROR_TYPE, Span};
 
 const OPERATION: &str = "gen_ai.operation.name";
 const PROVIDER: &str = "gen_ai.provider.name";
@@ -58,26 +59,6 @@ pub struct Answer<'a> {
     pub tokens: Tokens,
 }
 
-/// Begins the span of an agent task.
-pub fn agent_span(model: &str) -> Span {
-    Span::begin(SpanKind::Internal, || {
-        ("invoke_agent".into(), asked("invoke_agent", model))
-    })
-}
-
-/// Begins the span of a tool call.
-pub fn tool_span(tool: &str, call_id: &str) -> Span {
-    Span::begin(SpanKind::Internal, || {
-        let attributes = vec![
-            KeyValue::new(OPERATION, "execute_tool"),
-            KeyValue::new("gen_ai.tool.name", text(tool)),
-            KeyValue::new("gen_ai.tool.call.id", text(call_id)),
-            KeyValue::new("gen_ai.tool.type", "function"),
-        ];
-        (name("execute_tool", tool), attributes)
-    })
-}
-
 /// The span of one model turn: the request, all its attempts, and the answer to its end.
 #[must_use = "a span ends when it is dropped"]
 #[derive(Debug)]
@@ -86,16 +67,38 @@ pub struct ChatSpan {
     started: Instant,
 }
 
-/// Begins the span of a model turn.
-pub fn chat_span(model: &str, max_tokens: u32) -> ChatSpan {
-    let span = Span::begin(SpanKind::Client, || {
-        let mut attributes = asked("chat", model);
-        attributes.push(KeyValue::new("gen_ai.request.max_tokens", i64::from(max_tokens)));
-        attributes.push(KeyValue::new("gen_ai.request.stream", true));
-        (name("chat", model), attributes)
-    });
-    let started = Instant::now();
-    ChatSpan { span, started }
+impl Telemetry {
+    /// Begins the span of an agent task.
+    pub fn agent_span(&self, model: &str) -> Span {
+        self.begin(SpanKind::Internal, |exports| {
+            ("invoke_agent".into(), asked("invoke_agent", model, exports))
+        })
+    }
+
+    /// Begins the span of a tool call.
+    pub fn tool_span(&self, tool: &str, call_id: &str) -> Span {
+        self.begin(SpanKind::Internal, |exports| {
+            let attributes = vec![
+                KeyValue::new(OPERATION, "execute_tool"),
+                KeyValue::new("gen_ai.tool.name", exports.text(tool)),
+                KeyValue::new("gen_ai.tool.call.id", exports.text(call_id)),
+                KeyValue::new("gen_ai.tool.type", "function"),
+            ];
+            (exports.name("execute_tool", tool), attributes)
+        })
+    }
+
+    /// Begins the span of a model turn.
+    pub fn chat_span(&self, model: &str, max_tokens: u32) -> ChatSpan {
+        let span = self.begin(SpanKind::Client, |exports| {
+            let mut attributes = asked("chat", model, exports);
+            attributes.push(KeyValue::new("gen_ai.request.max_tokens", i64::from(max_tokens)));
+            attributes.push(KeyValue::new("gen_ai.request.stream", true));
+            (exports.name("chat", model), attributes)
+        });
+        let started = Instant::now();
+        ChatSpan { span, started }
+    }
 }
 
 impl ChatSpan {
@@ -106,12 +109,12 @@ impl ChatSpan {
 
     /// Ends it, with what came of it: the answer, or the code of the failure.
     pub fn end(self, model: &str, outcome: Result<Answer<'_>, &str>) {
-        let Some(exports) = otlp::exports() else { return };
-        let mut dimensions = asked("chat", model);
+        let Some(exports) = self.span.exports() else { return };
+        let mut dimensions = asked("chat", model, exports);
         match outcome {
             Ok(answer) => {
-                self.span.say(|| answered(&answer));
-                dimensions.push(KeyValue::new(RESPONSE_MODEL, text(answer.model)));
+                self.span.say(|exports| answered(&answer, exports));
+                dimensions.push(KeyValue::new(RESPONSE_MODEL, exports.text(answer.model)));
                 let tokens = [("input", answer.tokens.all_input()), ("output", answer.tokens.output)];
                 for (kind, tokens) in tokens {
                     let mut dimensions = dimensions.clone();
@@ -121,7 +124,7 @@ impl ChatSpan {
             }
             Err(code) => {
                 self.span.fail(code);
-                dimensions.push(KeyValue::new(ERROR_TYPE, text(code)));
+                dimensions.push(KeyValue::new(ERROR_TYPE, exports.text(code)));
             }
         }
         let duration = &exports.metrics.operation_duration;
@@ -132,25 +135,29 @@ impl ChatSpan {
 impl Span {
     /// What all model turns of the operation used together.
     pub fn used(&self, tokens: Tokens) {
-        self.say(|| tokens.attributes().into());
+        self.say(|_| tokens.attributes().into());
     }
 }
 
-fn asked(operation: &'static str, model: &str) -> Vec<KeyValue> {
+fn asked(operation: &'static str, model: &str, exports: &Exports) -> Vec<KeyValue> {
     vec![
         KeyValue::new(OPERATION, operation),
         KeyValue::new(PROVIDER, ANTHROPIC),
-        KeyValue::new(REQUEST_MODEL, text(model)),
+        KeyValue::new(REQUEST_MODEL, exports.text(model)),
     ]
 }
 
-fn answered(answer: &Answer<'_>) -> Vec<KeyValue> {
-    let reasons = vec![StringValue::from(text(answer.finish_reason).to_string())];
+fn answered(answer: &Answer<'_>, exports: &Exports) -> Vec<KeyValue> {
+    let reasons = vec![StringValue::from(exports.text(answer.finish_reason).to_string())];
     let mut attributes = vec![
-        KeyValue::new(RESPONSE_MODEL, text(answer.model)),
+        KeyValue::new(RESPONSE_MODEL, exports.text(answer.model)),
         KeyValue::new("gen_ai.response.finish_reasons", Value::Array(Array::String(reasons))),
     ];
-    attributes.extend(answer.id.map(|id| KeyValue::new("gen_ai.response.id", text(id))));
+    attributes.extend(
+        answer
+            .id
+            .map(|id| KeyValue::new("gen_ai.response.id", exports.text(id))),
+    );
     attributes.extend(answer.tokens.attributes());
     attributes
 }

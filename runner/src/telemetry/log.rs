@@ -13,6 +13,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::filter::{LogFilter, LogLevel};
 use super::writer;
+use plue_redaction::Redactor;
 
 /// The field that makes an ERROR a CRITICAL one: tracing has no such level.
 const CRITICAL_FIELD: &str = "critical";
@@ -34,10 +35,13 @@ pub fn set_identity(task_id: Option<Value>, request_id: Option<String>) {
     *IDENTITY.lock().unwrap_or_else(PoisonError::into_inner) = Identity { task_id, request_id };
 }
 
-/// Starts logging, once per process; a panic becomes a log line too.
-pub fn init(filter: LogFilter) {
+/// Starts logging, once per process; a panic becomes a log line too. `redactor` takes secrets out of every line.
+pub fn init(filter: LogFilter, redactor: &'static Redactor) {
     let most = filter.most();
-    let lines = JsonLines { filter: filter.clone() };
+    let lines = JsonLines {
+        filter: filter.clone(),
+        redactor,
+    };
     // Asked once for each place in the code that logs: its target and level never change.
     let passes = FilterFn::new(move |metadata| *metadata.level() <= filter.level_of(metadata.target()).least())
         .with_max_level_hint(most);
@@ -59,6 +63,7 @@ pub fn rfc3339(time: Timestamp) -> String {
 
 struct JsonLines {
     filter: LogFilter,
+    redactor: &'static Redactor,
 }
 
 impl<S: Subscriber> Layer<S> for JsonLines {
@@ -70,7 +75,7 @@ impl<S: Subscriber> Layer<S> for JsonLines {
             return;
         }
         let line = line(Timestamp::now(), *metadata.level(), metadata.target(), fields);
-        let (line, _) = plue_redaction::current().redact(line);
+        let (line, _) = self.redactor.redact(line);
         writer::write(line);
     }
 }

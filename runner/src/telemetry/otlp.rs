@@ -27,6 +27,7 @@ use super::metrics::Metrics;
 use super::span::text;
 use plue_contract::http;
 use plue_contract::secret::Secret;
+use plue_redaction::Redactor;
 
 /// How long the end of the process may wait for the last of them.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
@@ -52,107 +53,97 @@ pub struct OtlpConfig {
     pub resource: Vec<(String, String)>,
 }
 
-/// What is exported, from [`export`] on.
-static EXPORTS: OnceLock<Exports> = OnceLock::new();
-
+/// What is exported.
 pub(super) struct Exports {
     pub(super) tracer: SdkTracer,
     pub(super) metrics: Metrics,
     traces: SdkTracerProvider,
     meters: SdkMeterProvider,
     failures: Arc<Failures>,
+    /// What must not be told.
+    pub(super) redactor: &'static Redactor,
 }
 
-pub(super) fn exports() -> Option<&'static Exports> {
-    EXPORTS.get()
-}
+impl Exports {
+    pub(super) fn set_up(
+        config: &OtlpConfig,
+        request_id: Option<&str>,
+        redactor: &'static Redactor,
+    ) -> Result<Self, ExporterBuildError> {
+        let failures = Arc::<Failures>::default();
+        let client = Arc::new(Client {
+            http: OnceLock::new(),
+            headers: headers(config, request_id),
+            runtime: Handle::current(),
+            failures: Arc::clone(&failures),
+        });
+        let retries = RetryPolicy::recommended().with_max_retries(2);
+        // Everything that the libraries would take from the environment is set: the configuration alone decides.
+        let spans = opentelemetry_otlp::SpanExporter::builder()
+            .with_http()
+            .with_shared_http_client(Arc::clone(&client) as Arc<dyn HttpClient>)
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(endpoint(&config.endpoint, "v1/traces"))
+            .with_timeout(EXPORT_TIMEOUT)
+            .with_headers(HashMap::new())
+            .with_retry_policy(retries.clone())
+            .build()?;
+        let metrics = opentelemetry_otlp::MetricExporter::builder()
+            .with_http()
+            .with_shared_http_client(client)
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(endpoint(&config.endpoint, "v1/metrics"))
+            .with_temporality(Temporality::Cumulative)
+            .with_timeout(EXPORT_TIMEOUT)
+            .with_headers(HashMap::new())
+            .with_retry_policy(retries)
+            .build()?;
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(SPAN_QUEUE)
+            .with_max_export_batch_size(SPAN_QUEUE / 4)
+            .with_scheduled_delay(SPAN_INTERVAL)
+            .build();
+        let resource = resource(config, redactor);
+        let traces = SdkTracerProvider::builder()
+            // Whoever gave us the task decides whether it is traced.
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
+            .with_span_limits(SpanLimits::default())
+            .with_span_processor(BatchSpanProcessor::builder(spans).with_batch_config(batches).build())
+            .with_resource(resource.clone())
+            .build();
+        let meters = SdkMeterProvider::builder()
+            .with_reader(PeriodicReader::builder(metrics).with_interval(METRIC_INTERVAL).build())
+            .with_resource(resource)
+            .build();
+        Ok(Self {
+            tracer: traces.tracer(env!("CARGO_PKG_NAME")),
+            metrics: Metrics::new(&meters.meter(env!("CARGO_PKG_NAME"))),
+            traces,
+            meters,
+            failures,
+            redactor,
+        })
+    }
 
-/// Has traces and metrics exported from now on, once per process. To be called within a runtime.
-///
-/// What cannot be set up is one warning: a task runs without being traced.
-pub fn export(config: &OtlpConfig, request_id: Option<&str>) {
-    match set_up(config, request_id) {
-        Ok(exports) => {
-            let _ = EXPORTS.set(exports);
+    /// Sends what is left, within [`FLUSH_LIMIT`], or in a hurry [`HURRIED_LIMIT`].
+    pub(super) async fn shutdown(&'static self, in_a_hurry: bool) {
+        let limit = if in_a_hurry { HURRIED_LIMIT } else { FLUSH_LIMIT };
+        // The SDK waits for its threads by blocking.
+        let traces = tokio::task::spawn_blocking(move || self.traces.shutdown_with_timeout(limit).is_ok());
+        let meters = tokio::task::spawn_blocking(|| self.meters.shutdown().is_ok());
+        let flushed = tokio::time::timeout(limit, async { tokio::join!(traces, meters) }).await;
+        let in_time = flushed.is_ok();
+        let failed = self.failures.count.load(Ordering::Relaxed);
+        if failed > 0 || !in_time {
+            let reason = self.failures.last();
+            tracing::warn!(
+                failed_requests = failed,
+                reason,
+                in_time,
+                "the collector did not take all traces and metrics"
+            );
         }
-        Err(error) => tracing::warn!(error = %error, "traces and metrics are not exported"),
     }
-}
-
-/// Sends what is left, within [`FLUSH_LIMIT`], or in a hurry [`HURRIED_LIMIT`]. What went wrong until then is one warning.
-pub async fn shutdown(in_a_hurry: bool) {
-    let Some(exports) = exports() else { return };
-    let limit = if in_a_hurry { HURRIED_LIMIT } else { FLUSH_LIMIT };
-    // The SDK waits for its threads by blocking.
-    let traces = tokio::task::spawn_blocking(move || exports.traces.shutdown_with_timeout(limit).is_ok());
-    let meters = tokio::task::spawn_blocking(|| exports.meters.shutdown().is_ok());
-    let flushed = tokio::time::timeout(limit, async { tokio::join!(traces, meters) }).await;
-    let in_time = flushed.is_ok();
-    let failed = exports.failures.count.load(Ordering::Relaxed);
-    if failed > 0 || !in_time {
-        let reason = exports.failures.last();
-        tracing::warn!(
-            failed_requests = failed,
-            reason,
-            in_time,
-            "the collector did not take all traces and metrics"
-        );
-    }
-}
-
-fn set_up(config: &OtlpConfig, request_id: Option<&str>) -> Result<Exports, ExporterBuildError> {
-    let failures = Arc::<Failures>::default();
-    let client = Arc::new(Client {
-        http: OnceLock::new(),
-        headers: headers(config, request_id),
-        runtime: Handle::current(),
-        failures: Arc::clone(&failures),
-    });
-    let retries = RetryPolicy::recommended().with_max_retries(2);
-    // Everything that the libraries would take from the environment is set: the configuration alone decides.
-    let spans = opentelemetry_otlp::SpanExporter::builder()
-        .with_http()
-        .with_shared_http_client(Arc::clone(&client) as Arc<dyn HttpClient>)
-        .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(endpoint(&config.endpoint, "v1/traces"))
-        .with_timeout(EXPORT_TIMEOUT)
-        .with_headers(HashMap::new())
-        .with_retry_policy(retries.clone())
-        .build()?;
-    let metrics = opentelemetry_otlp::MetricExporter::builder()
-        .with_http()
-        .with_shared_http_client(client)
-        .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(endpoint(&config.endpoint, "v1/metrics"))
-        .with_temporality(Temporality::Cumulative)
-        .with_timeout(EXPORT_TIMEOUT)
-        .with_headers(HashMap::new())
-        .with_retry_policy(retries)
-        .build()?;
-    let batches = BatchConfigBuilder::default()
-        .with_max_queue_size(SPAN_QUEUE)
-        .with_max_export_batch_size(SPAN_QUEUE / 4)
-        .with_scheduled_delay(SPAN_INTERVAL)
-        .build();
-    let resource = resource(config);
-    let traces = SdkTracerProvider::builder()
-        // Whoever gave us the task decides whether it is traced.
-        .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
-        .with_span_limits(SpanLimits::default())
-        .with_span_processor(BatchSpanProcessor::builder(spans).with_batch_config(batches).build())
-        .with_resource(resource.clone())
-        .build();
-    let meters = SdkMeterProvider::builder()
-        .with_reader(PeriodicReader::builder(metrics).with_interval(METRIC_INTERVAL).build())
-        .with_resource(resource)
-        .build();
-    Ok(Exports {
-        tracer: traces.tracer(env!("CARGO_PKG_NAME")),
-        metrics: Metrics::new(&meters.meter(env!("CARGO_PKG_NAME"))),
-        traces,
-        meters,
-        failures,
-    })
 }
 
 fn endpoint(base: &Url, signal: &str) -> String {
@@ -176,7 +167,7 @@ fn headers(config: &OtlpConfig, request_id: Option<&str>) -> HeaderMap {
     headers
 }
 
-fn resource(config: &OtlpConfig) -> Resource {
+fn resource(config: &OtlpConfig, redactor: &Redactor) -> Resource {
     // Two runners that count the same thing must not be taken for one.
     let instance = format!("{:016x}", getrandom::u64().unwrap_or_default());
     let named = config.resource.iter().filter(|(name, _)| name != "service.name");
@@ -185,8 +176,8 @@ fn resource(config: &OtlpConfig) -> Resource {
         .with_attribute(KeyValue::new("service.instance.id", instance))
         .with_attribute(KeyValue::new("telemetry.sdk.name", "opentelemetry"))
         .with_attribute(KeyValue::new("telemetry.sdk.language", "rust"))
-        .with_attributes(named.map(|(name, value)| KeyValue::new(name.clone(), text(value))))
-        .with_service_name(text(&config.service_name))
+        .with_attributes(named.map(|(name, value)| KeyValue::new(name.clone(), text(value, redactor))))
+        .with_service_name(text(&config.service_name, redactor))
         .build()
 }
 

@@ -1,63 +1,117 @@
 //! The trace that the task belongs to (W3C trace context): taken from `TRACEPARENT`, carried on with every request.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, SpanId, TraceFlags, TraceId, trace};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use reqwest::header::HeaderValue;
 
-use super::span;
+use super::Telemetry;
 
 /// The header that carries it.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// What came in `TRACEPARENT`, when it is one.
-static PARENT: OnceLock<String> = OnceLock::new();
+/// Gives the value of the header `traceparent` for the request that is about to be sent; `None`: it belongs to no
+/// trace.
+pub type TraceSource = Arc<dyn Fn() -> Option<HeaderValue> + Send + Sync>;
 
-/// The trace of the task that another process runs for this one, which tells of it.
-static CARRIED: Mutex<Option<String>> = Mutex::new(None);
-
-/// Says in whose trace the requests of this process stand from now on; `None`: in none but what came in `TRACEPARENT`.
-pub fn carry(traceparent: Option<String>) {
-    *CARRIED.lock().unwrap_or_else(PoisonError::into_inner) = traceparent;
+/// Where a process stands between traces. Its parts lie in the order in which a request asks for them.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    /// The span of the task that runs here. What is done for it elsewhere, such as its delivery, belongs to it.
+    task: Mutex<Option<Context>>,
+    /// The trace of the task that another process runs for this one, which tells of it.
+    carried: Mutex<Option<String>>,
+    /// What came in `TRACEPARENT`, when it is one.
+    parent: Option<String>,
 }
 
-/// Says, once, in whose trace this process stands. One that is malformed is warned of and forgotten: what others trace
-/// must not keep a task from running.
-pub fn set_parent(traceparent: Option<String>) {
-    let Some(text) = traceparent else { return };
-    if parse(&text).is_none() {
-        tracing::warn!(
-            traceparent = text,
-            "TRACEPARENT is malformed and ignored (example: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01)"
-        );
-        return;
-    }
-    let _ = PARENT.set(text);
-}
-
-/// The value of the header `traceparent` for a request: the current span's when there is one, else the task's, else what
-/// came in `TRACEPARENT`.
-pub fn trace_context() -> Option<String> {
-    match span::current() {
-        Some(context) => {
-            let mut carrier = std::collections::HashMap::new();
-            TraceContextPropagator::new().inject_context(&context, &mut carrier);
-            carrier.remove(TRACEPARENT)
-        }
-        None => {
-            let carried = CARRIED.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            carried.or_else(|| PARENT.get().cloned())
+impl Trace {
+    /// In the trace that `TRACEPARENT` names. One that is malformed is warned of and forgotten: what others trace must
+    /// not keep a task from running.
+    pub(super) fn within(traceparent: Option<String>) -> Self {
+        let parent = traceparent.filter(|text| {
+            let is_one = parse(text).is_some();
+            if !is_one {
+                tracing::warn!(
+                    traceparent = text,
+                    "TRACEPARENT is malformed and ignored (example: \
+                     00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01)"
+                );
+            }
+            is_one
+        });
+        Self {
+            parent,
+            ..Self::default()
         }
     }
+
+    /// The context in which the task's span begins.
+    pub(super) fn parent(&self) -> Context {
+        match self.parent.as_deref().and_then(parse) {
+            Some(span) => Context::new().with_remote_span_context(span),
+            None => Context::new(),
+        }
+    }
+
+    /// The span of the task, once it has begun.
+    pub(super) fn task(&self) -> MutexGuard<'_, Option<Context>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carried(&self) -> MutexGuard<'_, Option<String>> {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// The context in which the task's span begins.
-pub(super) fn parent() -> Context {
-    match PARENT.get().and_then(|text| parse(text)) {
-        Some(span) => Context::new().with_remote_span_context(span),
-        None => Context::new(),
+impl Telemetry {
+    /// The value of the header `traceparent` for a request: the current span's when there is one, else the task's, else
+    /// what came in `TRACEPARENT`.
+    pub fn traceparent(&self) -> Option<String> {
+        match self.current() {
+            Some(context) => {
+                let mut carrier = std::collections::HashMap::new();
+                TraceContextPropagator::new().inject_context(&context, &mut carrier);
+                carrier.remove(TRACEPARENT)
+            }
+            None => {
+                let carried = self.trace.carried().clone();
+                carried.or_else(|| self.trace.parent.clone())
+            }
+        }
+    }
+
+    /// The same for a client, which asks with each request.
+    pub fn trace_source(&self) -> TraceSource {
+        let telemetry = self.clone();
+        Arc::new(move || HeaderValue::try_from(telemetry.traceparent()?).ok())
+    }
+
+    /// What has the requests of this process stand in the trace of a task that another process runs for it.
+    pub fn carry(&self) -> CarriedTrace {
+        CarriedTrace(Arc::clone(&self.trace))
+    }
+}
+
+/// The trace of one task that another process runs. When it is dropped, the task is over, and what is sent then stands
+/// in none but what came in `TRACEPARENT`.
+#[must_use = "the trace is carried no longer than this lives"]
+#[derive(Debug)]
+pub struct CarriedTrace(Arc<Trace>);
+
+impl CarriedTrace {
+    /// Says in which trace the task stands, as soon as its process has told.
+    pub fn set(&self, traceparent: String) {
+        *self.0.carried() = Some(traceparent);
+    }
+}
+
+impl Drop for CarriedTrace {
+    fn drop(&mut self) {
+        *self.0.carried() = None;
     }
 }
 
@@ -89,6 +143,37 @@ fn parse(text: &str) -> Option<trace::SpanContext> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const OTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn asked(source: &TraceSource) -> Option<String> {
+        source().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+
+    #[test]
+    fn a_request_stands_in_the_trace_that_is_carried_as_long_as_it_is_and_else_in_that_of_the_process() {
+        let telemetry = Telemetry::new(Some(PARENT.into()));
+        let source = telemetry.trace_source();
+        assert_eq!(asked(&source).as_deref(), Some(PARENT));
+        let carried = telemetry.carry();
+        assert_eq!(asked(&source).as_deref(), Some(PARENT), "its process has not told yet");
+        carried.set(OTHER.into());
+        assert_eq!(asked(&source).as_deref(), Some(OTHER));
+        drop(carried);
+        assert_eq!(asked(&source).as_deref(), Some(PARENT));
+        // Two processes in one, as in a test, do not stand in each other's.
+        assert_eq!(asked(&Telemetry::default().trace_source()), None);
+    }
+
+    #[test]
+    fn what_cannot_be_a_header_goes_with_no_request() {
+        assert_eq!(asked(&Telemetry::new(Some("00-xyz".into())).trace_source()), None);
+        let telemetry = Telemetry::default();
+        let carried = telemetry.carry();
+        carried.set("a\nb".into());
+        assert_eq!(asked(&telemetry.trace_source()), None);
+    }
 
     #[test]
     fn only_what_has_the_form_of_the_specification_is_a_traceparent() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// How long a line without an end is kept back.
-pub(super) const FLUSH_AFTER: Duration = Duration::from_secs(1);
+pub const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// How long a line may become before it is sent in parts.
 const MAX_LINE_BYTES: usize = 16 * 1024;
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::sandbox_double::SandboxDouble;
 
 /// No call of these tests takes longer; one that does is one that hangs.
-const LONGEST_CALL: Duration = Duration::from_secs(30);
+const MAX_CALL: Duration = Duration::from_secs(30);
 
 /// The tools, in the order of the protocol, §5.
 pub const TOOLS: [&str; 5] = ["read_file", "write_file", "list_files", "grep", "shell"];
@@ -121,7 +121,7 @@ impl Fixture {
         );
         let runtime = self.runtime.as_ref().unwrap();
         let outcome = runtime
-            .block_on(async { tokio::time::timeout(LONGEST_CALL, call).await })
+            .block_on(async { tokio::time::timeout(MAX_CALL, call).await })
             .unwrap_or_else(|_| panic!("{tool} {input} hangs"));
         let live = live.lock().unwrap().clone();
         (outcome, live)

@@ -13,7 +13,7 @@ use crate::sys;
 use crate::target::{Outcome, Target};
 
 /// How much of one process's memory is searched.
-const MOST_MEMORY: u64 = 64 << 20;
+const MAX_MEMORY: u64 = 64 << 20;
 
 const NOT_INTO_OTHERS: Baseline = Baseline::Unless(
     &[libc::EACCES, libc::EPERM],
@@ -53,11 +53,11 @@ fn memory_by_file(pid: i32) -> io::Result<Vec<u8>> {
     let mut found = Vec::new();
     // From the end: the variables lie on the stack.
     for (from, to) in mappings(pid)?.into_iter().rev() {
-        let mut part = vec![0; (to - from).min(MOST_MEMORY) as usize];
+        let mut part = vec![0; (to - from).min(MAX_MEMORY) as usize];
         memory.seek(SeekFrom::Start(from))?;
         let got = memory.read(&mut part).unwrap_or(0);
         found.extend_from_slice(&part[..got]);
-        if found.len() as u64 > MOST_MEMORY {
+        if found.len() as u64 > MAX_MEMORY {
             break;
         }
     }

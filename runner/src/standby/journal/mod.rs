@@ -21,9 +21,10 @@ use url::Url;
 use super::assignment::Assignment;
 use crate::config::{MAX_POD_NAME, StandbyConfig};
 use crate::events::callback::{EventRequest, Progress, SentEnding};
-use crate::events::open::Open;
 use crate::events::queue::Past;
+use crate::events::unfinished::Unfinished;
 use crate::spool_dir::is_at;
+use plue_redaction::Redactor;
 
 mod file;
 mod page;
@@ -70,6 +71,8 @@ pub(super) struct LeftTask {
 pub(super) struct Journal {
     path: PathBuf,
     register_url: Url,
+    /// What may not be written down.
+    redactor: &'static Redactor,
     state: Mutex<State>,
     warned: AtomicBool,
 }
@@ -84,7 +87,7 @@ struct State {
 
 impl Journal {
     /// Opens the file of this runner, and reads what an earlier process of it has left. Says which files of others are there.
-    pub(super) fn open(folder: &Path, standby: &StandbyConfig) -> (Self, Left) {
+    pub(super) fn open(folder: &Path, standby: &StandbyConfig, redactor: &'static Redactor) -> (Self, Left) {
         let path = folder.join(file_name(standby));
         let (file, left, page) = match take(&path) {
             Ok(Taken::Ours(file)) => match read(&file, &standby.register_url, &standby.pod_name) {
@@ -111,6 +114,7 @@ impl Journal {
         let journal = Self {
             path,
             register_url: standby.register_url.clone(),
+            redactor,
             state: Mutex::new(State {
                 file,
                 page,
@@ -167,14 +171,14 @@ impl Journal {
 
     /// The request that was sent then was answered with this task.
     pub(super) fn has_task(&self, assignment: &Assignment, beat_ms: i64) {
-        let callback = callback(&assignment.callback_url, &self.register_url);
+        let callback = callback(&assignment.callback_url, &self.register_url, self.redactor);
         let task = TaskPage {
             id: assignment.id,
             callback,
             started_ms: now_ms(),
             last_seq: 0,
             lost: 0,
-            open: Open::default(),
+            open: Unfinished::default(),
             ending: None,
         };
         self.write(|page| {

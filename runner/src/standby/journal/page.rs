@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::events::callback::SentEnding;
-use crate::events::open::Open;
+use crate::events::unfinished::Unfinished;
+use plue_redaction::Redactor;
 
 /// How long the page is at most; the ending stands behind it. A page of the kernel's is written at least, and nearly always
 /// no more: a process that is killed leaves that whole.
@@ -54,7 +55,7 @@ pub(super) struct TaskPage {
     pub(super) last_seq: u64,
     /// How many events are not known to have arrived.
     pub(super) lost: u64,
-    pub(super) open: Open,
+    pub(super) open: Unfinished,
     pub(super) ending: Option<EndingPage>,
 }
 
@@ -83,7 +84,7 @@ pub(super) fn encode(page: &Page) -> Vec<u8> {
         && let Doing::Task(task) = &page.doing
     {
         let mut task = task.clone();
-        task.open = Open::default();
+        task.open = Unfinished::default();
         let mut smaller = page.clone();
         smaller.doing = Doing::Task(task.clone());
         text = json(&smaller);
@@ -147,12 +148,12 @@ pub(super) fn checksum(bytes: &[u8]) -> String {
 }
 
 /// What is written down of a callback URL. Nothing when it has what may be a secret.
-pub(super) fn callback(url: &Url, register_url: &Url) -> Option<CallbackPage> {
+pub(super) fn callback(url: &Url, register_url: &Url, redactor: &Redactor) -> Option<CallbackPage> {
     let user = |url: &Url| (url.username().to_owned(), url.password().map(str::to_owned));
     let as_register_url = user(url) != (String::new(), None);
     let is_known = !as_register_url || (user(url) == user(register_url) && url.origin() == register_url.origin());
     let written = bare(url).to_string();
-    let (written, masked) = plue_redaction::current().redact(written);
+    let (written, masked) = redactor.redact(written);
     let is_plain = url.query().is_none() && masked == 0;
     (is_known && is_plain).then_some(CallbackPage {
         url: written,

@@ -35,10 +35,19 @@ fn assignment(callback_url: &str) -> Assignment {
     }
 }
 
+fn open(folder: &Path) -> (Journal, Left) {
+    open_without(folder, Redactor::default())
+}
+
+/// For a runner that has these secrets.
+fn open_without(folder: &Path, secrets: Redactor) -> (Journal, Left) {
+    Journal::open(folder, &standby(), Box::leak(Box::new(secrets)))
+}
+
 /// What the next process of the runner finds.
 fn after(folder: &TempDir, journal: Journal) -> Left {
     drop(journal);
-    Journal::open(folder.path(), &standby()).1
+    open(folder.path()).1
 }
 
 fn task(left: Left) -> LeftTask {
@@ -76,21 +85,35 @@ fn done() -> Event {
 #[test]
 fn the_next_process_finds_what_this_one_did() {
     let folder = tempfile::tempdir().unwrap();
-    let (journal, left) = Journal::open(folder.path(), &standby());
+    let (journal, left) = open(folder.path());
     assert_eq!(left, Left::Nothing);
     assert!(journal.named("pod-1-x") && journal.asking());
     let left = after(&folder, journal);
     assert_eq!(left, Left::Asking { name: "pod-1-x".into() });
-    let (journal, _) = Journal::open(folder.path(), &standby());
+    let (journal, _) = open(folder.path());
     journal.waiting(Some(5));
     let left = after(&folder, journal);
     assert_eq!(left, Left::Waiting { name: "pod-1-x".into() });
 }
 
 #[test]
+fn a_callback_url_with_a_secret_of_the_runners_is_not_written_down() {
+    const SECRET: &str = "k3y-in-a-path";
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("http://127.0.0.1:1/{SECRET}/7");
+    for (secret, expected) in [("another-secret", Some(&*url)), (SECRET, None)] {
+        let (journal, _) = open_without(folder.path(), Redactor::new([secret]));
+        journal.named("pod-1");
+        journal.has_task(&assignment(&url), 5);
+        let left = task(after(&folder, journal));
+        assert_eq!(left.callback_url.as_ref().map(Url::as_str), expected);
+    }
+}
+
+#[test]
 fn a_task_is_found_with_its_numbers_and_what_is_open_until_its_ending_arrived() {
     let folder = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(folder.path(), &standby());
+    let (journal, _) = open(folder.path());
     journal.named("pod-1");
     journal.has_task(&assignment("http://127.0.0.1:1/internal/tasks/7/stream"), 5);
     // As long as a step's name may be in an event.
@@ -106,9 +129,9 @@ fn a_task_is_found_with_its_numbers_and_what_is_open_until_its_ending_arrived() 
     let page = |left: &LeftTask| (left.id, left.beat_ms, left.past.last_seq, left.past.lost);
     let left = task(after(&folder, journal));
     assert_eq!(page(&left), (7, 5, 1, 1));
-    assert_ne!(left.past.open, Open::default());
+    assert_ne!(left.past.open, Unfinished::default());
 
-    let (journal, _) = Journal::open(folder.path(), &standby());
+    let (journal, _) = open(folder.path());
     journal.arrived(0, false);
     let end = Event::StepEnd {
         step_name: "é".repeat(2000),
@@ -122,16 +145,16 @@ fn a_task_is_found_with_its_numbers_and_what_is_open_until_its_ending_arrived() 
     journal.beat(9);
     let left = task(after(&folder, journal));
     assert_eq!((page(&left), left.ending), ((7, 9, 2, 1), None));
-    assert_eq!(left.past.open, Open::default());
+    assert_eq!(left.past.open, Unfinished::default());
 
-    let (journal, _) = Journal::open(folder.path(), &standby());
+    let (journal, _) = open(folder.path());
     let body = Bytes::from("x".repeat(900_000));
     journal.sending(&request(&numbered(3, done()), &body));
     let ending = task(after(&folder, journal)).ending.unwrap();
     assert_eq!((ending.seq, &*ending.key, ending.body), (3, "7-1", body));
 
     // The server knows: nobody has to tell it again, whatever the runner still does.
-    let (journal, _) = Journal::open(folder.path(), &standby());
+    let (journal, _) = open(folder.path());
     journal.arrived(0, true);
     let left = after(&folder, journal);
     assert_eq!(left, Left::Waiting { name: "pod-1".into() });
@@ -147,7 +170,7 @@ fn no_secret_of_a_callback_is_written_and_one_that_is_the_servers_own_is_known_a
         ("http://127.0.0.1:1/x?signature=s3cr3t", None),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(folder.path(), &standby());
+        let (journal, _) = open(folder.path());
         journal.named("pod-1");
         journal.has_task(&assignment(url), 5);
         let written = fs::read_to_string(&journal.path).unwrap();
@@ -161,7 +184,7 @@ fn no_secret_of_a_callback_is_written_and_one_that_is_the_servers_own_is_known_a
 fn what_cannot_be_written_down_is_said_so_that_another_name_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(file_name(&standby()));
-    let left = || Journal::open(folder.path(), &standby());
+    let left = || open(folder.path());
     for put in [
         (|path: &Path| fs::create_dir(path).unwrap()) as fn(&Path),
         |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
@@ -183,14 +206,14 @@ fn what_cannot_be_written_down_is_said_so_that_another_name_is_used() {
         assert!(journal.asking());
         let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
     }
-    let nowhere = Journal::open(&folder.path().join("missing"), &standby()).1;
+    let nowhere = open(&folder.path().join("missing")).1;
     assert!(matches!(nowhere, Left::Unusable(_)));
 }
 
 #[test]
 fn a_file_that_others_could_write_to_is_replaced_and_not_believed() {
     let folder = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(folder.path(), &standby());
+    let (journal, _) = open(folder.path());
     journal.named("pod-1");
     fs::set_permissions(&journal.path, fs::Permissions::from_mode(0o660)).unwrap();
     let path = journal.path.clone();
@@ -202,7 +225,7 @@ fn a_file_that_others_could_write_to_is_replaced_and_not_believed() {
 #[test]
 fn a_file_that_is_removed_under_a_runner_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(folder.path(), &standby());
+    let (journal, _) = open(folder.path());
     journal.named("pod-1");
     fs::remove_file(&journal.path).unwrap();
     assert!(journal.asking());
@@ -213,9 +236,9 @@ fn a_file_that_is_removed_under_a_runner_is_made_again() {
 #[test]
 fn a_living_runner_keeps_its_file() {
     let folder = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(folder.path(), &standby());
+    let (journal, _) = open(folder.path());
     journal.named("pod-1");
-    let (other, left) = Journal::open(folder.path(), &standby());
+    let (other, left) = open(folder.path());
     assert_eq!(left, Left::Alive);
     other.named("pod-1-x");
     other.close();

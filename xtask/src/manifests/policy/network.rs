@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{LABEL, Manifests, Pod, list, named, selects};
 
 /// How many addresses one block may have at most: a block of a provider, not a part of the world.
-const SMALLEST_PREFIX: (u8, u8) = (16, 32);
+const MIN_PREFIX: (u8, u8) = (16, 32);
 
 /// A pod is closed by a policy for both directions. By a plain one: a cluster without Cilium must hold it too.
 pub fn selected(manifests: &Manifests) -> Vec<String> {
@@ -244,8 +244,8 @@ fn is_narrow(block: &str) -> bool {
         return false;
     };
     match (address.parse(), prefix.parse::<u8>()) {
-        (Ok(IpAddr::V4(_)), Ok(prefix)) => prefix >= SMALLEST_PREFIX.0,
-        (Ok(IpAddr::V6(_)), Ok(prefix)) => prefix >= SMALLEST_PREFIX.1,
+        (Ok(IpAddr::V4(_)), Ok(prefix)) => prefix >= MIN_PREFIX.0,
+        (Ok(IpAddr::V6(_)), Ok(prefix)) => prefix >= MIN_PREFIX.1,
         _ => false,
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Manifests, list, named, selects};
 
 /// How long a runner that hangs may still be given.
-const MOST_FOR_THE_HUNG: u64 = 60;
+const MAX_FOR_THE_HUNG: u64 = 60;
 
 /// The metric of the API server that the pool's size follows.
 const METRIC: &str = "plue_runners_wanted";
@@ -66,7 +66,7 @@ pub fn standby(manifests: &Manifests) -> Vec<String> {
             // A runner that hangs ends by no hook; without this it has as long as the longest task.
             for probe in ["livenessProbe", "startupProbe"] {
                 let given = container[probe]["terminationGracePeriodSeconds"].as_u64();
-                if given.is_none_or(|given| given > MOST_FOR_THE_HUNG) {
+                if given.is_none_or(|given| given > MAX_FOR_THE_HUNG) {
                     wrong.push(format!(
                         "{}: a runner that hangs is given too long ({probe})",
                         pod.owner

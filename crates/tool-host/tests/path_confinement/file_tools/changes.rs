@@ -8,15 +8,15 @@ use super::place::{MARKER, Place};
 use super::tree::{Entry, Id, Node, Place as InTree, ROOT, Tree};
 
 /// Most names in a tree.
-const MOST_ENTRIES: usize = 40;
+const MAX_ENTRIES: usize = 40;
 /// The longest path that the repository makes, in bytes: with what a tool adds below it stays one that the kernel takes.
-const LONGEST_PATH: usize = 1200;
+const MAX_PATH: usize = 1200;
 
 /// Does a change, where it makes sense; says what was done.
 pub fn change(place: &Place, tree: &mut Tree, change: &Change) -> Option<String> {
     let entries = tree.entries();
     let pick = |index: usize| (!entries.is_empty()).then(|| &entries[index % entries.len()]);
-    let is_full = entries.len() >= MOST_ENTRIES;
+    let is_full = entries.len() >= MAX_ENTRIES;
     match change {
         Change::File(at, content) if !is_full => {
             let (at, path) = free(tree, &entries, at)?;
@@ -122,7 +122,7 @@ fn free(tree: &Tree, entries: &[Entry], at: &At) -> Option<(InTree, Vec<u8>)> {
     } else {
         [path, b"/", name].concat()
     };
-    let is_free = tree.child(folder, name).is_none() && path.len() <= LONGEST_PATH;
+    let is_free = tree.child(folder, name).is_none() && path.len() <= MAX_PATH;
     is_free.then(|| {
         let name = name.to_vec();
         (InTree { folder, name }, path)
@@ -135,7 +135,7 @@ fn too_deep(entries: &[Entry], entry: &Entry, path: &[u8]) -> bool {
     let lengths = entries.iter().filter(|entry| entry.path.starts_with(&below));
     lengths
         .map(|lower| lower.path.len() - entry.path.len() + path.len())
-        .any(|length| length > LONGEST_PATH)
+        .any(|length| length > MAX_PATH)
 }
 
 /// `path` is that of the link.

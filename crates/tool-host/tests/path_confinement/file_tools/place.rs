@@ -22,7 +22,7 @@ use super::tree::{Id, Node, ROOT, Tree};
 pub const MARKER: &str = "canary";
 
 /// No call of these takes longer; one that does hangs.
-const LONGEST_CALL: Duration = Duration::from_secs(30);
+const MAX_CALL: Duration = Duration::from_secs(30);
 
 pub struct Place {
     outside: TempDir,
@@ -106,7 +106,7 @@ impl Place {
             .toolbox
             .call(tool, input, Arc::new(|_: &str| {}), CancellationToken::new());
         self.runtime
-            .block_on(async { tokio::time::timeout(LONGEST_CALL, call).await })
+            .block_on(async { tokio::time::timeout(MAX_CALL, call).await })
             .unwrap_or_else(|_| panic!("{tool} {input} hangs"))
     }
 

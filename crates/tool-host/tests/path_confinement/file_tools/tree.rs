@@ -9,7 +9,7 @@ pub type Id = usize;
 pub const ROOT: Id = 0;
 
 /// As many links as Linux follows in one path.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 /// The longest name, in bytes.
 const MAX_NAME: usize = 255;
 /// The longest path with its end, in bytes.
@@ -202,7 +202,7 @@ impl Tree {
                 Some(id) => match &self.nodes[id] {
                     Node::Link(target) => {
                         links += 1;
-                        if links > MOST_LINKS {
+                        if links > MAX_LINKS {
                             return Found::Loop;
                         }
                         if target.starts_with('/') {

@@ -2,11 +2,11 @@
 //! deltas.
 
 use crate::events::Event;
-use plue_redaction::{self, Stream};
+use plue_redaction::{Redactor, Stream};
 
 /// The text of one message.
 #[derive(Debug)]
-pub(super) struct Spoken {
+pub(super) struct MaskedDeltas {
     stream: Stream<'static>,
     /// The first delta of what was not passed on.
     first: Option<u64>,
@@ -14,10 +14,10 @@ pub(super) struct Spoken {
     next: u64,
 }
 
-impl Spoken {
-    pub(super) fn new() -> Self {
+impl MaskedDeltas {
+    pub(super) fn new(redactor: &'static Redactor) -> Self {
         Self {
-            stream: plue_redaction::current().stream(),
+            stream: redactor.stream(),
             first: None,
             next: 0,
         }
@@ -64,8 +64,8 @@ pub(super) fn pieces(mut delta: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Takes secrets out of a result, for the model too, and says how many.
-pub(super) fn mask(text: &mut String) {
-    let (masked_text, masked) = plue_redaction::current().redact(std::mem::take(text));
+pub(super) fn mask(text: &mut String, redactor: &Redactor) {
+    let (masked_text, masked) = redactor.redact(std::mem::take(text));
     *text = masked_text;
     match masked {
         0 => {}

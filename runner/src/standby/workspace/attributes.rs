@@ -18,14 +18,14 @@ const ATTACHED: [&[u8]; 2] = [b"user.", b"system.posix_acl_"];
 
 /// The condition of a folder: its mode, its flags and what is attached to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Condition {
+pub(super) struct Attributes {
     mode: Mode,
     /// Where the file system has them.
     flags: Option<IFlags>,
     attached: BTreeMap<CString, Vec<u8>>,
 }
 
-impl Condition {
+impl Attributes {
     pub(super) fn of(folder: impl AsFd) -> io::Result<Self> {
         Ok(Self {
             mode: Mode::from_raw_mode(fstat(&folder)?.st_mode),

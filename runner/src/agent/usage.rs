@@ -5,14 +5,14 @@ use plue_messages::{Turn, Usage, models};
 
 /// What the agent used, up to now: told in the terminal event however the task ends.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Spent {
+pub struct TaskUsage {
     pub usage: Usage,
     /// US dollars; `None` as soon as one turn was served by a model without a known price.
     pub cost_usd: Option<f64>,
     pub turns: u32,
 }
 
-impl Spent {
+impl TaskUsage {
     /// Nothing yet.
     pub fn new() -> Self {
         Self {

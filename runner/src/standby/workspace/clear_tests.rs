@@ -9,7 +9,7 @@ use std::thread;
 
 use rustix::fs::{IFlags, fsetxattr, ioctl_getflags, ioctl_setflags, mkdirat, mknodat};
 
-use super::super::workspace::Workspace;
+use super::super::Workspace;
 use super::*;
 
 /// A marked workspace, with a folder beside it that nothing may touch.
@@ -214,14 +214,14 @@ fn immutable_and_append_only_files_and_folders_are_removed_where_we_may() {
 fn the_folder_itself_is_brought_back_into_its_condition() {
     let scene = Scene::new();
     let folder = File::open(scene.path("")).unwrap();
-    let before = Condition::of(&folder).unwrap();
+    let before = Attributes::of(&folder).unwrap();
     let none = rustix::fs::XattrFlags::empty();
     let attached = fsetxattr(&folder, "user.word", b"for the next task", none);
     assert!(matches!(attached, Ok(()) | Err(Errno::NOTSUP)), "{attached:?}");
     fs::write(scene.path(MARKER), "a word for the next task").unwrap();
     fs::set_permissions(scene.path(""), Permissions::from_mode(0o2000)).unwrap();
     scene.empties();
-    assert_eq!(Condition::of(&folder).unwrap(), before);
+    assert_eq!(Attributes::of(&folder).unwrap(), before);
     fs::remove_file(scene.path(MARKER)).unwrap();
     fs::create_dir_all(scene.path(MARKER).join("inner")).unwrap();
     scene.empties();

@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, open, stat, statat};
 use rustix::io::Errno;
 
-use super::condition::Condition;
-use super::emptying;
-use super::mounts;
+mod attributes;
+mod clear;
+mod mounts;
 
-pub use super::emptying::{Emptied, EmptyError, Left, MARKER};
+use attributes::Attributes;
+
+pub use clear::{Emptied, EmptyError, Left, MARKER};
 
 /// Folders that are never a workspace, whatever is mounted there.
 const SYSTEM: [&str; 17] = [
@@ -55,7 +57,7 @@ pub enum ClaimError {
 pub struct Workspace {
     path: PathBuf,
     folder: OwnedFd,
-    condition: Condition,
+    condition: Attributes,
     marked: bool,
 }
 
@@ -81,7 +83,7 @@ impl Workspace {
         if !marked && !mounts::is_mount_point(&folder, &real).map_err(|error| unreachable(error.into()))? {
             return Err(ClaimError::Unmarked { path: path.to_owned() });
         }
-        let condition = Condition::of(&folder).map_err(|error| unreachable(error.into()))?;
+        let condition = Attributes::of(&folder).map_err(|error| unreachable(error.into()))?;
         Ok(Self {
             path: real,
             folder,
@@ -112,7 +114,7 @@ impl Workspace {
     /// # Errors
     /// When something could not be removed; everything else is then.
     pub fn empty(&self) -> Result<Emptied, EmptyError> {
-        emptying::empty(self.folder.as_fd(), &self.path, &self.condition, self.marked)
+        clear::empty(self.folder.as_fd(), &self.path, &self.condition, self.marked)
     }
 }
 

@@ -1,14 +1,14 @@
 //! What a collector is told of turns and calls; `telemetry` knows nothing of the model.
 
 use super::Agent;
-use crate::telemetry::{self, Answer, Tokens};
+use crate::telemetry::{Answer, Tokens};
 use plue_contract::ToolOutcome;
 use plue_messages::{ToolCall, Turn, Usage};
 
 impl Agent<'_> {
     /// Makes a call, as a span of its own.
     pub(super) async fn call_tool(&self, call: &ToolCall) -> ToolOutcome {
-        let span = telemetry::tool_span(&call.name, &call.id);
+        let span = self.telemetry.tool_span(&call.name, &call.id);
         let (output, cancel) = (self.live_output(&call.id), self.cancel.child_token());
         let outcome = span
             .within(self.tools.call(&call.name, &call.input, output, cancel))

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, chmodat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::condition::{Condition, unlock};
+use super::attributes::{Attributes, unlock};
 use super::mounts::{self, Mount, readable};
 
 /// The file by which somebody says that everything in a folder may be deleted. It stays.
@@ -85,14 +85,14 @@ pub enum EmptyError {
     #[error("the workspace {} could not be emptied: {left}", path.display())]
     Left { path: PathBuf, left: Left },
     #[error("the workspace {} is empty, but could not be brought back into its first condition: {error}", path.display())]
-    Condition { path: PathBuf, error: io::Error },
+    Attributes { path: PathBuf, error: io::Error },
 }
 
 /// See [`Workspace::empty`](super::workspace::Workspace::empty).
 pub(super) fn empty(
     top: BorrowedFd<'_>,
     path: &Path,
-    condition: &Condition,
+    condition: &Attributes,
     marked: bool,
 ) -> Result<Emptied, EmptyError> {
     let path = current_path(top).unwrap_or_else(|| path.to_owned());
@@ -125,7 +125,7 @@ pub(super) fn empty(
     }
     match restored {
         Ok(()) => Ok(Emptied { entries }),
-        Err(error) => Err(EmptyError::Condition { path, error }),
+        Err(error) => Err(EmptyError::Attributes { path, error }),
     }
 }
 
@@ -151,7 +151,7 @@ fn still_there(top: BorrowedFd<'_>, mut left: Left, marked: bool) -> Left {
 
 /// The marker is made anew, since a task may have written into it, and takes the place of the old one at once, so that
 /// the folder is never without it.
-fn restore(top: BorrowedFd<'_>, condition: &Condition, marked: bool) -> io::Result<()> {
+fn restore(top: BorrowedFd<'_>, condition: &Attributes, marked: bool) -> io::Result<()> {
     if marked {
         let fresh = format!("{MARKER}.{:016x}", getrandom::u64().map_err(io::Error::other)?);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -420,5 +420,5 @@ fn open_file(parent: BorrowedFd<'_>, name: &CStr) -> Option<OwnedFd> {
 }
 
 #[cfg(test)]
-#[path = "emptying_tests.rs"]
+#[path = "clear_tests.rs"]
 mod tests;

@@ -1,0 +1,183 @@
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// A server on loopback that gives one answer to everybody, and keeps what it was asked.
+struct Server {
+    url: Url,
+    asked: Arc<Mutex<Vec<String>>>,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(answer: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/internal/runners/register", listener.local_addr().unwrap());
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let (keep, answer) = (Arc::clone(&asked), answer.to_owned());
+        let serving = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                // The body of each is `{}`.
+                while !request.ends_with(b"\r\n\r\n{}") {
+                    assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "the request broke off");
+                }
+                keep.lock().unwrap().push(String::from_utf8(request).unwrap());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let url = url.parse().unwrap();
+        Self { url, asked, serving }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+
+fn client(url: &Url, trace: TraceSource) -> ApiClient {
+    let config = ApiConfig {
+        token: Some(Secret::new("t0ken-of-the-server")),
+        request_id: None,
+        timeout: Duration::from_secs(5),
+        retry_base: Duration::from_millis(1),
+        silence: ApiConfig::SILENCE,
+    };
+    ApiClient::new(url.clone(), &config, trace).unwrap()
+}
+
+fn no_trace() -> TraceSource {
+    Arc::new(|| None)
+}
+
+async fn post(client: &ApiClient) -> Answer {
+    let body = Bytes::from_static(b"{}");
+    client.post("application/json", None, body, SHORT_ANSWER).await
+}
+
+fn has_token(request: &str) -> bool {
+    request.contains("authorization: Bearer t0ken-of-the-server\r\n")
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_the_token_stays_with_the_server_that_it_was_given_for() {
+    for status in [
+        "301 Moved",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary",
+        "308 Permanent",
+    ] {
+        let elsewhere = Server::start(TAKEN).await;
+        let location = &elsewhere.url;
+        let answer =
+            format!("HTTP/1.1 {status}\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let server = Server::start(&answer).await;
+        let answer = post(&client(&server.url, no_trace())).await;
+        assert!(
+            matches!(&answer, Answer::Refused(refused) if status.starts_with(refused.as_str())),
+            "{status}: {answer:?}"
+        );
+        let asked = server.asked();
+        assert!(asked.len() == 1 && has_token(&asked[0]), "{status}: {asked:?}");
+        assert_eq!(elsewhere.asked(), [""; 0], "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_is_one_of_the_same_origin_and_gets_the_token() {
+    let server = Server::start(TAKEN).await;
+    let client = client(&server.url, no_trace());
+    for (path, expected) in [
+        ("7/heartbeat", "POST /internal/runners/7/heartbeat HTTP/1.1"),
+        ("/internal/tasks/7/stream", "POST /internal/tasks/7/stream HTTP/1.1"),
+    ] {
+        let answer = post(&client.at(path).unwrap()).await;
+        assert!(
+            matches!(answer, Answer::Taken { whole: true, .. }),
+            "{path}: {answer:?}"
+        );
+        let asked = server.asked().pop().unwrap();
+        assert_eq!(asked.lines().next(), Some(expected));
+        assert!(has_token(&asked), "{path}");
+    }
+    assert!(matches!(post(&client).await, Answer::Taken { .. }));
+    let asked = server.asked().pop().unwrap();
+    assert_eq!(asked.lines().next(), Some("POST /internal/runners/register HTTP/1.1"));
+}
+
+#[test]
+fn a_path_that_leads_to_another_origin_is_none() {
+    let url = Url::parse("http://api:8080/internal/runners/register").unwrap();
+    let client = client(&url, no_trace());
+    for path in [
+        "http://evil/x",
+        "//evil/x",
+        "/\\evil/x",
+        "\\\\evil/x",
+        "http://api/x",
+        "http://api:8081/x",
+        "https://api:8080/x",
+        "http://api:8080@evil/x",
+        "ftp://api:8080/x",
+        "file:///etc/passwd",
+        "data:,x",
+        "http://",
+    ] {
+        assert!(client.at(path).is_none(), "{path}");
+    }
+    // A host that only looks like another one.
+    assert!(
+        client
+            .at("http:evil")
+            .is_some_and(|client| client.url.host_str() == Some("api"))
+    );
+}
+
+#[tokio::test]
+async fn each_request_asks_in_which_trace_it_stands() {
+    let server = Server::start(TAKEN).await;
+    let trace = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&trace);
+    let client = client(&server.url, Arc::new(move || told.lock().unwrap().clone()));
+    post(&client).await;
+    *trace.lock().unwrap() = Some(HeaderValue::from_static("00-a-b-01"));
+    post(&client).await;
+    post(&client.at("7/heartbeat").unwrap()).await;
+    let headers: Vec<bool> = server
+        .asked()
+        .iter()
+        .map(|request| request.contains("traceparent: 00-a-b-01\r\n"))
+        .collect();
+    assert_eq!(headers, [false, true, true]);
+}
+
+#[test]
+fn only_an_answer_of_the_server_itself_says_that_nothing_was_done() {
+    for (status, body, fate) in [
+        (500, "out of memory", Fate::Declined),
+        (503, "{}", Fate::Declined),
+        (500, "", Fate::Unclear),
+        (503, "", Fate::Unclear),
+        (502, "<html>", Fate::Unclear),
+        (504, "<html>", Fate::Unclear),
+        (429, "", Fate::Declined),
+        (408, "", Fate::Declined),
+    ] {
+        let status = StatusCode::from_u16(status).unwrap_or_default();
+        assert_eq!(Fate::of_status(status, body.as_bytes()), fate, "{status} {body:?}");
+    }
+}

@@ -1,0 +1,62 @@
+//! What a step's command writes, on its way from bytes to log events.
+
+use super::lines::{Line, LineSplitter};
+use crate::events::{Event, EventSink, LogLevel};
+use plue_redaction::Stream;
+
+/// One of a command's two outputs.
+pub(super) struct Output<'a> {
+    step: usize,
+    level: LogLevel,
+    events: &'a EventSink,
+    /// Before the bytes are lines: a secret may go over several.
+    plain: Stream<'static>,
+    lines: LineSplitter,
+}
+
+impl<'a> Output<'a> {
+    pub(super) fn new(step: usize, level: LogLevel, events: &'a EventSink) -> Self {
+        Self {
+            step,
+            level,
+            events,
+            plain: events.redactor().stream(),
+            lines: LineSplitter::new(),
+        }
+    }
+
+    /// Whether a line waits for its end.
+    pub(super) fn waits(&self) -> bool {
+        !self.lines.is_empty()
+    }
+
+    /// Takes what the command wrote.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let lines = self.lines.push(&self.plain.push(bytes));
+        self.send(lines);
+    }
+
+    /// Tells what there is of a line that has no end yet.
+    pub(super) fn flush(&mut self) {
+        let line = self.lines.flush();
+        self.send(line);
+    }
+
+    /// Tells all that was kept back.
+    pub(super) fn finish(&mut self) {
+        let lines = self.lines.push(&self.plain.finish());
+        self.send(lines);
+        let line = self.lines.finish();
+        self.send(line);
+    }
+
+    fn send(&self, lines: impl IntoIterator<Item = Line>) {
+        self.events
+            .push_all(lines.into_iter().map(|Line { text, partial }| Event::Log {
+                level: self.level,
+                message: text,
+                step_index: Some(self.step),
+                partial,
+            }));
+    }
+}

@@ -10,6 +10,7 @@ pub mod events;
 pub mod failure;
 mod framing;
 pub mod health;
+pub mod limits;
 pub mod run;
 mod spool_dir;
 pub mod standby;

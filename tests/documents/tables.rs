@@ -25,6 +25,7 @@ fn tables() -> Vec<(&'static str, String)> {
             codes(ToolErrorCode::TABLE.iter().map(|(_, name, meaning)| (*name, *meaning))),
         ),
         ("limits", limits()),
+        ("task-limits", task_limits()),
         ("events", events()),
         ("event-fields", event_fields()),
         ("tools", tools()),
@@ -47,17 +48,17 @@ fn code(text: &str) -> String {
 }
 
 fn variables() -> String {
-    let row = |variable: &config::Variable| {
+    let row = |variable: config::variables::Row| {
         vec![
             code(variable.name),
-            code(variable.default),
+            code(&variable.default),
             variable.meaning.to_owned(),
             code(variable.example),
         ]
     };
     table(
         &["variable", "default", "meaning", "example"],
-        config::VARIABLES.iter().map(row),
+        config::variables::table().into_iter().map(row),
     )
 }
 
@@ -70,6 +71,14 @@ fn codes<'a>(rows: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     table(
         &["code", "meaning"],
         rows.map(|(name, meaning)| vec![code(name), meaning.to_owned()]),
+    )
+}
+
+fn task_limits() -> String {
+    let rows = plue_runner::limits::table().into_iter();
+    table(
+        &["what", "limit"],
+        rows.map(|(what, limit)| vec![what.to_owned(), limit]),
     )
 }
 

@@ -9,8 +9,9 @@ use clap::CommandFactory;
 
 use crate::Arguments;
 
-/// The widest line of text, in columns. A table's row and code cannot be broken, and where a link leads is not counted.
-const WIDEST: usize = 120;
+/// The widest line, in columns. In a document a table's row and code cannot be broken, and where a link leads is not
+/// counted.
+pub const MAX_COLUMNS: usize = 120;
 
 /// Reports all that is wrong at once.
 pub fn check(root: &Path) -> Result<()> {
@@ -18,7 +19,7 @@ pub fn check(root: &Path) -> Result<()> {
         .get_subcommands()
         .map(|command| command.get_name().to_owned())
         .collect();
-    let documents = documents(root)?;
+    let documents = files(root, &["md"])?;
     ensure!(documents.len() > 5, "only {} documents were found", documents.len());
     let mut wrong = Vec::new();
     for path in documents {
@@ -34,8 +35,8 @@ pub fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// All Markdown files of the checkout.
-fn documents(root: &Path) -> Result<Vec<PathBuf>> {
+/// All files of the checkout with one of these extensions, sorted.
+pub fn files(root: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let mut folders = vec![root.to_owned()];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -45,7 +46,10 @@ fn documents(root: &Path) -> Result<Vec<PathBuf>> {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if path.is_dir() && name != "target" && !name.starts_with('.') {
                 folders.push(path);
-            } else if name.ends_with(".md") {
+            } else if path
+                .extension()
+                .is_some_and(|of| extensions.iter().any(|extension| of == *extension))
+            {
                 found.push(path);
             }
         }
@@ -63,8 +67,8 @@ fn complaints(path: &Path, text: &str, commands: &[String]) -> Vec<(usize, Strin
         in_code ^= is_fence;
         let may_be_wide = in_code || is_fence || line.trim_start().starts_with('|');
         let width = width(line);
-        if width > WIDEST && !may_be_wide {
-            wrong.push((number, format!("has {width} columns, more than {WIDEST}")));
+        if width > MAX_COLUMNS && !may_be_wide {
+            wrong.push((number, format!("has {width} columns, more than {MAX_COLUMNS}")));
         }
         if line.contains("TBD") {
             wrong.push((number, "something is to be filled in".to_owned()));

@@ -9,6 +9,7 @@
 mod apt;
 mod bench;
 mod cargo_tools;
+mod columns;
 mod component;
 mod debian;
 mod demo;

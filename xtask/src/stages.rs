@@ -9,7 +9,7 @@ use crate::cargo_tools::{self, COMPONENT, DENY};
 use crate::layout::Layout;
 use crate::process::{self, Run};
 use crate::toolchain::{self, Choice, Toolchain};
-use crate::{component, demo, dist, docs, escape, fuzz, gvisor, lab, manifests, plugins, pod};
+use crate::{columns, component, demo, dist, docs, escape, fuzz, gvisor, lab, manifests, plugins, pod};
 
 /// One part of the test, with its own line in the summary.
 pub struct Stage {
@@ -49,7 +49,7 @@ pub const BUILD: &str = "build";
 pub const STAGES: [Stage; 19] = [
     Stage {
         name: "format",
-        promise: "rustfmt has nothing to change",
+        promise: "rustfmt has nothing to change, and no line is too wide",
         needs_build: false,
         run: format,
     },
@@ -178,6 +178,7 @@ fn format(state: &mut State) -> Result<Outcome> {
         .live();
     main.and(plugins)
         .context("run `cargo fmt --all`, here and in tool-plugins/")?;
+    columns::check(&state.layout.root)?;
     Ok(Outcome::Passed)
 }
 

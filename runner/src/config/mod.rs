@@ -17,11 +17,11 @@ use plue_sandbox::strict::CommandRules;
 
 mod otlp;
 mod reader;
-mod variables;
+pub mod variables;
 
 pub use otlp::header_secrets;
 use reader::Reader;
-pub use variables::{VARIABLES, Variable};
+use variables::*;
 
 /// The models that a task may ask for without the operator's word. All four are retired at Anthropic, so that others are sent in
 /// their place: see [`TaskRules::sent`].
@@ -31,9 +31,6 @@ pub const BUILT_IN_MODELS: &[&str] = &[
     "claude-3-5-haiku-20241022",
     "claude-3-opus-20240229",
 ];
-
-/// The tools that a task may name when `ALLOWED_TOOLS` does not say otherwise.
-pub const BUILT_IN_TOOLS: &[&str] = &["read_file", "write_file", "list_files", "grep", "shell"];
 
 /// Who the task is and where its events go: all that is needed to report an error.
 #[derive(Clone, Debug)]
@@ -191,7 +188,7 @@ impl DoctorConfig {
         let mut reader = Reader::new(lookup);
         let rules = reader.rules();
         let commands = reader.commands();
-        let plugin_dir = reader.get("PLUGIN_DIR").map(PathBuf::from);
+        let plugin_dir = reader.get(PLUGIN_DIR).map(PathBuf::from);
         let callback_url = reader.callback_url();
         let pod_name = reader.pod_name();
         match reader.model() {
@@ -223,18 +220,9 @@ pub struct ConfigError {
     pub identity: Option<Box<Identity>>,
 }
 
-/// What is wrong with a variable, in the form that all such errors have: its name, the problem, an example.
-pub fn wrong_value(name: &str, problem: &str) -> String {
-    let example = VARIABLES
-        .iter()
-        .find(|variable| variable.name == name)
-        .map_or("", |variable| variable.example);
-    format!("{name}: {problem} (example: {name}={example})")
-}
-
 /// `LOG_LEVEL` alone, since logging starts before all else. One that is malformed is reported by [`Config::read`].
 pub fn log_filter(lookup: &dyn Fn(&str) -> Option<String>) -> LogFilter {
-    lookup("LOG_LEVEL")
+    lookup(LOG_LEVEL.name)
         .and_then(|text| LogFilter::parse(&text).ok())
         .unwrap_or_default()
 }
@@ -242,7 +230,7 @@ pub fn log_filter(lookup: &dyn Fn(&str) -> Option<String>) -> LogFilter {
 /// `TRACEPARENT` alone, since it goes with whatever the runner says, also of a configuration that is wrong. Whether it
 /// is one is for [`crate::telemetry`] to say: the trace of somebody else must not keep a task from running.
 pub fn traceparent(lookup: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    Reader::new(lookup).get("TRACEPARENT")
+    Reader::new(lookup).get(TRACEPARENT)
 }
 
 impl Config {
@@ -252,31 +240,31 @@ impl Config {
     /// All problems at once.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(lookup);
-        let standby = match reader.get("MODE").as_deref() {
-            None | Some("active") => false,
-            Some("standby") => true,
-            Some(mode) => {
-                reader.wrong("MODE", &format!("{mode:?} is neither active nor standby"));
+        let standby = match reader.text(MODE).as_str() {
+            "active" => false,
+            "standby" => true,
+            mode => {
+                reader.wrong(MODE, &format!("{mode:?} is neither active nor standby"));
                 false
             }
         };
         let api = reader.api();
         let identity = if standby { None } else { reader.identity(&api) };
         let registration = if standby { reader.standby(&api) } else { None };
-        if let Some(Err(problem)) = reader.get("LOG_LEVEL").map(|text| LogFilter::parse(&text)) {
-            reader.wrong("LOG_LEVEL", &problem);
+        if let Err(problem) = LogFilter::parse(&reader.text(LOG_LEVEL)) {
+            reader.wrong(LOG_LEVEL, &problem);
         }
         let telemetry = reader.telemetry();
         let sandbox = reader.sandbox();
         let commands = reader.commands();
         let model = reader.model();
         let rules = reader.rules();
-        let plugin_dir = reader.get("PLUGIN_DIR").map(PathBuf::from);
-        let extra_events = reader.flag("CALLBACK_EXTRA_EVENTS");
+        let plugin_dir = reader.get(PLUGIN_DIR).map(PathBuf::from);
+        let extra_events = reader.flag(CALLBACK_EXTRA_EVENTS);
         let batches = reader.batches();
         let spool = reader.spool();
-        let flush_timeout = Duration::from_secs(reader.number("FLUSH_TIMEOUT", 600));
-        let shutdown_grace = Duration::from_secs(reader.number("SHUTDOWN_GRACE", 25));
+        let flush_timeout = Duration::from_secs(reader.number(FLUSH_TIMEOUT));
+        let shutdown_grace = Duration::from_secs(reader.number(SHUTDOWN_GRACE));
         let mode = match (&identity, registration) {
             (Some(identity), _) => Some(Mode::Active {
                 identity: identity.clone(),

@@ -6,18 +6,16 @@ use reqwest::header::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::reader::Reader;
+use super::variables::*;
 use crate::telemetry::OtlpConfig;
 use plue_contract::secret::Secret;
-
-/// What the service is called when nobody says otherwise.
-const SERVICE_NAME: &str = "plue-runner";
 
 /// Names of headers whose values are secrets, by what is in them.
 const SECRET_NAMES: [&str; 5] = ["auth", "key", "token", "secret", "password"];
 
 /// The values in `OTEL_EXPORTER_OTLP_HEADERS` that must not be told: those of headers that carry a key or a token.
 pub fn header_secrets(lookup: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
-    let pairs = Reader::new(lookup).pairs("OTEL_EXPORTER_OTLP_HEADERS");
+    let pairs = Reader::new(lookup).pairs(OTEL_EXPORTER_OTLP_HEADERS);
     let secret = pairs.into_iter().flatten().filter(|(name, _)| {
         let name = name.to_ascii_lowercase();
         SECRET_NAMES.iter().any(|part| name.contains(part))
@@ -39,15 +37,15 @@ impl Reader<'_> {
     pub(super) fn telemetry(&mut self) -> Option<OtlpConfig> {
         let endpoint = self.collector();
         let headers = self.collector_headers();
-        let resource = self.pairs("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_else(|| {
-            self.wrong("OTEL_RESOURCE_ATTRIBUTES", "it is not of the form name=value,…");
+        let resource = self.pairs(OTEL_RESOURCE_ATTRIBUTES).unwrap_or_else(|| {
+            self.wrong(OTEL_RESOURCE_ATTRIBUTES, "it is not of the form name=value,…");
             Vec::new()
         });
         let named = |(name, value): &(String, String)| (name == "service.name").then(|| value.clone());
         let service_name = self
-            .get("OTEL_SERVICE_NAME")
+            .get(OTEL_SERVICE_NAME)
             .or_else(|| resource.iter().find_map(named))
-            .unwrap_or_else(|| SERVICE_NAME.into());
+            .unwrap_or_else(|| OTEL_SERVICE_NAME.default.into());
         Some(OtlpConfig {
             endpoint: endpoint?,
             headers,
@@ -57,12 +55,12 @@ impl Reader<'_> {
     }
 
     fn collector(&mut self) -> Option<Url> {
-        let name = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        let text = self.get(name)?;
-        let url = self.url(name, &text)?;
+        let variable = OTEL_EXPORTER_OTLP_ENDPOINT;
+        let text = self.get(variable)?;
+        let url = self.url(variable, &text)?;
         if !url.username().is_empty() || url.password().is_some() {
             self.wrong(
-                name,
+                variable,
                 "it must have no user name and no password: they belong into OTEL_EXPORTER_OTLP_HEADERS",
             );
             return None;
@@ -72,8 +70,8 @@ impl Reader<'_> {
 
     /// No value is repeated in a message: it may be a secret.
     fn collector_headers(&mut self) -> Vec<(HeaderName, Secret)> {
-        let name = "OTEL_EXPORTER_OTLP_HEADERS";
-        let headers = self.pairs(name).and_then(|pairs| {
+        let variable = OTEL_EXPORTER_OTLP_HEADERS;
+        let headers = self.pairs(variable).and_then(|pairs| {
             let headers = pairs.into_iter().map(|(name, value)| {
                 let name = HeaderName::try_from(name).ok()?;
                 HeaderValue::try_from(&value).ok()?;
@@ -83,7 +81,7 @@ impl Reader<'_> {
         });
         headers.unwrap_or_else(|| {
             self.wrong(
-                name,
+                variable,
                 "it is not of the form name=value,… with names and values that headers may have",
             );
             Vec::new()
@@ -91,8 +89,8 @@ impl Reader<'_> {
     }
 
     /// `name=value` pairs, separated by commas, values URL-encoded. `None` when one is malformed.
-    fn pairs(&self, name: &str) -> Option<Vec<(String, String)>> {
-        let pairs = self.list(name).unwrap_or_default();
+    fn pairs(&self, variable: Variable<Unset>) -> Option<Vec<(String, String)>> {
+        let pairs = self.list(variable).unwrap_or_default();
         let pairs = pairs.iter().map(|pair| {
             let (name, value) = pair.split_once('=')?;
             let value = percent_decode_str(value.trim()).decode_utf8().ok()?;

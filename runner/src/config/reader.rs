@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{
-    BUILT_IN_MODELS, BUILT_IN_TOOLS, Identity, MAX_POD_NAME, ModelConfig, PodName, StandbyConfig, TaskRules,
-    TaskSource, wrong_value,
-};
+use super::variables::*;
+use super::{BUILT_IN_MODELS, Identity, MAX_POD_NAME, ModelConfig, PodName, StandbyConfig, TaskRules, TaskSource};
 use crate::api_client::ApiConfig;
 use crate::events::{SpoolConfig, TaskId};
 use plue_contract::secret::Secret;
 use plue_contract::size;
 use plue_messages::AuthStyle;
 use plue_sandbox::Level;
-use plue_sandbox::strict::{CommandRules, Network};
+use plue_sandbox::strict::{CommandRules, DEFAULT_PROCESSES, Network};
 
 /// What no folder of the operator's choice may lie in.
 const KERNELS_OWN: [&str; 3] = ["/proc", "/dev", "/sys"];
@@ -36,34 +34,39 @@ impl<'a> Reader<'a> {
     }
 
     /// A variable that is set to nothing counts as not set.
-    pub(super) fn get(&self, name: &str) -> Option<String> {
-        (self.lookup)(name).filter(|value| !value.is_empty())
+    pub(super) fn get<D>(&self, variable: Variable<D>) -> Option<String> {
+        (self.lookup)(variable.name).filter(|value| !value.is_empty())
+    }
+
+    /// The variable, or its default.
+    pub(super) fn text(&self, variable: Variable<Text>) -> String {
+        self.get(variable).unwrap_or_else(|| variable.default.to_owned())
     }
 
     /// Notes a problem, with the variable's example.
-    pub(super) fn wrong(&mut self, name: &str, problem: &str) {
-        self.problems.push(wrong_value(name, problem));
+    pub(super) fn wrong<D>(&mut self, variable: Variable<D>, problem: &str) {
+        self.problems.push(variable.wrong(problem));
     }
 
-    fn required(&mut self, name: &str) -> Option<String> {
-        let value = self.get(name);
+    fn required(&mut self, variable: Variable<Unset>) -> Option<String> {
+        let value = self.get(variable);
         if value.is_none() {
-            self.wrong(name, "it is required and is not set");
+            self.wrong(variable, "it is required and is not set");
         }
         value
     }
 
     /// Both variables are looked at, whatever the first one is: all problems are told at once.
     pub(super) fn identity(&mut self, api: &ApiConfig) -> Option<Identity> {
-        let task_id = self.required("TASK_ID");
+        let task_id = self.required(TASK_ID);
         let callback_url = self
-            .required("CALLBACK_URL")
-            .and_then(|text| self.url("CALLBACK_URL", &text));
+            .required(CALLBACK_URL)
+            .and_then(|text| self.url(CALLBACK_URL, &text));
         let task_id = task_id.and_then(|id| {
             let usable = id.chars().all(|c| !c.is_control()) && id.len() <= 256 && id.is_ascii();
             if !usable {
                 self.wrong(
-                    "TASK_ID",
+                    TASK_ID,
                     "it must be at most 256 printable ASCII characters, since a header carries it",
                 );
             }
@@ -78,10 +81,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn api(&mut self) -> ApiConfig {
         ApiConfig {
-            token: self.header("CALLBACK_TOKEN").map(Secret::new),
-            request_id: self.header("REQUEST_ID"),
-            timeout: Duration::from_secs(self.at_least_one("CALLBACK_TIMEOUT", 30)),
-            retry_base: Duration::from_millis(self.number("CALLBACK_RETRY_BASE_MS", 500)),
+            token: self.header(CALLBACK_TOKEN).map(Secret::new),
+            request_id: self.header(REQUEST_ID),
+            timeout: Duration::from_secs(self.at_least_one(CALLBACK_TIMEOUT)),
+            retry_base: Duration::from_millis(self.number(CALLBACK_RETRY_BASE_MS)),
             silence: ApiConfig::SILENCE,
         }
     }
@@ -89,35 +92,35 @@ impl<'a> Reader<'a> {
     /// How a standby runner registers.
     pub(super) fn standby(&mut self, api: &ApiConfig) -> Option<StandbyConfig> {
         let register_url = self
-            .required("REGISTER_URL")
-            .and_then(|text| self.url("REGISTER_URL", &text));
+            .required(REGISTER_URL)
+            .and_then(|text| self.url(REGISTER_URL, &text));
         let both = |url: &Url| !url.username().is_empty() || url.password().is_some();
         if api.token.is_some() && register_url.as_ref().is_some_and(both) {
             self.wrong(
-                "REGISTER_URL",
+                REGISTER_URL,
                 "it has a user name or a password, and CALLBACK_TOKEN is set too: only one of them can be sent",
             );
         }
         let pod_name = self.pod_name();
-        let pod_ip = self.get("POD_IP").unwrap_or_else(|| "unknown".to_owned());
+        let pod_ip = self.text(POD_IP);
         let problems = self.problems.len();
-        let heartbeat = Duration::from_secs(self.at_least_one("HEARTBEAT_SECONDS", 15));
-        let heartbeat_timeout = Duration::from_secs(self.at_least_one("HEARTBEAT_TIMEOUT", 60));
+        let heartbeat = Duration::from_secs(self.at_least_one(HEARTBEAT_SECONDS));
+        let heartbeat_timeout = Duration::from_secs(self.at_least_one(HEARTBEAT_TIMEOUT));
         if heartbeat >= heartbeat_timeout && self.problems.len() == problems {
             let problem = format!(
                 "with a heartbeat every {} s, the API server takes the runner for lost after {} s (HEARTBEAT_TIMEOUT)",
                 heartbeat.as_secs(),
                 heartbeat_timeout.as_secs()
             );
-            self.wrong("HEARTBEAT_SECONDS", &problem);
+            self.wrong(HEARTBEAT_SECONDS, &problem);
         }
-        let max_tasks = Some(self.number("STANDBY_MAX_TASKS", 0)).filter(|tasks| *tasks > 0);
+        let max_tasks = Some(self.number(STANDBY_MAX_TASKS)).filter(|tasks| *tasks > 0);
         Some(StandbyConfig {
             register_url: register_url?,
             pod_name: pod_name.name,
             pod_ip,
-            node_name: self.get("NODE_NAME"),
-            labels: self.list("RUNNER_LABELS").unwrap_or_default(),
+            node_name: self.get(NODE_NAME),
+            labels: self.list(RUNNER_LABELS).unwrap_or_default(),
             heartbeat,
             heartbeat_timeout,
             max_tasks,
@@ -127,15 +130,15 @@ impl<'a> Reader<'a> {
     /// The name that a standby runner registers under: no two may share one, since the API server takes a task for alive as
     /// long as anybody beats under the name that has it.
     pub(super) fn pod_name(&mut self) -> PodName {
-        if let Some(name) = self.get("POD_NAME") {
+        if let Some(name) = self.get(POD_NAME) {
             let length = name.chars().count();
             if length > MAX_POD_NAME {
                 let problem = format!("it has {length} characters, and the API server takes {MAX_POD_NAME}");
-                self.wrong("POD_NAME", &problem);
+                self.wrong(POD_NAME, &problem);
             }
             return PodName {
                 name,
-                source: "POD_NAME",
+                source: POD_NAME.name,
             };
         }
         match host_name() {
@@ -152,9 +155,9 @@ impl<'a> Reader<'a> {
 
     /// Where the task document is.
     pub(super) fn task(&mut self) -> TaskSource {
-        match (self.get("TASK_CONFIG"), self.get("TASK_FILE")) {
+        match (self.get(TASK_CONFIG), self.get(TASK_FILE)) {
             (Some(_), Some(_)) => {
-                self.wrong("TASK_FILE", "it is set together with TASK_CONFIG: keep one of the two");
+                self.wrong(TASK_FILE, "it is set together with TASK_CONFIG: keep one of the two");
                 TaskSource::Stdin
             }
             (Some(text), None) => TaskSource::Inline(text),
@@ -165,11 +168,11 @@ impl<'a> Reader<'a> {
 
     /// Whether the server takes many events in one request.
     pub(super) fn batches(&mut self) -> bool {
-        match self.get("CALLBACK_BATCH").as_deref() {
-            None | Some("0" | "off" | "false") => false,
-            Some("ndjson") => true,
-            Some(other) => {
-                self.wrong("CALLBACK_BATCH", &format!("{other:?} is neither ndjson nor off"));
+        match self.text(CALLBACK_BATCH).as_str() {
+            "0" | "off" | "false" => false,
+            "ndjson" => true,
+            other => {
+                self.wrong(CALLBACK_BATCH, &format!("{other:?} is neither ndjson nor off"));
                 false
             }
         }
@@ -177,55 +180,45 @@ impl<'a> Reader<'a> {
 
     /// Where events wait that do not fit in memory.
     pub(super) fn spool(&mut self) -> SpoolConfig {
-        let folder = PathBuf::from(
-            self.get("SPOOL_DIR")
-                .unwrap_or_else(|| SpoolConfig::DEFAULT_FOLDER.into()),
-        );
+        let folder = PathBuf::from(self.text(SPOOL_DIR));
         if !folder.is_absolute() {
-            self.wrong("SPOOL_DIR", &format!("{} is no absolute path", folder.display()));
+            self.wrong(SPOOL_DIR, &format!("{} is no absolute path", folder.display()));
         }
-        let limit = self.get("SPOOL_SIZE").and_then(|text| {
-            let bytes = size::parse(&text);
-            if bytes.is_none() {
-                self.wrong(
-                    "SPOOL_SIZE",
-                    &format!("{text:?} is no size: bytes, or with Ki, Mi or Gi"),
-                );
-            }
-            bytes
-        });
+        let text = self.text(SPOOL_SIZE);
+        let limit = size::parse(&text);
+        if limit.is_none() {
+            self.wrong(SPOOL_SIZE, &format!("{text:?} is no size: bytes, or with Ki, Mi or Gi"));
+        }
         SpoolConfig {
             folder,
-            limit: limit.unwrap_or(SpoolConfig::DEFAULT_LIMIT),
+            limit: limit.unwrap_or_default(),
         }
     }
 
     /// The callback, when there is one.
     pub(super) fn callback_url(&mut self) -> Option<Url> {
-        let text = self.get("CALLBACK_URL")?;
-        self.url("CALLBACK_URL", &text)
+        let text = self.get(CALLBACK_URL)?;
+        self.url(CALLBACK_URL, &text)
     }
 
     pub(super) fn model(&mut self) -> Option<ModelConfig> {
-        let base_url = self
-            .get("ANTHROPIC_BASE_URL")
-            .unwrap_or_else(|| "https://api.anthropic.com".into());
-        let base_url = self.url("ANTHROPIC_BASE_URL", &base_url).filter(|url| {
+        let base_url = self.text(ANTHROPIC_BASE_URL);
+        let base_url = self.url(ANTHROPIC_BASE_URL, &base_url).filter(|url| {
             let bare = url.username().is_empty() && url.password().is_none();
             if !bare {
                 self.wrong(
-                    "ANTHROPIC_BASE_URL",
+                    ANTHROPIC_BASE_URL,
                     "it must have no user name and no password: the key is in ANTHROPIC_API_KEY",
                 );
             }
             bare
         });
-        let auth_style = match self.get("ANTHROPIC_AUTH_STYLE").as_deref() {
-            None | Some("x-api-key") => AuthStyle::XApiKey,
-            Some("bearer") => AuthStyle::Bearer,
-            Some(other) => {
+        let auth_style = match self.text(ANTHROPIC_AUTH_STYLE).as_str() {
+            "x-api-key" => AuthStyle::XApiKey,
+            "bearer" => AuthStyle::Bearer,
+            other => {
                 self.wrong(
-                    "ANTHROPIC_AUTH_STYLE",
+                    ANTHROPIC_AUTH_STYLE,
                     &format!("{other:?} is neither \"x-api-key\" nor \"bearer\""),
                 );
                 AuthStyle::XApiKey
@@ -241,7 +234,7 @@ impl<'a> Reader<'a> {
 
     /// The key; like any header it is not repeated in the message.
     fn api_key(&mut self) -> Option<String> {
-        let name = "ANTHROPIC_API_KEY";
+        let name = ANTHROPIC_API_KEY;
         let key = self.header(name)?;
         let usable = !key.contains(' ');
         if !usable {
@@ -252,12 +245,11 @@ impl<'a> Reader<'a> {
 
     /// What a task may ask for.
     pub(super) fn rules(&mut self) -> TaskRules {
-        let owned = |names: &[&str]| -> Vec<String> { names.iter().map(|&name| name.to_owned()).collect() };
-        let mut models = owned(BUILT_IN_MODELS);
-        models.extend(self.list("ALLOWED_MODELS").unwrap_or_default());
+        let mut models: Vec<String> = BUILT_IN_MODELS.iter().map(|&name| name.to_owned()).collect();
+        models.extend(self.list(ALLOWED_MODELS).unwrap_or_default());
         let mut aliases = BTreeMap::new();
         let mut replace_retired = true;
-        for pair in self.list("MODEL_ALIASES").unwrap_or_default() {
+        for pair in self.list(MODEL_ALIASES).unwrap_or_default() {
             if pair == "none" {
                 replace_retired = false;
                 continue;
@@ -267,16 +259,16 @@ impl<'a> Reader<'a> {
                     aliases.insert(asked.to_owned(), sent.to_owned());
                 }
                 _ => self.wrong(
-                    "MODEL_ALIASES",
+                    MODEL_ALIASES,
                     &format!("{pair:?} is not of the form asked=sent, nor none"),
                 ),
             }
         }
         // Unlike any other variable, this one set to nothing is not as if it were not set: an empty list of what is
         // allowed must not allow everything.
-        let tools = match (self.lookup)("ALLOWED_TOOLS") {
-            None => owned(BUILT_IN_TOOLS),
-            Some(_) => self.list("ALLOWED_TOOLS").unwrap_or_default(),
+        let tools = match (self.lookup)(ALLOWED_TOOLS.name) {
+            None => items(ALLOWED_TOOLS.default),
+            Some(_) => self.list(ALLOWED_TOOLS).unwrap_or_default(),
         };
         TaskRules {
             models,
@@ -289,125 +281,119 @@ impl<'a> Reader<'a> {
 
     /// Absolute, so that it names the same folder wherever it is used from. Links in it are left as they are.
     fn workspace(&mut self) -> PathBuf {
-        let folder = self.get("WORKSPACE").unwrap_or_else(|| "/workspace".into());
+        let folder = self.text(WORKSPACE);
         match std::path::absolute(&folder) {
             Ok(folder) => folder,
             Err(error) => {
-                self.wrong("WORKSPACE", &format!("{folder:?} cannot be made absolute: {error}"));
+                self.wrong(WORKSPACE, &format!("{folder:?} cannot be made absolute: {error}"));
                 folder.into()
             }
         }
     }
 
-    pub(super) fn url(&mut self, name: &str, text: &str) -> Option<Url> {
+    pub(super) fn url<D: Copy>(&mut self, variable: Variable<D>, text: &str) -> Option<Url> {
         // The value is not repeated in the message: a URL may carry credentials.
         match Url::parse(text) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
                 self.wrong(
-                    name,
+                    variable,
                     &format!("the scheme must be http or https, not {:?}", url.scheme()),
                 );
                 None
             }
             Ok(url) if url.host_str().is_none_or(str::is_empty) => {
-                self.wrong(name, "the URL has no host");
+                self.wrong(variable, "the URL has no host");
                 None
             }
             Ok(url) => Some(url),
             Err(error) => {
-                self.wrong(name, &format!("it is no URL: {error}"));
+                self.wrong(variable, &format!("it is no URL: {error}"));
                 None
             }
         }
     }
 
     /// A value that goes into a header. It is not repeated in the message: it may be a secret.
-    fn header(&mut self, name: &str) -> Option<String> {
-        let value = self.get(name)?;
+    fn header(&mut self, variable: Variable<Unset>) -> Option<String> {
+        let value = self.get(variable)?;
         let usable = value.bytes().all(|byte| (0x20..0x7f).contains(&byte));
         if !usable {
             self.wrong(
-                name,
+                variable,
                 "it has characters that no HTTP header may have (a newline at its end, perhaps)",
             );
         }
         usable.then_some(value)
     }
 
-    pub(super) fn list(&self, name: &str) -> Option<Vec<String>> {
-        let value = self.get(name)?;
-        Some(
-            value
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        )
+    pub(super) fn list<D>(&self, variable: Variable<D>) -> Option<Vec<String>> {
+        self.get(variable).map(|value| items(&value))
     }
 
-    pub(super) fn flag(&mut self, name: &str) -> bool {
-        match self.get(name).as_deref() {
-            None | Some("0" | "false" | "off") => false,
-            Some("1" | "true" | "on") => true,
-            Some(other) => {
-                self.wrong(name, &format!("{other:?} is neither 1 nor 0"));
+    pub(super) fn flag(&mut self, variable: Variable<Text>) -> bool {
+        match self.text(variable).as_str() {
+            "0" | "false" | "off" => false,
+            "1" | "true" | "on" => true,
+            other => {
+                self.wrong(variable, &format!("{other:?} is neither 1 nor 0"));
                 false
             }
         }
     }
 
-    pub(super) fn number(&mut self, name: &str, default: u64) -> u64 {
+    pub(super) fn number(&mut self, variable: Variable<Number>) -> u64 {
         /// A day in milliseconds; no wait of ours is longer.
         const MAX: u64 = 86_400_000;
-        let Some(text) = self.get(name) else { return default };
+        let Some(text) = self.get(variable) else {
+            return variable.default;
+        };
         match text.trim().parse() {
             Ok(number) if number <= MAX => number,
             _ => {
-                self.wrong(name, &format!("{text:?} is no whole number from 0 to {MAX}"));
-                default
+                self.wrong(variable, &format!("{text:?} is no whole number from 0 to {MAX}"));
+                variable.default
             }
         }
     }
 
-    fn at_least_one(&mut self, name: &str, default: u64) -> u64 {
-        let number = self.number(name, default);
+    fn at_least_one(&mut self, variable: Variable<Number>) -> u64 {
+        let number = self.number(variable);
         if number == 0 {
-            self.wrong(name, "it must be at least 1");
+            self.wrong(variable, "it must be at least 1");
         }
         number.max(1)
     }
 
     /// How far commands are confined. Whoever misspells it is not taken for one who wants less.
     pub(super) fn sandbox(&mut self) -> Level {
-        match self.get("SANDBOX").as_deref() {
-            None | Some("strict") => Level::Strict,
-            Some("weak") => Level::Weak,
-            Some(other) => {
-                self.wrong("SANDBOX", &format!("{other:?} is neither strict nor weak"));
+        match self.text(SANDBOX).as_str() {
+            "strict" => Level::Strict,
+            "weak" => Level::Weak,
+            other => {
+                self.wrong(SANDBOX, &format!("{other:?} is neither strict nor weak"));
                 Level::Strict
             }
         }
     }
 
     pub(super) fn commands(&mut self) -> CommandRules {
-        let network = match self.get("COMMAND_NETWORK").as_deref() {
-            None | Some("none") => Network::None,
-            Some("pod") => Network::Pod,
-            Some(other) => {
-                self.wrong("COMMAND_NETWORK", &format!("{other:?} is neither none nor pod"));
+        let network = match self.text(COMMAND_NETWORK).as_str() {
+            "none" => Network::None,
+            "pod" => Network::Pod,
+            other => {
+                self.wrong(COMMAND_NETWORK, &format!("{other:?} is neither none nor pod"));
                 Network::None
             }
         };
         let read_paths: Vec<PathBuf> = self
-            .list("COMMAND_READ_PATHS")
+            .list(COMMAND_READ_PATHS)
             .unwrap_or_default()
             .into_iter()
             .map(PathBuf::from)
             .collect();
         if let Some(relative) = read_paths.iter().find(|path| !path.is_absolute()) {
             self.wrong(
-                "COMMAND_READ_PATHS",
+                COMMAND_READ_PATHS,
                 &format!("{} is no absolute path", relative.display()),
             );
         }
@@ -418,39 +404,40 @@ impl<'a> Reader<'a> {
             .or(read_paths.iter().find(of_the_kernel))
         {
             let problem = format!("{} cannot be opened: commands have one of their own", path.display());
-            self.wrong("COMMAND_READ_PATHS", &problem);
+            self.wrong(COMMAND_READ_PATHS, &problem);
         }
-        let memory = self.get("COMMAND_MEMORY").and_then(|text| {
+        let memory = self.get(COMMAND_MEMORY).and_then(|text| {
             let bytes = size::parse(&text).filter(|bytes| *bytes >= MIN_MEMORY);
             if bytes.is_none() {
                 self.wrong(
-                    "COMMAND_MEMORY",
+                    COMMAND_MEMORY,
                     &format!("{text:?} is no size of 16Mi or more: bytes, or with Ki, Mi or Gi"),
                 );
             }
             bytes
         });
-        let processes = self.get("COMMAND_PROCESSES").and_then(|text| {
-            let count = text
-                .trim()
-                .parse()
-                .ok()
-                .filter(|count| (1..=MAX_PROCESSES).contains(count));
-            if count.is_none() {
-                self.wrong(
-                    "COMMAND_PROCESSES",
-                    &format!("{text:?} is no whole number from 1 to {MAX_PROCESSES}"),
-                );
-            }
-            count
-        });
+        let text = self
+            .get(COMMAND_PROCESSES)
+            .unwrap_or_else(|| COMMAND_PROCESSES.default.to_string());
+        let processes = text.trim().parse().ok();
+        let processes = processes.filter(|count| (1..=MAX_PROCESSES).contains(count));
+        if processes.is_none() {
+            let problem = format!("{text:?} is no whole number from 1 to {MAX_PROCESSES}");
+            self.wrong(COMMAND_PROCESSES, &problem);
+        }
         CommandRules {
             network,
             read_paths,
             memory,
-            processes,
+            processes: processes.unwrap_or(DEFAULT_PROCESSES),
         }
     }
+}
+
+/// The items of a list, separated by commas.
+fn items(text: &str) -> Vec<String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(str::to_owned).collect()
 }
 
 /// The name of this host; in a pod that is the pod's. `None`: a name that every host may have.

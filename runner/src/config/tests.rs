@@ -7,10 +7,45 @@ fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::read(&|name| map.get(name).cloned())
 }
 
+const TOOLS: [&str; 5] = ["read_file", "write_file", "list_files", "grep", "shell"];
+
 const GOOD: [(&str, &str); 2] = [("TASK_ID", "7"), ("CALLBACK_URL", "http://127.0.0.1:1/x")];
 
+/// The default of each variable counts, and none has another one somewhere else.
 #[test]
-fn defaults_are_those_of_the_table() {
+fn a_variable_that_is_set_to_its_default_is_as_one_that_is_not_set() {
+    let standby = [
+        ("MODE", "standby"),
+        ("REGISTER_URL", "http://127.0.0.1:1/x"),
+        ("POD_NAME", "p"),
+    ];
+    let mut tried = 0;
+    for mode in [&GOOD[..], &standby[..]] {
+        let unset = format!("{:?}", read(mode).unwrap());
+        for variable in table() {
+            assert!(
+                !variable.meaning.is_empty() && !variable.example.is_empty(),
+                "{}",
+                variable.name
+            );
+            if !variable.is_a_value || variable.name == "MODE" {
+                continue;
+            }
+            let pairs: Vec<_> = mode
+                .iter()
+                .copied()
+                .chain([(variable.name, &*variable.default)])
+                .collect();
+            assert_eq!(format!("{:?}", read(&pairs).unwrap()), unset, "{}", variable.name);
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 2 * 19);
+}
+
+/// What is promised to whoever sets nothing.
+#[test]
+fn nothing_set_is_what_the_protocol_says() {
     let config = read(&GOOD).unwrap();
     assert_eq!(config.rules.workspace, PathBuf::from("/workspace"));
     assert!(matches!(
@@ -21,20 +56,14 @@ fn defaults_are_those_of_the_table() {
         }
     ));
     assert_eq!((config.batches, config.spool), (false, SpoolConfig::default()));
-    assert_eq!(config.rules.tools, BUILT_IN_TOOLS);
+    assert_eq!(config.rules.tools, TOOLS);
     assert_eq!(config.api.retry_base, Duration::from_millis(500));
     assert_eq!(config.api.timeout, Duration::from_secs(30));
     assert_eq!(config.model.base_url.as_str(), "https://api.anthropic.com/");
     assert_eq!(config.flush_timeout, Duration::from_secs(600));
+    assert_eq!(config.shutdown_grace, Duration::from_secs(25));
     assert_eq!(config.sandbox, Level::Strict);
     assert_eq!(config.commands, CommandRules::default());
-    for variable in VARIABLES {
-        assert!(
-            !variable.meaning.is_empty() && !variable.example.is_empty(),
-            "{}",
-            variable.name
-        );
-    }
 }
 
 #[test]
@@ -197,7 +226,7 @@ fn commands_are_confined_as_the_operator_says() {
         network: Network::Pod,
         read_paths: vec!["/opt/tools".into(), "/home/me/.rustup".into()],
         memory: Some(2 << 30),
-        processes: Some(64),
+        processes: 64,
     };
     assert_eq!((config.sandbox, config.commands), (Level::Weak, expected));
     for (text, bytes) in [
@@ -246,7 +275,7 @@ fn the_rules_for_tasks_are_read_without_a_task_and_ask_for_no_other_variable() {
             "{aliases:?}"
         );
     }
-    assert_eq!(rules.tools, BUILT_IN_TOOLS);
+    assert_eq!(rules.tools, TOOLS);
     assert!(read("MODE", "passive").is_ok());
     let error = read("MODEL_ALIASES", "a").unwrap_err();
     assert!(error.to_string().starts_with("MODEL_ALIASES: "), "{error}");

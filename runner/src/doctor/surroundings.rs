@@ -8,7 +8,7 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{Check, State};
-use crate::config::{DoctorConfig, PodName, wrong_value};
+use crate::config::{DoctorConfig, PodName, variables};
 use crate::run::plugin_dir;
 use plue_contract::http;
 use plue_sandbox::Sandbox;
@@ -139,12 +139,14 @@ async fn reach(name: &str, url: &Url) -> Check {
         let client = http::client_builder(&origin).timeout(super::PATIENCE).build()?;
         client.head(origin.clone()).send().await
     };
-    let (variable, meaning) = match name {
-        "callback" => ("CALLBACK_URL", "events arrive"),
-        _ => ("ANTHROPIC_BASE_URL", "agents can ask a model; a workflow does without"),
-    };
     let problem = "see that the name resolves and that the pod's NetworkPolicy lets the runner there";
-    let remedy = wrong_value(variable, problem);
+    let (remedy, meaning) = match name {
+        "callback" => (variables::CALLBACK_URL.wrong(problem), "events arrive"),
+        _ => (
+            variables::ANTHROPIC_BASE_URL.wrong(problem),
+            "agents can ask a model; a workflow does without",
+        ),
+    };
     match asked.await {
         Ok(answer) => Check::new(
             name,

@@ -10,7 +10,7 @@ use super::event::Event;
 pub const MAX_ENCODED: usize = 900 << 10;
 
 /// The same for what names something.
-const MAX_NAME: usize = 4 << 10;
+pub(crate) const MAX_NAME: usize = 4 << 10;
 
 /// A text in arguments that is longer is cut when the arguments as a whole are too large.
 const MAX_ARGUMENT: usize = 16 << 10;

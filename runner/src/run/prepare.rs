@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::agent::NoTools;
-use crate::config::{Config, TaskSource, wrong_value};
+use crate::config::{Config, TaskSource, variables};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
 use crate::task::{self, AgentTask, Document, DocumentError, Format, InvalidTask, Task};
@@ -122,7 +122,7 @@ async fn sandbox(config: &Config) -> Result<Arc<dyn Sandbox>, Refused> {
     let workspace = &config.rules.workspace;
     let unusable = |error: std::io::Error| {
         let problem = format!("the folder {} cannot be used: {error}", workspace.display());
-        refused(TaskErrorCode::Internal, wrong_value("WORKSPACE", &problem))
+        refused(TaskErrorCode::Internal, variables::WORKSPACE.wrong(&problem))
     };
     if !workspace.metadata().map_err(unusable)?.is_dir() {
         return Err(unusable(std::io::ErrorKind::NotADirectory.into()));
@@ -151,7 +151,7 @@ async fn prepare_agent(
     let Some(api_key) = &config.model.api_key else {
         return Err(refused(
             TaskErrorCode::ModelAuth,
-            wrong_value("ANTHROPIC_API_KEY", "it is required for an agent task and is not set"),
+            variables::ANTHROPIC_API_KEY.wrong("it is required for an agent task and is not set"),
         ));
     };
     let model_name = config.rules.sent(&task.model).to_owned();
@@ -280,7 +280,7 @@ fn read_blocking(source: &TaskSource) -> Result<Document, Refused> {
     read.map_err(|error| {
         let message = match (&error, source) {
             (DocumentError::Read(_), TaskSource::File(path)) => {
-                wrong_value("TASK_FILE", &format!("the file {} {error}", path.display()))
+                variables::TASK_FILE.wrong(&format!("the file {} {error}", path.display()))
             }
             (DocumentError::Read(_), _) => format!("the task on standard input {error}"),
             _ => error.to_string(),

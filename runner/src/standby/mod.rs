@@ -20,7 +20,7 @@ mod journal;
 pub mod orphans;
 mod process;
 mod recovery;
-mod registration;
+pub(crate) mod registration;
 mod task;
 mod worker;
 pub mod workspace;
@@ -99,7 +99,7 @@ async fn run_as(
     let workspace = match Workspace::claim(&config.rules.workspace, &forbidden) {
         Ok(workspace) => Arc::new(workspace),
         Err(error) => {
-            let problem = crate::config::wrong_value("WORKSPACE", &error.to_string());
+            let problem = crate::config::variables::WORKSPACE.wrong(&error.to_string());
             tracing::error!(error = problem, "the configuration is invalid");
             return Exit::Invalid;
         }

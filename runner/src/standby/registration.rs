@@ -11,11 +11,13 @@ use super::assignment::Registered;
 use super::journal::{Journal, now_ms};
 use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, SHORT_ANSWER, asks_for_cancel};
 use crate::config::StandbyConfig;
-use crate::task::MAX_DOCUMENT_BYTES;
 use crate::telemetry::Telemetry;
 use plue_contract::http;
 
 const JSON: &str = "application/json";
+
+/// The longest reply to a registration, in bytes: a task in it may be wrapped, and each of its characters escaped.
+pub(crate) const MAX_REPLY: usize = 2 * crate::task::MAX_DOCUMENT_BYTES;
 
 /// How long the wait between two polls is at first, and at most.
 const FIRST_POLL: Duration = Duration::from_millis(250);
@@ -125,7 +127,7 @@ impl Registration {
         let sent = now_ms();
         // A task is in the answer.
         // One that is too large is read, too, so that it can be refused.
-        let most = 2 * MAX_DOCUMENT_BYTES;
+        let most = MAX_REPLY;
         let unread = match self.client.post(JSON, None, body, most).await {
             Answer::Taken { body, whole: true } => match Registered::parse(&body, &self.config.register_url) {
                 Ok(registered) => {

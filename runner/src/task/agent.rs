@@ -12,13 +12,13 @@ use plue_messages::{InitialMessage, Role};
 
 /// What a task gets that names no model (fixed by the protocol; retired, so that an operator sets an alias).
 const DEFAULT_MODEL: &str = "claude-sonnet-4-20250514";
-const DEFAULT_MAX_TURNS: u32 = 20;
+pub(crate) const DEFAULT_MAX_TURNS: u32 = 20;
 /// The largest `max_turns`.
-const MAX_TURNS: u64 = 100;
+pub(crate) const MAX_TURNS: u64 = 100;
 /// The largest output of any model; what is over a model's own is cut down to it.
-const MAX_TOKENS: u64 = 1_000_000;
+pub(crate) const MAX_TOKENS: u64 = 1_000_000;
 /// A week: more is a mistake.
-pub(super) const MAX_TIMEOUT_SECONDS: u64 = 7 * 24 * 3600;
+pub(crate) const MAX_TIMEOUT_SECONDS: u64 = 7 * 24 * 3600;
 
 const KEYS: &[&str] = &[
     "type",

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::config::TaskRules;
 use plue_messages::InitialMessage;
 
-mod agent;
+pub(crate) mod agent;
 mod document;
 mod reader;
 mod workflow;

@@ -29,6 +29,7 @@ const MODULES: &[&str] = &[
     "failure",
     "framing",
     "health",
+    "limits",
     "run",
     "spool_dir",
     "standby",

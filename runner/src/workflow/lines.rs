@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How long a line without an end is kept back.
 pub const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// How long a line may become before it is sent in parts.
-const MAX_LINE_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_LINE_BYTES: usize = 16 * 1024;
 
 /// A line without its newline, or a part of one.
 #[derive(Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::task::{Step, StepKind, WorkflowTask};
 use crate::telemetry::Telemetry;
 use plue_sandbox::{CommandEvent, CommandSpec, Ending, ExitStatus, Sandbox, Stream};
 
-mod lines;
+pub(crate) mod lines;
 mod output;
 #[cfg(test)]
 mod tests;

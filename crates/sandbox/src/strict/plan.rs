@@ -18,7 +18,7 @@ pub enum Network {
 }
 
 /// How commands are confined, as the operator set it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandRules {
     /// What commands may reach over a network.
     pub network: Network,
@@ -27,12 +27,23 @@ pub struct CommandRules {
     pub read_paths: Vec<PathBuf>,
     /// What all processes of one command may use together, in bytes. `None`: three quarters of what the pod has.
     pub memory: Option<u64>,
-    /// How many processes one command may have at a time. `None`: [`DEFAULT_PROCESSES`].
-    pub processes: Option<u32>,
+    /// How many processes one command may have at a time.
+    pub processes: u32,
 }
 
-/// `COMMAND_PROCESSES` when it is not set: how many processes one command may have at a time.
+/// How many processes a command may have, when nobody says otherwise.
 pub const DEFAULT_PROCESSES: u32 = 512;
+
+impl Default for CommandRules {
+    fn default() -> Self {
+        Self {
+            network: Network::default(),
+            read_paths: Vec::new(),
+            memory: None,
+            processes: DEFAULT_PROCESSES,
+        }
+    }
+}
 
 /// Folders of the image, or of somebody's machine, that commands find empty. Sockets, secrets and homes are there.
 const HIDDEN: [&str; 7] = [
@@ -80,7 +91,7 @@ impl Plan {
             read_paths: rules.read_paths.clone(),
             network: rules.network,
             memory: rules.memory.unwrap_or_else(|| pod::memory() / 4 * 3),
-            processes: rules.processes.unwrap_or(DEFAULT_PROCESSES),
+            processes: rules.processes,
         }
     }
 }

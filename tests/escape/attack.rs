@@ -177,6 +177,8 @@ pub struct Attack {
     pub live: bool,
     /// Whether a component's path is to be resolved in it. Of the files' chapter that is known.
     pub resolves_paths: bool,
+    /// Whether image and workspace have to be on one file system, where there are two to choose from.
+    pub beside_image: bool,
     /// Variables for the runner, besides the usual ones.
     pub env: &'static [(&'static str, &'static str)],
     /// How long a command may take, in seconds.
@@ -207,6 +209,7 @@ impl Attack {
             differs: true,
             live: true,
             resolves_paths: false,
+            beside_image: false,
             env: &[],
             seconds: 30,
             repeat: 1,
@@ -275,6 +278,12 @@ impl Attack {
     pub const fn resolving_paths(mut self) -> Self {
         self.resolves_paths = true;
         self.differing()
+    }
+
+    /// It moves something between image and workspace.
+    pub const fn beside_image(mut self) -> Self {
+        self.beside_image = true;
+        self
     }
 
     /// It can end otherwise on another kernel, or as another user.

@@ -44,37 +44,51 @@ pub struct Places {
     pub adopted: Arc<Adopted>,
 }
 
-/// Scenes whose outside nobody has touched, for the attacks that come next: to make one takes longer than most attacks do.
-#[derive(Default)]
-pub struct Scenes(Mutex<Vec<Scene>>);
+/// Where scenes are made, and those whose outside nobody has touched, for the attacks that come next: to make one takes
+/// longer than most attacks do.
+pub struct Scenes {
+    pub places: Places,
+    idle: Mutex<Vec<Scene>>,
+    _folder: TempDir,
+}
 
 impl Scenes {
+    /// In `base`. What is visible is as [`Places::find`] says, and `adopted` is the same for all of a harness.
+    pub fn new(base: &Path, visible: Option<&Path>, adopted: &Arc<Adopted>) -> Result<Self> {
+        let (places, folder) = Places::find(base, visible, adopted)?;
+        Ok(Self {
+            places,
+            idle: Mutex::default(),
+            _folder: folder,
+        })
+    }
+
     /// One with a workspace in which nothing was yet.
-    pub async fn take(&self, places: &Places) -> Result<Scene> {
-        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    pub async fn take(&self) -> Result<Scene> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(scene) => Ok(scene),
-            None => Scene::new(places).await,
+            None => Scene::new(&self.places).await,
         }
     }
 
     /// Takes back a scene that what was tried in it could not leave. One that is not as it was made goes away.
     pub async fn give_back(&self, mut scene: Scene) {
         if let Ok(true) = scene.renew().await {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(scene);
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(scene);
         }
     }
 
     /// Removes those that wait.
     pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 impl Places {
     /// Takes `base` for the scenes, and for what is visible the given folder, or else the first of the image that takes
     /// our files. Not a folder that commands have one of their own of, such as /var/tmp.
-    pub fn find(base: &Path, visible: Option<&Path>) -> Result<(Self, TempDir)> {
+    fn find(base: &Path, visible: Option<&Path>, adopted: &Arc<Adopted>) -> Result<(Self, TempDir)> {
         let folder = tempfile::Builder::new()
             .prefix("plue-escape-program-")
             .tempdir_in(base)
@@ -102,7 +116,7 @@ impl Places {
             base: base.to_owned(),
             visible,
             program,
-            adopted: Arc::default(),
+            adopted: Arc::clone(adopted),
         };
         Ok((places, folder))
     }

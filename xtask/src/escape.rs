@@ -40,29 +40,20 @@ pub fn natively(layout: &Layout, all: bool) -> Result<()> {
             failures.push(place.to_owned());
         }
     };
+    let memory = Memory::new(is_root)?;
     let place = "as the user who runs this";
     let differing = (is_root && !all).then_some(DIFFERING);
-    let run = Run::new(format!("the attacks {place}"), &program);
-    attempt(place, Ok(attacks(run, &layout.runner()).args(differing)));
-    let place = "on file tools that have no openat2";
-    let scenes = env::temp_dir().join(format!("plue-escape-{}-scenes", std::process::id()));
-    let run = match is_root {
-        true => in_memory(place, &program, &scenes),
-        false => Ok(Run::new(format!("the attacks {place}"), &program)),
-    };
     attempt(
         place,
-        run.map(|run| attacks(run, &layout.runner()).arg("--without-openat2"))
-            .map(|run| match is_root {
-                true => run.arg("--in").arg(&scenes),
-                false => run,
-            }),
+        Ok(memory.attacks(place, &program, &layout.runner()).args(differing)),
     );
-    let _ = fs::remove_dir(&scenes);
+    let place = "on file tools that have no openat2";
+    let run = memory.attacks(place, &program, &layout.runner());
+    attempt(place, Ok(run.arg("--without-openat2")));
     let place = "as an ordinary user without capabilities";
     if is_root {
         let home = Ordinary::lay_out(layout, &program)?;
-        attempt(place, Ok(home.attacks(place)));
+        attempt(place, Ok(home.attacks(place, &memory)));
     } else {
         process::note("this is no root: the attacks have run as an ordinary user already");
     }
@@ -77,13 +68,11 @@ pub fn mutations(layout: &Layout) -> Result<()> {
     let program = program(layout)?;
     let home = layout.target.join("mutant");
     build_mutant(layout, &home)?;
-    attacks(
-        Run::new("the attacks on missing protections", program),
-        &home.join(MUTANT),
-    )
-    .arg("--mutations")
-    .limit(LIMIT)
-    .live()
+    Memory::new(process::is_root()?)?
+        .attacks("on missing protections", &program, &home.join(MUTANT))
+        .arg("--mutations")
+        .limit(LIMIT)
+        .live()
 }
 
 /// The example of runner/ that is a runner with switches, and where it is put.
@@ -109,16 +98,52 @@ fn build_mutant(layout: &Layout, home: &Path) -> Result<()> {
     copy_folder(&layout.plugins(), &home.join("plugins"))
 }
 
-/// A program that has a file system in memory at this folder, which goes with it. An attack makes 100,000 names and one 10,000
-/// folders: on a disk that is most of the time. Attacks that need image and workspace on one file system are not among those
-/// of this place.
-fn in_memory(place: &str, program: &Path, folder: &Path) -> Result<Run> {
-    fs::create_dir_all(folder).with_context(|| format!("could not make the folder {}", folder.display()))?;
-    Ok(Run::new(format!("the attacks {place}"), "unshare")
-        .args(["--mount", "--", "sh", "-euc"])
-        .args([r#"mount -t tmpfs -o mode=1777 scenes "$1"; shift; exec "$@""#, "sh"])
-        .arg(folder)
-        .arg(program))
+/// A folder on a file system in memory for most scenes, when root asks. An attack makes 100,000 names and one 10,000 folders,
+/// and each scene some dozens of files: on a disk that is a third of the processor time. The folder goes with the value.
+struct Memory(Option<PathBuf>);
+
+impl Memory {
+    fn new(is_root: bool) -> Result<Self> {
+        let folder = env::temp_dir().join(format!("plue-escape-{}-scenes", std::process::id()));
+        if is_root {
+            fs::create_dir_all(&folder).with_context(|| format!("could not make the folder {}", folder.display()))?;
+        }
+        Ok(Self(is_root.then_some(folder)))
+    }
+
+    /// What the command begins with that is to have the file system, which goes with it.
+    fn prefix(&self, place: &str) -> Run {
+        let purpose = format!("the attacks {place}");
+        match &self.0 {
+            Some(folder) => Run::new(purpose, "unshare")
+                .args(["--mount", "--", "sh", "-euc"])
+                .args([r#"mount -t tmpfs -o mode=1777 scenes "$1"; shift; exec "$@""#, "sh"])
+                .arg(folder),
+            None => Run::new(purpose, "env"),
+        }
+    }
+
+    /// The program's arguments for a runner.
+    fn against(&self, program: Run, runner: &Path) -> Run {
+        let program = program.arg("--runner").arg(runner);
+        match &self.0 {
+            Some(folder) => program.arg("--in-memory").arg(folder),
+            None => program,
+        }
+    }
+
+    fn attacks(&self, place: &str, program: &Path, runner: &Path) -> Run {
+        self.against(self.prefix(place).arg(program), runner)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.0 {
+            // Whatever was in it has gone with its file system.
+            let _ = fs::remove_dir(folder);
+        }
+    }
 }
 
 /// What was built, where any user can read it, for as long as the value lives. The target folder may lie in a home that is
@@ -151,16 +176,18 @@ impl Ordinary {
         Ok(ordinary)
     }
 
-    fn attacks(&self, place: &str) -> Run {
-        let run = Run::new(format!("the attacks {place}"), "setpriv")
-            .args(["--reuid=1000", "--regid=1000", "--clear-groups"])
+    fn attacks(&self, place: &str, memory: &Memory) -> Run {
+        let run = memory
+            .prefix(place)
+            .args(["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"])
             .args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"])
             // Our own variables name folders that are root's.
             .args(["env", "--ignore-environment", "HOME=/nonexistent", "LANG=C.UTF-8"])
             .arg("PATH=/usr/local/bin:/usr/bin:/bin")
             .arg(self.home.join(PROGRAM))
             .dir(&self.home);
-        attacks(run, &self.home.join("plue-runner"))
+        memory
+            .against(run, &self.home.join("plue-runner"))
             .arg("--visible")
             .arg(&self.visible)
     }
@@ -172,10 +199,6 @@ impl Drop for Ordinary {
         let _ = fs::remove_dir_all(&self.home);
         let _ = fs::remove_dir_all(&self.visible);
     }
-}
-
-fn attacks(program: Run, runner: &Path) -> Run {
-    program.arg("--runner").arg(runner)
 }
 
 /// The program, which the stage `build` has built.

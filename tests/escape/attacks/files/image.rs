@@ -145,7 +145,8 @@ pub const ATTACKS: &[Attack] = &[
         "no canary in the image, or on another file system",
     ))
     // The workspace is a mount of its own even then, and no link leads from one mount to another.
-    .falls_without(&[]),
+    .falls_without(&[])
+    .beside_image(),
     image(
         "files/image-rename-into-the-workspace",
         "renames a read-only file into the workspace, to write it there",
@@ -160,7 +161,8 @@ pub const ATTACKS: &[Attack] = &[
         "no canary in the image, or on another file system",
     ))
     // The workspace is a mount of its own even then, and no link leads from one mount to another.
-    .falls_without(&[]),
+    .falls_without(&[])
+    .beside_image(),
     image(
         "files/image-link-into-the-workspace",
         "links a read-only file into the workspace, to write it there (RUSTSEC-2026-0188)",
@@ -177,7 +179,8 @@ pub const ATTACKS: &[Attack] = &[
         "no canary in the image, or on another file system, or links are protected",
     ))
     // The workspace is a mount of its own even then, and no link leads from one mount to another.
-    .falls_without(&[]),
+    .falls_without(&[])
+    .beside_image(),
     image(
         "files/image-link",
         "makes a second name for a file of the image",

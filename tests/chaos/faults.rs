@@ -12,6 +12,10 @@ use crate::seed::{Seed, each_seed};
 /// As often as an event that is not critical is retried: nothing is lost that is tried once more.
 const MOST_FAULTS: u32 = 5;
 
+/// How long the runner waits for an answer. A busy machine has to have given it by then: what was taken and is sent again all
+/// the same breaks a rule.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Fails so many attempts in a hundred, each as the seed says, and no event more often than it is retried.
 fn faulty(seed: Seed, percent: u64, kinds: &'static [&'static str]) -> impl FnMut(&Attempt) -> Answer + Send {
     move |attempt| {
@@ -24,8 +28,7 @@ fn faulty(seed: Seed, percent: u64, kinds: &'static [&'static str]) -> impl FnMu
             "503" => Answer::Status(503),
             "429" => Answer::RetryAfterMs(429, chance.below(30)),
             "reset" => Answer::Cut,
-            // Longer than CALLBACK_TIMEOUT.
-            "stall" => Answer::Stall(Duration::from_millis(1500)),
+            "stall" => Answer::Stall(TIMEOUT + Duration::from_millis(500)),
             "half taken" => Answer::Half(200),
             "half failed" => Answer::Half(502),
             _ => Answer::LostAck,
@@ -56,7 +59,9 @@ fn pieces(seed: &mut Seed, count: u64) -> Vec<String> {
 /// An agent's task with calls, or a workflow's with lines: whole at the server, in order, with one ending.
 async fn hold(seed: Seed, settings: support::api_server::Settings) -> Outcome {
     let mut chance = seed.of("task");
-    let scene = Scene::with(settings).await.env("CALLBACK_TIMEOUT", "1");
+    let scene = Scene::with(settings)
+        .await
+        .env("CALLBACK_TIMEOUT", &TIMEOUT.as_secs().to_string());
     if chance.percent(50) {
         let count = 20 + chance.below(200);
         let (first, second) = (pieces(&mut chance, count), pieces(&mut chance, 10));

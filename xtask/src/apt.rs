@@ -1,7 +1,7 @@
 //! Debian's packages: installed on this machine, or fetched from any release of Debian into the cache, with lists of our
 //! own, so that the machine itself is not changed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -38,6 +38,12 @@ pub fn install(layout: &Layout, packages: &[&str]) -> Result<()> {
 }
 
 fn update_lists(layout: &Layout) -> Result<()> {
+    // apt waits for another one that installs, but not for one that reads the lists, as another stage may do now.
+    let file = layout.cache.join("apt.lock");
+    let lock = fs::create_dir_all(&layout.cache)
+        .and_then(|()| File::create(&file))
+        .and_then(|lock| lock.lock().map(|()| lock));
+    let _lock = lock.with_context(|| format!("could not lock {}", file.display()))?;
     apt_get("reading the package lists")?
         .arg("update")
         .quiet(&layout.log("apt-update"))

@@ -18,6 +18,7 @@ mod escape;
 mod fuzz;
 mod gvisor;
 mod lab;
+mod lanes;
 mod layout;
 mod manifests;
 mod plugins;
@@ -27,6 +28,7 @@ mod sbom;
 mod stages;
 mod test;
 mod toolchain;
+mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +70,8 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    #[command(hide = true)]
+    Stage(lanes::Alone),
     /// Makes a relocatable target/dist: the runner, the attacks on it, and its plugins, compiled ahead of time
     Build,
     /// Builds the components of tool-plugins/ and lays them out with their manifests
@@ -143,6 +147,7 @@ fn run(command: Command) -> Result<ExitCode> {
             without_gvisor,
             all,
         } => test::run(&layout, &only, without_gvisor, all),
+        Command::Stage(alone) => lanes::alone(&layout, &alone).map(|()| ExitCode::SUCCESS),
         Command::Gvisor { argv } => gvisor::command(&layout, &argv),
         Command::Build => dist::run(&layout),
         Command::Pod { from_source, only } => pod::run(&layout, from_source, &only),

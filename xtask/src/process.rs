@@ -122,6 +122,13 @@ impl Run {
         status
     }
 
+    /// Starts the command, all of whose output goes into a file.
+    pub fn into_file(mut self, file: File) -> Result<Child> {
+        let copy = file.try_clone().context("could not have a file twice")?;
+        self.command.stdout(file).stderr(copy);
+        self.start()
+    }
+
     /// Keeps the command's output in the file `log`, shows how long it takes, and on a failure the output's end.
     pub fn quiet(mut self, log: &Path) -> Result<()> {
         if let Some(folder) = log.parent() {

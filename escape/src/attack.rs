@@ -92,11 +92,11 @@ pub enum Expect {
     Contained,
     /// It succeeds, and its output holds nothing that does something to a terminal, and no line that is this one.
     Plain(&'static str),
-    /// The same of many calls, which meet what changes under them: they do not all end alike. When these codes are given,
-    /// some calls succeed and some end with one of them.
+    /// The same of many calls, which meet what changes under them: they do not all end alike. When these codes are
+    /// given, some calls succeed and some end with one of them.
     Raced(&'static [&'static str]),
-    /// Its call may be ended at any moment and in any way, once it has begun; where it is to meet a limit, by that limit.
-    /// What counts is that the outside, the runner and the next call do not notice.
+    /// Its call may be ended at any moment and in any way, once it has begun; where it is to meet a limit, by that
+    /// limit. What counts is that the outside, the runner and the next call do not notice.
     Harmless,
     /// It has begun, and was ended by SIGKILL with all it started: it has harmed the process that keeps it.
     LosesItsKeeper,
@@ -120,7 +120,8 @@ pub enum Action {
     Path(fn(&Scene, Kind) -> String),
     /// The arguments of a tool, when a path alone does not say it.
     Call(fn(&Scene, Surface) -> Value),
-    /// Two calls of a tool that must be answered alike: where the answers differ, they tell something. The first is judged.
+    /// Two calls of a tool that must be answered alike: where the answers differ, they tell something. The first is
+    /// judged.
     Alike(fn(&Scene, Surface) -> [Value; 2]),
     /// A function that this very program, copied into the workspace, runs as a command.
     Program(fn(&Target) -> Outcome),
@@ -170,13 +171,15 @@ pub struct Attack {
     /// With these protections switched off together, and no others, it gets through. Empty when what holds it has no
     /// switch (the file tools' paths, the parsers).
     pub falls_without: &'static [Protection],
-    /// Whether it can end otherwise on another kernel or as another user: what it does reaches the kernel. What is left is
-    /// held by the runner's own code alone, which is the same everywhere.
+    /// Whether it can end otherwise on another kernel or as another user: what it does reaches the kernel. What is left
+    /// is held by the runner's own code alone, which is the same everywhere.
     pub differs: bool,
     /// Whether it makes sense in a live pod.
     pub live: bool,
     /// Whether a component's path is to be resolved in it. Of the files' chapter that is known.
     pub resolves_paths: bool,
+    /// Whether image and workspace have to be on one file system, where there are two to choose from.
+    pub beside_image: bool,
     /// Variables for the runner, besides the usual ones.
     pub env: &'static [(&'static str, &'static str)],
     /// How long a command may take, in seconds.
@@ -207,6 +210,7 @@ impl Attack {
             differs: true,
             live: true,
             resolves_paths: false,
+            beside_image: false,
             env: &[],
             seconds: 30,
             repeat: 1,
@@ -277,14 +281,20 @@ impl Attack {
         self.differing()
     }
 
+    /// It moves something between image and workspace.
+    pub const fn beside_image(mut self) -> Self {
+        self.beside_image = true;
+        self
+    }
+
     /// It can end otherwise on another kernel, or as another user.
     pub const fn differing(mut self) -> Self {
         self.differs = true;
         self
     }
 
-    /// One surface of each kind. Those of a kind reach the kernel by the same code: both ways to run a command, and the tools
-    /// that only read.
+    /// One surface of each kind. Those of a kind reach the kernel by the same code: both ways to run a command, and the
+    /// tools that only read.
     pub fn surfaces_of_each_kind(&self) -> Vec<Surface> {
         let kinds: [&[Surface]; 6] = [
             &[Surface::ReadFile, Surface::Grep, Surface::ListFiles],
@@ -368,8 +378,8 @@ impl Attack {
 /// A plugin folder of the attacker's own, and what is asked of it.
 #[derive(Clone, Debug, Default)]
 pub struct Plugin {
-    /// Paths under the plugin folder, with their content: `plugin.toml`s and components. The runner's own tools are laid
-    /// beside them.
+    /// Paths under the plugin folder, with their content: `plugin.toml`s and components. The runner's own tools are
+    /// laid beside them.
     pub files: Vec<(String, Vec<u8>)>,
     /// Modes of paths under the plugin folder, set after all else is there.
     pub modes: Vec<(String, u32)>,

@@ -51,7 +51,8 @@ pub async fn try_out(harness: &Harness, attack: &Attack, surface: Surface) -> Sh
 }
 
 async fn outcome(harness: &Harness, attack: &Attack, surface: Surface) -> Result<Outcome> {
-    let scene = harness.scenes.take(&harness.places).await?;
+    let scenes = harness.scenes_for(attack);
+    let scene = scenes.take().await?;
     let outcome = outcome_in(&scene, harness, attack, surface).await;
     // Where nothing held it, more may be left than can be seen, and later than now. What was done to files can be seen.
     let is_seen = match attack.baseline {
@@ -61,13 +62,13 @@ async fn outcome(harness: &Harness, attack: &Attack, surface: Surface) -> Result
         _ => surface.is_file_tool(),
     };
     if outcome.is_ok() && is_seen {
-        harness.scenes.give_back(scene).await;
+        scenes.give_back(scene).await;
     }
     outcome
 }
 
 async fn outcome_in(scene: &Scene, harness: &Harness, attack: &Attack, surface: Surface) -> Result<Outcome> {
-    let places = &harness.places;
+    let places = &harness.scenes_for(attack).places;
     (attack.setup)(scene).context("set the attack up")?;
     if let Baseline::Bounded(bounded) = attack.baseline {
         bounded(scene)?;

@@ -1,5 +1,5 @@
-//! A process outside of the sandbox, of the runner's user and with the runner's secrets: it says which signals reach it,
-//! and in a baseline it stands in for the runner.
+//! A process outside of the sandbox, of the runner's user and with the runner's secrets: it says which signals reach
+//! it, and in a baseline it stands in for the runner.
 
 use std::path::Path;
 use std::process::Stdio;

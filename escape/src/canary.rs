@@ -22,8 +22,8 @@ struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest(BTreeMap<PathBuf, Entry>);
 
-/// Lays the tree out in a folder: files, a folder in a folder, a file that is read-only, a link. Everybody may change it:
-/// it is the sandbox that is tried, and not the modes.
+/// Lays the tree out in a folder: files, a folder in a folder, a file that is read-only, a link. Everybody may change
+/// it: it is the sandbox that is tried, and not the modes.
 pub fn lay_out(folder: &Path, marker: &str) -> Result<()> {
     let lay = || -> io::Result<()> {
         fs::create_dir_all(folder.join("folder/deeper"))?;

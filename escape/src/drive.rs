@@ -11,21 +11,33 @@ use serde_json::{Value, json};
 use support::claude::ToolResult;
 use support::{Claude, Finished, Reply, RunnerProcess};
 
-use crate::scene::{Places, Scene, Scenes};
+use crate::attack::Attack;
+use crate::processes::Adopted;
+use crate::scene::{Scene, Scenes};
 
 /// The model that tasks name.
 pub const MODEL: &str = "claude-sonnet-5-5";
 /// How long a run may take before it counts as stalled.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// What is the same for every run of a harness.
 pub struct Harness {
-    pub places: Places,
     pub scenes: Scenes,
+    /// Those on a file system in memory, when there is one.
+    pub in_memory: Option<Scenes>,
+    pub adopted: Arc<Adopted>,
     pub runner: PathBuf,
     pub plugins: PathBuf,
     /// Variables that every runner gets: `SANDBOX`, when the harness was started with it, and `PLUE_MUTATION`.
     pub env: BTreeMap<String, String>,
+}
+
+impl Harness {
+    /// Where an attack is tried: in memory, unless it needs the file system of the image.
+    pub fn scenes_for(&self, attack: &Attack) -> &Scenes {
+        let in_memory = self.in_memory.as_ref().filter(|_| !attack.beside_image);
+        in_memory.unwrap_or(&self.scenes)
+    }
 }
 
 /// What is special to one run.
@@ -139,7 +151,7 @@ pub async fn run(harness: &Harness, scene: &Scene, launch: Launch) -> Result<See
         .env("CALLBACK_TOKEN", &*secrets.callback_token)
         .env("CALLBACK_RETRY_BASE_MS", "5")
         // A race has thousands of events, and the machine other work.
-        .env("FLUSH_TIMEOUT", "60")
+        .env("FLUSH_TIMEOUT", "180")
         .env("ANTHROPIC_API_KEY", &*secrets.api_key)
         .env("OPERATOR_SECRET", &*secrets.operator)
         .env("OPERATOR_SETTING", &*secrets.plain)
@@ -181,7 +193,7 @@ pub async fn run(harness: &Harness, scene: &Scene, launch: Launch) -> Result<See
     if let Some(stdin) = launch.stdin {
         runner = runner.stdin(stdin);
     }
-    let adopted = &harness.places.adopted;
+    let adopted = &harness.adopted;
     let (running, pid) = adopted
         .start(|| runner.start(), |running| running.id())
         .with_context(|| format!("start {}", harness.runner.display()))?;

@@ -114,8 +114,8 @@ impl Drop for Listeners {
 /// Ports that no kernel gives to who asks for any.
 const PORTS: Range<u16> = 10_000..16_000;
 
-/// Binds one of them. A port of those that the kernel gives away may have been somebody else's a moment ago, on this machine of
-/// many tests, and who still calls there would be taken for an attack.
+/// Binds one of them. A port of those that the kernel gives away may have been somebody else's a moment ago, on this
+/// machine of many tests, and who still calls there would be taken for an attack.
 async fn free<T, F: Future<Output = io::Result<T>>>(bind: impl Fn(u16) -> F) -> io::Result<T> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..100 {

@@ -1,12 +1,12 @@
 //! The escape harness: it attacks the built runner through every surface that it has, and says what held.
 //!
-//! Each attack is one row of a table ([`attack::Attack`]). It is tried where nothing holds it first, so that it is known to
-//! be real; then in a scene that it has for itself against a runner of its own. Afterwards the outside must be as it was, no
-//! process may be left, and no secret may stand in any event or log line: then the next attack may have the scene, with a
-//! new workspace.
+//! Each attack is one row of a table ([`attack::Attack`]). It is tried where nothing holds it first, so that it is
+//! known to be real; then in a scene that it has for itself against a runner of its own. Afterwards the outside must be
+//! as it was, no process may be left, and no secret may stand in any event or log line: then the next attack may have
+//! the scene, with a new workspace.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,8 +21,9 @@ use attack::{Attack, Baseline, Class, Surface};
 use baseline::Shown;
 use drive::Harness;
 use judge::{Trial, Verdict};
+use processes::Adopted;
 use report::{Report, Row};
-use scene::{Places, Scenes};
+use scene::Scenes;
 
 mod attack;
 mod attacks;
@@ -67,8 +68,8 @@ struct Arguments {
     /// Only what makes sense in a live pod.
     #[arg(long)]
     live: bool,
-    /// Only what can end otherwise on another kernel or as another user, each through one surface of a kind: for a place
-    /// beside another one where all are tried.
+    /// Only what can end otherwise on another kernel or as another user, each through one surface of a kind: for a
+    /// place beside another one where all are tried.
     #[arg(long)]
     differing: bool,
     /// What the file tools and hostile components do with paths, on a machine whose openat2 answers ENOSYS.
@@ -81,12 +82,16 @@ struct Arguments {
     /// Lists the attacks and runs none.
     #[arg(long)]
     list: bool,
-    /// How many attacks run at a time. Most wait for a deadline; the default is three for each processor, at most eight.
+    /// How many attacks run at a time. Most wait for a deadline; the default is two for each processor, at most eight.
     #[arg(long)]
     jobs: Option<usize>,
     /// Where the scenes are made.
     #[arg(long = "in", value_name = "FOLDER")]
     base: Option<PathBuf>,
+    /// Where those scenes are made that need not be on the file system of the image: a file system in memory, which
+    /// takes a file in a fraction of the time.
+    #[arg(long, value_name = "FOLDER")]
+    in_memory: Option<PathBuf>,
     /// A folder of the image that we can write to, and that commands are to see read-only.
     #[arg(long, value_name = "FOLDER")]
     visible: Option<PathBuf>,
@@ -169,11 +174,20 @@ fn harness(arguments: &Arguments) -> Result<bool> {
         .clone()
         .unwrap_or_else(std::env::temp_dir)
         .canonicalize()?;
-    let (places, _folder) = Places::find(&base, arguments.visible.as_deref())?;
+    let adopted = Arc::default();
+    let scenes_in = |base: &Path| Scenes::new(base, arguments.visible.as_deref(), &adopted);
+    let scenes = scenes_in(&base)?;
+    let in_memory = arguments
+        .in_memory
+        .as_ref()
+        .map(|folder| scenes_in(&folder.canonicalize()?));
     // As careless starters do: it must not come to a command.
-    let _left_open = sys::leave_open(&places.program).context("leave a descriptor open")?;
-    let harness = set_up(arguments, places)?;
-    if harness.places.visible.is_none() {
+    let _left_open = sys::leave_open(&scenes.places.program).context("leave a descriptor open")?;
+    let harness = Harness {
+        in_memory: in_memory.transpose()?,
+        ..set_up(arguments, scenes, &adopted)?
+    };
+    if harness.scenes.places.visible.is_none() {
         conditions
             .push("no folder of the image takes files: what a command may see and not change is not tried".to_owned());
     }
@@ -260,7 +274,7 @@ fn cases(arguments: &Arguments) -> Vec<Case> {
     cases
 }
 
-fn set_up(arguments: &Arguments, places: Places) -> Result<Harness> {
+fn set_up(arguments: &Arguments, scenes: Scenes, adopted: &Arc<Adopted>) -> Result<Harness> {
     let own = std::env::current_exe().context("find this program")?;
     let beside = own.parent().map(PathBuf::from).unwrap_or_default();
     let candidates = [
@@ -282,8 +296,9 @@ fn set_up(arguments: &Arguments, places: Places) -> Result<Harness> {
         env.insert("SANDBOX".to_owned(), sandbox);
     }
     Ok(Harness {
-        places,
-        scenes: Scenes::default(),
+        scenes,
+        in_memory: None,
+        adopted: Arc::clone(adopted),
         plugins: plugins(&runner),
         runner,
         env,
@@ -299,14 +314,14 @@ type Baselines = BTreeMap<(&'static str, Option<Surface>), OnceCell<Shown>>;
 /// How many attacks run at a time.
 fn jobs(asked: Option<usize>) -> usize {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    asked.unwrap_or((3 * processors).min(8)).max(1)
+    asked.unwrap_or((2 * processors).min(8)).max(1)
 }
 
 async fn run(harness: Arc<Harness>, cases: Vec<Case>, jobs: usize) -> Vec<Row> {
     let baselines: Baselines = cases.iter().map(|case| (baseline_of(case), OnceCell::new())).collect();
     let baselines = Arc::new(baselines);
     let count = cases.len();
-    let scenes = Arc::clone(&harness);
+    let own = Arc::clone(&harness);
     let rows = futures::stream::iter(cases.into_iter().enumerate()).map(|(index, case)| {
         let (harness, baselines) = (Arc::clone(&harness), Arc::clone(&baselines));
         let named = (case.attack, case.surface, case.without.clone());
@@ -327,7 +342,9 @@ async fn run(harness: Arc<Harness>, cases: Vec<Case>, jobs: usize) -> Vec<Row> {
         }
     });
     let mut rows: Vec<(usize, Row)> = told(count, rows.buffer_unordered(jobs)).await;
-    scenes.scenes.clear();
+    for scenes in [Some(&own.scenes), own.in_memory.as_ref()].into_iter().flatten() {
+        scenes.clear();
+    }
     rows.sort_by_key(|(index, _)| *index);
     rows.into_iter().map(|(_, row)| row).collect()
 }
@@ -384,8 +401,8 @@ fn row_of(attack: Attack, surface: Surface, without: Vec<&'static str>, verdict:
 /// How often a run is made that says nothing.
 const ATTEMPTS: usize = 3;
 
-/// A run says nothing when the machine's other work, or the attack itself, has kept it from what it needs. What got through
-/// is never tried again.
+/// A run says nothing when the machine's other work, or the attack itself, has kept it from what it needs. What got
+/// through is never tried again.
 async fn tried_until_it_says_something(harness: &Harness, case: &Case) -> Verdict {
     let mut attempt = 1;
     loop {
@@ -407,7 +424,8 @@ async fn tried_until_it_says_something(harness: &Harness, case: &Case) -> Verdic
 /// The attack itself, against a runner of its own.
 async fn tried(harness: &Harness, case: &Case) -> Result<Verdict> {
     let (attack, surface) = (&case.attack, case.surface);
-    let scene = harness.scenes.take(&harness.places).await?;
+    let scenes = harness.scenes_for(attack);
+    let scene = scenes.take().await?;
     (attack.setup)(&scene).context("set the attack up")?;
     let mut launch = surface::launch(harness, &scene, attack, surface)?;
     if !case.without.is_empty() {
@@ -423,14 +441,14 @@ async fn tried(harness: &Harness, case: &Case) -> Result<Verdict> {
         sandbox: harness.env.get("SANDBOX").map_or("strict", String::as_str),
     };
     let seen = drive::run(harness, &scene, launch).await;
-    let left = harness.places.adopted.left_over(&scene.id).await;
+    let left = harness.adopted.left_over(&scene.id).await;
     let verdict = match seen {
         Ok(seen) => judge::judge(&trial, &seen, &left),
         // A runner that stalls is what an attack may want.
         Err(error) => trial.disorder(format!("the runner did not come to its end: {error:#}")),
     };
     if matches!(verdict, Verdict::Held(_)) && case.without.is_empty() {
-        harness.scenes.give_back(scene).await;
+        scenes.give_back(scene).await;
     }
     Ok(verdict)
 }

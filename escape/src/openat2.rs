@@ -1,5 +1,5 @@
-//! A machine without openat2(2), as gVisor was for long: the file tools then resolve paths in another way, which is where
-//! the escapes of 2026 were.
+//! A machine without openat2(2), as gVisor was for long: the file tools then resolve paths in another way, which is
+//! where the escapes of 2026 were.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,6 +1,6 @@
 //! What is left of a run when it should be over, by looking into /proc.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -9,12 +9,19 @@ use std::time::{Duration, Instant};
 
 /// How long a process that was killed may take to go.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it has to be seen at least. On a busy machine that much time may lie between two looks, and what one of
+/// them sees may be another scene's, and about to end: then it has no arguments any more that would tell.
+const LOOKS: u32 = 5;
+/// How long there may be processes that come and go.
+const PATIENCE_WITH_ALL: Duration = Duration::from_secs(15);
 
 /// The children that this program has by itself. What is left of a runner's processes becomes our child, since we are
 /// their subreaper; it is told apart from these by when it appears.
 #[derive(Debug, Default)]
 pub struct Adopted {
-    known: Mutex<BTreeSet<i32>>,
+    /// How many of them have a number: one that has ended may not be forgotten yet when the next gets its number.
+    /// Attacks that fork bring all numbers round within seconds.
+    known: Mutex<BTreeMap<i32, u32>>,
 }
 
 impl Adopted {
@@ -28,28 +35,45 @@ impl Adopted {
         let child = start()?;
         let pid = id(&child).and_then(|id| i32::try_from(id).ok());
         let pid = pid.ok_or_else(|| io::Error::other("a child that was just started has no id"))?;
-        known.insert(pid);
+        *known.entry(pid).or_default() += 1;
         Ok((child, pid))
     }
 
     /// It has ended, and its number may come again.
     pub fn forget(&self, pid: i32) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = known.get_mut(&pid) {
+            *count -= 1;
+            if *count == 0 {
+                known.remove(&pid);
+            }
+        }
     }
 
     fn is_known(&self, pid: i32) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(&pid)
     }
 
     /// The processes of a scene that are still there after a while, by what they are. They are ended.
     pub async fn left_over(&self, scene: &str) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let started = Instant::now();
+        let mut seen: BTreeMap<i32, (Instant, u32)> = BTreeMap::new();
         loop {
             let left: Vec<Process> = self.of_scene(scene);
             if left.is_empty() {
                 return Vec::new();
             }
-            if Instant::now() > deadline {
+            seen.retain(|pid, _| left.iter().any(|process| process.pid == *pid));
+            for process in &left {
+                seen.entry(process.pid).or_insert((Instant::now(), 0)).1 += 1;
+            }
+            let stays = seen
+                .values()
+                .any(|(since, looks)| since.elapsed() > PATIENCE && *looks >= LOOKS);
+            if stays || started.elapsed() > PATIENCE_WITH_ALL {
                 end(&left);
                 return left
                     .into_iter()
@@ -154,4 +178,22 @@ fn carries(pid: i32, mark: &str) -> bool {
         || ["cwd", "exe"]
             .iter()
             .any(|link| fs::read_link(folder.join(link)).is_ok_and(|path| holds(path.as_os_str().as_encoded_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_known_until_it_is_forgotten_itself_and_not_another_that_had_its_number() {
+        let adopted = Adopted::default();
+        for _ in 0..2 {
+            adopted.start(|| Ok(()), |()| Some(7)).unwrap();
+        }
+        adopted.forget(7);
+        assert!(adopted.is_known(7));
+        adopted.forget(7);
+        assert!(!adopted.is_known(7));
+        adopted.forget(7);
+    }
 }

@@ -44,37 +44,51 @@ pub struct Places {
     pub adopted: Arc<Adopted>,
 }
 
-/// Scenes whose outside nobody has touched, for the attacks that come next: to make one takes longer than most attacks do.
-#[derive(Default)]
-pub struct Scenes(Mutex<Vec<Scene>>);
+/// Where scenes are made, and those whose outside nobody has touched, for the attacks that come next: to make one takes
+/// longer than most attacks do.
+pub struct Scenes {
+    pub places: Places,
+    idle: Mutex<Vec<Scene>>,
+    _folder: TempDir,
+}
 
 impl Scenes {
+    /// In `base`. What is visible is as [`Places::find`] says, and `adopted` is the same for all of a harness.
+    pub fn new(base: &Path, visible: Option<&Path>, adopted: &Arc<Adopted>) -> Result<Self> {
+        let (places, folder) = Places::find(base, visible, adopted)?;
+        Ok(Self {
+            places,
+            idle: Mutex::default(),
+            _folder: folder,
+        })
+    }
+
     /// One with a workspace in which nothing was yet.
-    pub async fn take(&self, places: &Places) -> Result<Scene> {
-        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    pub async fn take(&self) -> Result<Scene> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(scene) => Ok(scene),
-            None => Scene::new(places).await,
+            None => Scene::new(&self.places).await,
         }
     }
 
     /// Takes back a scene that what was tried in it could not leave. One that is not as it was made goes away.
     pub async fn give_back(&self, mut scene: Scene) {
         if let Ok(true) = scene.renew().await {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(scene);
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(scene);
         }
     }
 
     /// Removes those that wait.
     pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 impl Places {
     /// Takes `base` for the scenes, and for what is visible the given folder, or else the first of the image that takes
     /// our files. Not a folder that commands have one of their own of, such as /var/tmp.
-    pub fn find(base: &Path, visible: Option<&Path>) -> Result<(Self, TempDir)> {
+    fn find(base: &Path, visible: Option<&Path>, adopted: &Arc<Adopted>) -> Result<(Self, TempDir)> {
         let folder = tempfile::Builder::new()
             .prefix("plue-escape-program-")
             .tempdir_in(base)
@@ -102,7 +116,7 @@ impl Places {
             base: base.to_owned(),
             visible,
             program,
-            adopted: Arc::default(),
+            adopted: Arc::clone(adopted),
         };
         Ok((places, folder))
     }
@@ -238,7 +252,8 @@ impl Scene {
     }
 
     fn remove_workspace(&self) {
-        // What an attack has put in the workspace's place, a link to / for one, is no folder of ours: only the link goes.
+        // What an attack has put in the workspace's place, a link to / for one, is no folder of ours: only the link
+        // goes.
         let is_ours = fs::symlink_metadata(&self.workspace).is_ok_and(|found| found.is_dir());
         if !is_ours || remove(&self.workspace).is_err() {
             let _ = std::process::Command::new("rm")
@@ -261,8 +276,8 @@ impl Scene {
         Ok(digests)
     }
 
-    /// Where the links of the workspace lead that lead out of it, as they say it. A refusal must not repeat that. What is
-    /// too short to be told from ordinary text is left out.
+    /// Where the links of the workspace lead that lead out of it, as they say it. A refusal must not repeat that. What
+    /// is too short to be told from ordinary text is left out.
     pub fn link_targets(&self) -> Vec<String> {
         let links = |folder: &Path| {
             let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(1000);
@@ -303,8 +318,8 @@ impl Scene {
         self.steps.load(Ordering::Relaxed)
     }
 
-    /// Runs a script in the workspace and outside of every sandbox, with no input that ever comes, for at most this long.
-    /// Gives what it printed, and whether it came to an end by itself.
+    /// Runs a script in the workspace and outside of every sandbox, with no input that ever comes, for at most this
+    /// long. Gives what it printed, and whether it came to an end by itself.
     pub fn outside(&self, script: &str, limit: Duration) -> Result<(String, bool)> {
         let mut command = std::process::Command::new("/bin/sh");
         let script = format!(": {}\n{script}", self.id);
@@ -430,11 +445,11 @@ impl Drop for Scene {
     }
 }
 
-/// Removes a folder, however deep it is. The library goes down by calling itself, and holds a descriptor for each level:
-/// where many may be open, thousands of levels end the stack, and the harness with it.
+/// Removes a folder, however deep it is. The library goes down by calling itself, and holds a descriptor for each
+/// level: where many may be open, thousands of levels end the stack, and the harness with it.
 ///
-/// An attack may have put a link in the folder's place, to the machine's root for instance. No link is followed here: all is
-/// done from descriptors of folders that were opened as such.
+/// An attack may have put a link in the folder's place, to the machine's root for instance. No link is followed here:
+/// all is done from descriptors of folders that were opened as such.
 fn remove(folder: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = |at: BorrowedFd, name: &CStr| rustix::fs::openat(at, name, flags, Mode::empty());

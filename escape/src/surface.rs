@@ -146,7 +146,8 @@ pub fn command(scene: &Scene, attack: &Attack) -> Result<String> {
         Action::Path(path) => {
             let (file, folder) = (quoted(&path(scene, Kind::File)), quoted(&path(scene, Kind::Folder)));
             format!(
-                "{mark}set +e\ncat -- {file}\nls -laR -- {folder}\ngrep -r '' -- {folder}\nprintf '{}' | tee -a -- {file}\n\
+                "{mark}set +e\ncat -- {file}\nls -laR -- {folder}\ngrep -r '' -- {folder}\nprintf '{}' | tee -a -- \
+                    {file}\n\
                  echo tried",
                 OVERWRITTEN.trim_end()
             )

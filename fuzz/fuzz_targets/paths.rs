@@ -1,5 +1,6 @@
-//! The file tools, the model and the chroot of `crates/tool-host/tests/path_confinement/file_tools`, on cases that a coverage-guided fuzzer finds.
-//! What it sees is the host's side: the runner, wasmtime and cap-std. The components are compiled without counters.
+//! The file tools, the model and the chroot of `crates/tool-host/tests/path_confinement/file_tools`, on cases that a
+//! coverage-guided fuzzer finds. What it sees is the host's side: the runner, wasmtime and cap-std. The components are
+//! compiled without counters.
 //!
 //! ```text
 //! cargo xtask fuzz --seconds 60

@@ -1,5 +1,5 @@
-//! The client of the API server: what events, the registration and the heartbeat have in common. One attempt at a time; who
-//! asks decides what is tried again.
+//! The client of the API server: what events, the registration and the heartbeat have in common. One attempt at a time;
+//! who asks decides what is tried again.
 
 use std::time::Duration;
 
@@ -70,8 +70,8 @@ pub enum Fate {
     NotSent,
     /// It was sent, and no answer was read: the server may have done what was asked, or not.
     Unanswered,
-    /// An answer came that leaves this as open: from a proxy that lost its server (502, 504), or from a server that broke
-    /// off (a 5xx without a body).
+    /// An answer came that leaves this as open: from a proxy that lost its server (502, 504), or from a server that
+    /// broke off (a 5xx without a body).
     Unclear,
     /// The server has answered that it did nothing.
     Declined,

@@ -1,5 +1,5 @@
-//! Values as frames: a length of four bytes, little-endian, and the value in postcard's format. For what only the binary that
-//! wrote it ever reads: the spool, and the socket between a supervisor and its worker.
+//! Values as frames: a length of four bytes, little-endian, and the value in postcard's format. For what only the
+//! binary that wrote it ever reads: the spool, and the socket between a supervisor and its worker.
 
 use std::io::{self, Read};
 

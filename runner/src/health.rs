@@ -1,7 +1,7 @@
 //! Whether the runner lives, as a file: a probe needs no port for it, and the threat model wants none.
 //!
-//! The runner writes what it does every few seconds; `plue-runner health` reads it. A runner whose event loop hangs stops
-//! writing.
+//! The runner writes what it does every few seconds; `plue-runner health` reads it. A runner whose event loop hangs
+//! stops writing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -57,8 +57,8 @@ impl Report {
     /// # Errors
     /// When there is none, or what is there is none.
     pub fn read(folder: &Path) -> io::Result<Self> {
-        // The folder may be one that everybody writes to: no link is followed, nothing is waited for, and what another user
-        // has put there says nothing.
+        // The folder may be one that everybody writes to: no link is followed, nothing is waited for, and what another
+        // user has put there says nothing.
         let mut open = OpenOptions::new();
         open.read(true).custom_flags(careful());
         let file = open.open(file(folder))?;
@@ -128,7 +128,8 @@ impl Health {
                         && !std::mem::replace(&mut warned, true)
                     {
                         let folder = shared.path.parent().unwrap_or(&shared.path).display().to_string();
-                        tracing::warn!(error = %error, folder, "`plue-runner health` will not know this runner (SPOOL_DIR)");
+                        tracing::warn!(error = %error, folder, "`plue-runner health` will not know this runner \
+                            (SPOOL_DIR)");
                     }
                     tokio::time::sleep(INTERVAL).await;
                 }
@@ -157,7 +158,8 @@ impl Health {
 }
 
 impl Shared {
-    /// Writes what is the case after a change. The file is written over in place: on a full disk there is no room for another.
+    /// Writes what is the case after a change. The file is written over in place: on a full disk there is no room for
+    /// another.
     fn write(&self, change: impl FnOnce(&mut Now)) -> io::Result<()> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut now);
@@ -177,7 +179,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Puts a new file in its place as a whole: a reader never sees half of it, and a link there is replaced, not followed.
+    /// Puts a new file in its place as a whole: a reader never sees half of it, and a link there is replaced, not
+    /// followed.
     fn put(&self, text: &[u8]) -> io::Result<File> {
         let beside = format!(".{NAME}-{:016x}", getrandom::u64().unwrap_or_default());
         let beside = self.path.with_file_name(beside);

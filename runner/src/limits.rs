@@ -1,5 +1,5 @@
-//! The limits of a task and of what it leads to, as `docs/reference/limits.md` has them. Each stands where it is kept; this
-//! is the list. Those of a tool call are `plue_tool_host::limits`.
+//! The limits of a task and of what it leads to, as `docs/reference/limits.md` has them. Each stands where it is kept;
+//! this is the list. Those of a tool call are `plue_tool_host::limits`.
 
 use crate::config::{MAX_POD_NAME, variables::SPOOL_SIZE};
 use crate::events::bounds::{MAX_ENCODED, MAX_NAME};

@@ -63,8 +63,8 @@ pub fn idle_memory() -> u64 {
     resident
 }
 
-/// What a standby runner holds while it waits for a task: supervisor, worker and sandbox together, in KiB. Pages that they
-/// share are counted once (PSS).
+/// What a standby runner holds while it waits for a task: supervisor, worker and sandbox together, in KiB. Pages that
+/// they share are counted once (PSS).
 pub fn standby_memory() -> u64 {
     let server = Registry::start();
     let workspace = tempfile::tempdir().expect("a folder");
@@ -166,7 +166,8 @@ pub(super) fn start(task: &str, model_url: &str, callback_url: &str, workspace: 
         .expect("the runner starts")
 }
 
-/// A callback that says when it was first asked. Plain threads and sockets: it must not be slower than what it measures.
+/// A callback that says when it was first asked. Plain threads and sockets: it must not be slower than what it
+/// measures.
 struct Callback {
     url: String,
     first_request: Receiver<Instant>,

@@ -12,6 +12,10 @@ use support::scene::{Outcome, Scene};
 /// As often as an event that is not critical is retried: nothing is lost that is tried once more.
 const MAX_FAULTS: u32 = 5;
 
+/// How long the runner waits for an answer. A busy machine has to have given it by then: what was taken and is sent
+/// again all the same breaks a rule.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Fails so many attempts in a hundred, each as the seed says, and no event more often than it is retried.
 fn faulty(seed: Seed, percent: u64, kinds: &'static [&'static str]) -> impl FnMut(&Attempt) -> Answer + Send {
     move |attempt| {
@@ -24,8 +28,7 @@ fn faulty(seed: Seed, percent: u64, kinds: &'static [&'static str]) -> impl FnMu
             "503" => Answer::Status(503),
             "429" => Answer::RetryAfterMs(429, chance.below(30)),
             "reset" => Answer::Cut,
-            // Longer than CALLBACK_TIMEOUT.
-            "stall" => Answer::Stall(Duration::from_millis(1500)),
+            "stall" => Answer::Stall(TIMEOUT + Duration::from_millis(500)),
             "half taken" => Answer::Half(200),
             "half failed" => Answer::Half(502),
             _ => Answer::LostAck,
@@ -33,7 +36,8 @@ fn faulty(seed: Seed, percent: u64, kinds: &'static [&'static str]) -> impl FnMu
     }
 }
 
-/// Words with what is hard to pass on: other scripts, quotes, control characters, and a secret that comes in two pieces.
+/// Words with what is hard to pass on: other scripts, quotes, control characters, and a secret that comes in two
+/// pieces.
 fn pieces(seed: &mut Seed, count: u64) -> Vec<String> {
     const WORDS: [&str; 9] = [
         "word ",
@@ -56,7 +60,9 @@ fn pieces(seed: &mut Seed, count: u64) -> Vec<String> {
 /// An agent's task with calls, or a workflow's with lines: whole at the server, in order, with one ending.
 async fn hold(seed: Seed, settings: support::api_server::Settings) -> Outcome {
     let mut chance = seed.of("task");
-    let scene = Scene::with(settings).await.env("CALLBACK_TIMEOUT", "1");
+    let scene = Scene::with(settings)
+        .await
+        .env("CALLBACK_TIMEOUT", &TIMEOUT.as_secs().to_string());
     if chance.percent(50) {
         let count = 20 + chance.below(200);
         let (first, second) = (pieces(&mut chance, count), pieces(&mut chance, 10));
@@ -82,7 +88,8 @@ async fn hold(seed: Seed, settings: support::api_server::Settings) -> Outcome {
     let lines = 100 + chance.below(5000);
     let fails = chance.percent(30);
     let last = if fails { "exit 7" } else { "true" };
-    let steps = json!([{ "run": format!("seq 1 {lines}") }, { "run": "echo to stderr >&2; sleep 0.05; echo again" }, { "run": last }]);
+    let steps = json!([{ "run": format!("seq 1 {lines}") }, { "run": "echo to stderr >&2; sleep 0.05; echo \
+        again" }, { "run": last }]);
     let outcome = scene.workflow(&steps).run().await;
     if fails {
         outcome.failed("step_failed");

@@ -89,7 +89,8 @@ async fn whatever_is_killed_of_a_tool_or_a_step_the_task_has_one_ending() {
         let context = format!("killed {victim:?}\n{}", outcome.finished.stdout);
         assert_eq!(outcome.scene.api.final_violations(), Vec::<String>::new(), "{context}");
         let ending = outcome.scene.api.terminal().unwrap();
-        // A tool that is killed is a failed call, and the agent goes on. A step that is killed fails, and so does its task.
+        // A tool that is killed is a failed call, and the agent goes on. A step that is killed fails, and so does its
+        // task.
         let code = ending["code"].as_str().unwrap_or("done");
         let expected: &[&str] = if agent {
             &["done"]

@@ -43,7 +43,8 @@ async fn a_callback_that_is_away_for_half_a_minute_misses_nothing() {
     .await;
 }
 
-/// What it waits between two attempts does not grow with the time that the server is away: tasks wait for it when it is back.
+/// What it waits between two attempts does not grow with the time that the server is away: tasks wait for it when it is
+/// back.
 #[tokio::test]
 async fn an_idle_runner_is_there_soon_after_a_long_outage() {
     let scene = Standby::new().await.env("CALLBACK_RETRY_BASE_MS", "500");

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 /// See the module.
@@ -11,6 +11,8 @@ pub struct Proxy {
     address: SocketAddr,
     to: SocketAddr,
     up: Option<JoinHandle<()>>,
+    /// Keeps the address while nobody listens there: a busy machine would give its port to somebody else.
+    kept: Option<TcpSocket>,
 }
 
 impl Proxy {
@@ -22,6 +24,7 @@ impl Proxy {
             address,
             to,
             up: Some(tokio::spawn(pass(listener, to))),
+            kept: None,
         }
     }
 
@@ -42,12 +45,14 @@ impl Proxy {
         if let Some(up) = self.up.take() {
             up.abort();
             let _ = up.await;
+            self.kept = Some(bound(self.address));
         }
     }
 
     /// Takes connections again, at the same address.
     pub async fn up(&mut self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
+        let kept = self.kept.take().unwrap_or_else(|| bound(self.address));
+        let listener = kept.listen(1024).unwrap();
         self.up = Some(tokio::spawn(pass(listener, self.to)));
     }
 }
@@ -58,6 +63,14 @@ impl Drop for Proxy {
             up.abort();
         }
     }
+}
+
+/// A socket that has this address, and does not listen. Connections that were cut may still be known to the kernel.
+fn bound(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 /// Ends, when it is aborted, with everything that it has begun.

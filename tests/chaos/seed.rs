@@ -63,7 +63,8 @@ impl Seed {
     }
 }
 
-/// Runs a trouble with every seed, some side by side. A failure names its seed; `PLUE_CHAOS_SEED=N` tries that one alone.
+/// Runs a trouble with every seed, some side by side. A failure names its seed; `PLUE_CHAOS_SEED=N` tries that one
+/// alone.
 pub async fn each_seed<F: Future<Output = ()> + Send + 'static>(run: impl Fn(Seed) -> F + Send + Sync + 'static) {
     each_of(SEEDS, SIDE_BY_SIDE, run).await;
 }

@@ -1,8 +1,9 @@
-//! No task is ever stuck: two runners and ten tasks, by the real server's rules. Runners are killed and started again under
-//! their names, answers are lost after a task was claimed, connections and the server go away for a while. Every task ends.
+//! No task is ever stuck: two runners and ten tasks, by the real server's rules. Runners are killed and started again
+//! under their names, answers are lost after a task was claimed, connections and the server go away for a while. Every
+//! task ends.
 //!
-//! The server gives tasks away once more when it hears nothing of whoever has them, so that a task may run twice; how often,
-//! and why, is printed.
+//! The server gives tasks away once more when it hears nothing of whoever has them, so that a task may run twice; how
+//! often, and why, is printed.
 
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -28,8 +29,8 @@ const NAMES: [&str; 2] = ["pod-a", "pod-b"];
 const SILENCE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(1500);
 
-/// How long all tasks may take after the last trouble: that a task is given away takes at most twice the time above, a few
-/// times in a row when the answer is lost again, and this machine may have other things to do.
+/// How long all tasks may take after the last trouble: that a task is given away takes at most twice the time above, a
+/// few times in a row when the answer is lost again, and this machine may have other things to do.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A runner, and what is around it.
@@ -181,7 +182,8 @@ async fn every_task_ends_whoever_is_killed_or_away() {
     let again = *sum.lock().unwrap();
     println!(
         "{} tasks, handed out {} times, every one has ended; {} have begun more than once. Handed out again: {} whose \
-         assignment no runner heard of, {} whose runner was killed, {} whose runner or server was away, {} for another reason",
+         assignment no runner heard of, {} whose runner was killed, {} whose runner or server was away, {} for \
+         another reason",
         again.tasks, again.handed_out, again.ran_twice, again.unheard, again.killed, again.away, again.other
     );
 }
@@ -283,8 +285,8 @@ async fn make_trouble(seed: Seed, api: &ApiServer, pods: &mut [Pod]) -> Vec<Made
     made
 }
 
-/// A task has endings of the kinds that it can have, and no more of them than it was handed out; that each run tells them in order,
-/// and nothing after its ending, is for the double to see.
+/// A task has endings of the kinds that it can have, and no more of them than it was handed out; that each run tells
+/// them in order, and nothing after its ending, is for the double to see.
 fn ended_as_it_can(api: &ApiServer, id: i64) {
     let events = api.task(id).events();
     let endings: Vec<&Value> = events

@@ -1,5 +1,5 @@
-//! The task reader is written by hand, for the sake of its messages. Here it is held against `protocol/task.schema.json`:
-//! both take the same documents, as far as form goes.
+//! The task reader is written by hand, for the sake of its messages. Here it is held against
+//! `protocol/task.schema.json`: both take the same documents, as far as form goes.
 
 use std::collections::BTreeSet;
 
@@ -264,8 +264,8 @@ fn bad() -> Vec<Value> {
     bad
 }
 
-/// What the schema takes and the reader does not: rules of meaning, or of a form that JSON Schema cannot say. The protocol
-/// lists them (§2).
+/// What the schema takes and the reader does not: rules of meaning, or of a form that JSON Schema cannot say. The
+/// protocol lists them (§2).
 fn beyond_the_schema() -> Vec<(&'static str, Value)> {
     vec![
         ("the operator's models", agent("model", json!("claude-unknown"))),
@@ -338,8 +338,8 @@ fn rules(schema: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Rules that decide nothing, since another one refuses the same: they let a validator say better what is wrong. The last is
-/// for the keys that belong to a kind of step.
+/// Rules that decide nothing, since another one refuses the same: they let a validator say better what is wrong. The
+/// last is for the keys that belong to a kind of step.
 const FOR_READERS: [&str; 6] = [
     "/type",
     "/if/anyOf/1/anyOf",

@@ -261,8 +261,8 @@ async fn a_light_server_keeps_totals_that_do_not_depend_on_merging() {
     assert_eq!(api.terminal().unwrap()["type"], "done");
 }
 
-/// As the real server does: over 1 MiB the connection is cut, and the next time there is a 413. A runner must never come to
-/// that, so it is a violation.
+/// As the real server does: over 1 MiB the connection is cut, and the next time there is a 413. A runner must never
+/// come to that, so it is a violation.
 #[tokio::test]
 async fn a_body_over_a_mebibyte_is_refused_by_a_reset_and_then_by_a_413() {
     let api = ApiServer::start().await.unwrap();

@@ -110,8 +110,8 @@ fn every_command_of_the_guide_is_run_or_says_why_not() {
     assert_eq!(run, tried);
 }
 
-/// Runs the commands of a document, in order and in one shell, beside a checkout's folders. Gives what they printed, and where
-/// they ran.
+/// Runs the commands of a document, in order and in one shell, beside a checkout's folders. Gives what they printed,
+/// and where they ran.
 async fn follow(document: &str, variables: &[(&str, &str)]) -> (String, tempfile::TempDir) {
     let folder = tempfile::Builder::new().prefix("plue-guide-").tempdir().unwrap();
     for name in ["deploy", "examples", "protocol"] {

@@ -1,4 +1,5 @@
-//! The folder of components: what is missing or broken there is told with the file and the reason, before anything runs.
+//! The folder of components: what is missing or broken there is told with the file and the reason, before anything
+//! runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

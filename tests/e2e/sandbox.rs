@@ -334,8 +334,9 @@ async fn the_operator_opens_folders_and_the_network() {
 
 #[tokio::test]
 async fn steps_of_one_task_share_a_tmp_and_no_other_task_sees_it() {
-    let outcome =
-        run(json!([{ "run": "echo kept > /tmp/plue-test-note; mkdir $HOME/x" }, { "run": "cat /tmp/plue-test-note; ls $HOME" }])).await;
+    let outcome = run(json!([{ "run": "echo kept > /tmp/plue-test-note; mkdir \
+            $HOME/x" }, { "run": "cat /tmp/plue-test-note; ls $HOME" }]))
+    .await;
     outcome.done();
     assert_eq!(outcome.lines("stdout", 1), ["kept", "x"]);
     let next = run(json!([{ "run": "ls -A $HOME; cat /tmp/plue-test-note 2>/dev/null || true" }])).await;

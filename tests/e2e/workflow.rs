@@ -321,7 +321,8 @@ async fn what_leaves_its_session_is_reaped_when_it_has_ended() {
     let steps = json!([
         { "run": daemon },
         { "run": "true" },
-        { "run": "grep -l \"^PPid:[[:space:]]*$PPID$\" /proc/[0-9]*/status | xargs grep -l '^State:[[:space:]]*Z' || echo none" },
+        { "run": "grep -l \"^PPid:[[:space:]]*$PPID$\" /proc/[0-9]*/status | xargs grep -l '^State:[[:space:]]*Z' || \
+            echo none" },
     ]);
     let outcome = Scene::new().await.workflow(&steps).run().await;
     outcome.done();

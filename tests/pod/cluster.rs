@@ -34,7 +34,8 @@ pub async fn model(script: impl FnMut(&Request) -> Reply + Send + 'static) -> Re
     Claude::at(at, KEY, script).await.context("start the Messages API")
 }
 
-/// What has to hold of a pod that has ended, and of what was said of its tasks. The exit code, and the one that it must be.
+/// What has to hold of a pod that has ended, and of what was said of its tasks. The exit code, and the one that it must
+/// be.
 pub async fn finish(
     pod: Pod,
     api: &ApiServer,

@@ -1,6 +1,6 @@
-//! The pods of deploy/ in real gVisor. `cargo xtask pod` builds the image and makes the bundles; this program is what is
-//! around the pods: kubelet, API server and Messages API. It runs in a network with nothing in it but a loopback, where the
-//! names that the manifests have lead to the two servers.
+//! The pods of deploy/ in real gVisor. `cargo xtask pod` builds the image and makes the bundles; this program is what
+//! is around the pods: kubelet, API server and Messages API. It runs in a network with nothing in it but a loopback,
+//! where the names that the manifests have lead to the two servers.
 #![allow(clippy::print_stdout)]
 
 mod cluster;

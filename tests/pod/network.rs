@@ -1,5 +1,5 @@
-//! The network of one pod: a namespace of its own, and a cable from there to the one that this program is in. gVisor takes
-//! the cable's end over with its own network stack, as it does in a cluster.
+//! The network of one pod: a namespace of its own, and a cable from there to the one that this program is in. gVisor
+//! takes the cable's end over with its own network stack, as it does in a cluster.
 
 use std::fs;
 use std::process::Stdio;
@@ -40,9 +40,9 @@ pub async fn prepare() -> Result<()> {
     Ok(())
 }
 
-/// Debian's runsc takes a namespace where this file can be seen for the machine's own, and refuses to take its interfaces;
-/// Linux shows it in all of them since 6.11 (<https://github.com/google/gvisor/issues/10704>). Nobody outside of our mount
-/// namespace, which `cargo xtask pod` makes too, sees that it is gone.
+/// Debian's runsc takes a namespace where this file can be seen for the machine's own, and refuses to take its
+/// interfaces; Linux shows it in all of them since 6.11 (<https://github.com/google/gvisor/issues/10704>). Nobody
+/// outside of our mount namespace, which `cargo xtask pod` makes too, sees that it is gone.
 async fn hide_root_sign() -> Result<()> {
     const SIGN: &str = "/proc/sys/net/core/rmem_default";
     if fs::exists(SIGN).unwrap_or_default() {

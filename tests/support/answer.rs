@@ -30,8 +30,8 @@ pub enum Answer {
     RetryAfterMs(u16, u64),
     /// This status, and another place to send the request to.
     Redirect(u16, String),
-    /// This status and the head of a whole answer, half of its body, and the end of the connection. The head says whether
-    /// the event is delivered.
+    /// This status and the head of a whole answer, half of its body, and the end of the connection. The head says
+    /// whether the event is delivered.
     Half(u16),
     /// The connection ends without an answer.
     Cut,

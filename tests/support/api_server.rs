@@ -86,8 +86,9 @@ impl Settings {
         self
     }
 
-    /// A task may be run more than once, and by a runner that was killed and started again: the events of each runner, told
-    /// apart by their `X-Request-ID`, are judged by themselves. As the real server, it ignores the `Idempotency-Key`.
+    /// A task may be run more than once, and by a runner that was killed and started again: the events of each runner,
+    /// told apart by their `X-Request-ID`, are judged by themselves. As the real server, it ignores the
+    /// `Idempotency-Key`.
     pub fn several_runs(mut self) -> Self {
         self.several_runs = true;
         self
@@ -339,8 +340,8 @@ impl ApiServer {
         record.violations()
     }
 
-    /// What broke the protocol, now that the runner has ended: a missing terminal event too, of the tasks that were handed
-    /// out or, when nobody has registered, of the one task.
+    /// What broke the protocol, now that the runner has ended: a missing terminal event too, of the tasks that were
+    /// handed out or, when nobody has registered, of the one task.
     pub fn final_violations(&self) -> Vec<String> {
         let mut violations = self.violations();
         let record = self.shared.record();

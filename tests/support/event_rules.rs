@@ -27,8 +27,8 @@ pub struct EventRules {
     step: Option<(i64, String)>,
     last_step: Option<i64>,
     terminal: Option<String>,
-    /// The runner may be killed at any moment, and one that is started again ends the task: it cannot know whether the last
-    /// event arrived.
+    /// The runner may be killed at any moment, and one that is started again ends the task: it cannot know whether the
+    /// last event arrived.
     pub may_go_on_after_a_kill: bool,
     /// Events that never came.
     missing: u64,

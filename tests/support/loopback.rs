@@ -22,7 +22,8 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Serves `router` on a free port of 127.0.0.1. Handlers can take the connection they are on as `ConnectInfo<Wire>`.
+    /// Serves `router` on a free port of 127.0.0.1. Handlers can take the connection they are on as
+    /// `ConnectInfo<Wire>`.
     pub async fn serve(router: Router) -> io::Result<Self> {
         Self::serve_at(router, ANYWHERE).await
     }

@@ -1,6 +1,6 @@
-//! The part of the API server's double that standby runners talk to: they register, get tasks, and beat. As the real server,
-//! it knows a runner by its name alone, claims a task for whoever registers, without an acknowledgement, and gives the tasks
-//! away of a name that has been silent for too long.
+//! The part of the API server's double that standby runners talk to: they register, get tasks, and beat. As the real
+//! server, it knows a runner by its name alone, claims a task for whoever registers, without an acknowledgement, and
+//! gives the tasks away of a name that has been silent for too long.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -31,7 +31,8 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// The task with this id and configuration. Its type is that of the configuration when the server knows that, or `agent`.
+    /// The task with this id and configuration. Its type is that of the configuration when the server knows that, or
+    /// `agent`.
     pub fn new(id: i64, config: Value) -> Self {
         let kind = match config["type"].as_str() {
             Some("workflow") => "workflow",

@@ -126,7 +126,8 @@ impl Standby {
         self.finish(running).await
     }
 
-    /// Kills a runner as the kernel does when memory runs out; everything that it had started ends with it. What it said.
+    /// Kills a runner as the kernel does when memory runs out; everything that it had started ends with it. What it
+    /// said.
     pub async fn kill(&self, running: Running) -> Finished {
         running.signal(Signal::KILL).unwrap();
         let killed = running.finish().await.unwrap();

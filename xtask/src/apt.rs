@@ -1,7 +1,7 @@
-//! Debian's packages: installed on this machine, or fetched from any release of Debian into the cache, with lists of our
-//! own, so that the machine itself is not changed.
+//! Debian's packages: installed on this machine, or fetched from any release of Debian into the cache, with lists of
+//! our own, so that the machine itself is not changed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -38,6 +38,12 @@ pub fn install(layout: &Layout, packages: &[&str]) -> Result<()> {
 }
 
 fn update_lists(layout: &Layout) -> Result<()> {
+    // apt waits for another one that installs, but not for one that reads the lists, as another stage may do now.
+    let file = layout.cache.join("apt.lock");
+    let lock = fs::create_dir_all(&layout.cache)
+        .and_then(|()| File::create(&file))
+        .and_then(|lock| lock.lock().map(|()| lock));
+    let _lock = lock.with_context(|| format!("could not lock {}", file.display()))?;
     apt_get("reading the package lists")?
         .arg("update")
         .quiet(&layout.log("apt-update"))
@@ -75,7 +81,8 @@ pub fn unpacked(layout: &Layout, package: &str, suite: &str) -> Result<PathBuf> 
     .with_context(|| format!("could not get {package} of Debian {suite}"))
 }
 
-/// The folder `name` in the cache. When it is not there, `fill` makes it inside of a folder for its work, and says where.
+/// The folder `name` in the cache. When it is not there, `fill` makes it inside of a folder for its work, and says
+/// where.
 pub fn cached(layout: &Layout, name: &str, fill: impl FnOnce(&Path) -> Result<PathBuf>) -> Result<PathBuf> {
     let home = layout.cache.join(name);
     if home.is_dir() {
@@ -124,8 +131,8 @@ impl Archive {
         write(&work.join("status"), "")?;
         let place = work.display();
         // The machine's configuration (mirrors, proxies, keys) holds; only lists, cache and status are ours, and no one
-        // else uses them, so nothing is locked. Hooks of the machine's own updates are not wanted: some images empty the
-        // package cache in them, under a running installation.
+        // else uses them, so nothing is locked. Hooks of the machine's own updates are not wanted: some images empty
+        // the package cache in them, under a running installation.
         write(
             &archive.configuration,
             &format!(

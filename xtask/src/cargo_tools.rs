@@ -54,8 +54,9 @@ pub fn install(layout: &Layout, tool: &Tool) -> Result<PathBuf> {
     }
     let purpose = format!("installing {name} {version} (once, 2 to 6 minutes)");
     process::announce(&purpose);
-    // Beside the target folder of our own code: what is built here is needed only once.
-    let build = layout.target.join("xtask").join("install");
+    // Beside the target folder of our own code: what is built here is needed only once. A folder for each, since
+    // several may be installed at a time.
+    let build = layout.target.join("xtask").join("install").join(name);
     Run::new(purpose, process::cargo())
         .args(["install", "--locked", "--quiet", "--version", version, "--root"])
         .arg(&root)

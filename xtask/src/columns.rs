@@ -23,9 +23,15 @@ pub fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What JSON and WebAssembly's text have, and nothing else here. Lines that hold either are quoted as they go over a wire
+/// or into an assembler, and not broken.
+const QUOTED: [&str; 4] = ["\":", "\\\":", "(i32.", "(func "];
+
 /// The lines that are too wide, with their widths.
 fn too_wide(text: &str) -> impl Iterator<Item = (usize, usize)> {
-    let widths = (1..).zip(text.lines().map(|line| line.chars().count()));
+    let own = |line: &str| !QUOTED.iter().any(|part| line.contains(part));
+    let lines = (1..).zip(text.lines()).filter(move |(_, line)| own(line));
+    let widths = lines.map(|(number, line)| (number, line.chars().count()));
     widths.filter(|(_, columns)| *columns > MAX_COLUMNS)
 }
 
@@ -35,7 +41,8 @@ mod tests {
 
     #[test]
     fn a_line_is_as_wide_as_it_has_characters() {
-        let text = format!("short\n{}\n{}\n", "\u{e9}".repeat(120), "x".repeat(121));
+        let (fits, wide) = ("\u{e9}".repeat(120), "x".repeat(121));
+        let text = format!("short\n{fits}\n{wide}\n{{\"type\":\"{wide}\"}}\n");
         assert_eq!(too_wide(&text).collect::<Vec<_>>(), [(3, 121)]);
     }
 }

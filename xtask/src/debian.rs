@@ -3,7 +3,8 @@
 //! Debian's compiler has no standard library for WebAssembly, so cargo builds it from source (`-Zbuild-std`, which
 //! RUSTC_BOOTSTRAP opens on a stable compiler). What it links to comes from three places: the C library from the
 //! package `wasi-libc` (older releases of Debian have it for preview 1 only, so it is taken from sid, unpacked into the
-//! cache and never installed), and the linkers `wasm-ld` and `wasm-component-ld` from the Rust toolchain of this machine.
+//! cache and never installed), and the linkers `wasm-ld` and `wasm-component-ld` from the Rust toolchain of this
+//! machine.
 
 use std::env;
 use std::ffi::OsString;

@@ -28,7 +28,7 @@ pub fn build(layout: &Layout) -> Result<Toolchain> {
     let started = Instant::now();
     process::announce("the compiler for the components");
     let toolchain = Toolchain::prepare(layout, Choice::Auto)?;
-    let names = plugins::build(layout, &toolchain, &layout.plugins())?;
+    let names = plugins::build(layout, &toolchain, &layout.plugins(), &plugins::test_plugins(layout))?;
     remove_others(layout, &names)?;
     process::announce("building the runner (the first time this takes minutes: wasmtime)");
     layout

@@ -1,5 +1,5 @@
-//! Whether the documents speak of what is there (files and headings that they link to, commands that they name), and can be
-//! read in any editor.
+//! Whether the documents speak of what is there (files and headings that they link to, commands that they name), and
+//! can be read in any editor.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -180,7 +180,8 @@ mod tests {
     fn a_document_is_told_its_lines_links_headings_and_commands() {
         let wide = "x".repeat(121);
         let text = format!(
-            "# A title: (1)\n{wide}\n| {wide} |\n```sh\n{wide} [a](nowhere.md)\n```\n[here](#a-title-1), [x](#nowhere)\n\
+            "# A title: (1)\n{wide}\n| {wide} |\n```sh\n{wide} [a](nowhere.md)\n```\n[here](#a-title-1), \
+                [x](#nowhere)\n\
              [x](nowhere.md) is TBD\ncargo xtask nothing\n"
         );
         let file = std::env::temp_dir().join(format!("plue-docs-{}.md", std::process::id()));

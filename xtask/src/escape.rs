@@ -27,8 +27,9 @@ pub const TEST_PLUGINS: &str = "test-plugins";
 /// The argument for a place beside another one in which all attacks are tried.
 const DIFFERING: &str = "--differing";
 
-/// All attacks on this machine: as an ordinary user, and the file attacks with openat2 taken away; when the user who asks is
-/// root, as root too those that can end otherwise, or all of them. Every part is run, also when one before has failed.
+/// All attacks on this machine: as an ordinary user, and the file attacks with openat2 taken away; when the user who
+/// asks is root, as root too those that can end otherwise, or all of them. Every part is run, also when one before has
+/// failed.
 pub fn natively(layout: &Layout, all: bool) -> Result<()> {
     let program = program(layout)?;
     let is_root = process::is_root()?;
@@ -40,29 +41,20 @@ pub fn natively(layout: &Layout, all: bool) -> Result<()> {
             failures.push(place.to_owned());
         }
     };
+    let memory = Memory::new(is_root)?;
     let place = "as the user who runs this";
     let differing = (is_root && !all).then_some(DIFFERING);
-    let run = Run::new(format!("the attacks {place}"), &program);
-    attempt(place, Ok(attacks(run, &layout.runner()).args(differing)));
-    let place = "on file tools that have no openat2";
-    let scenes = env::temp_dir().join(format!("plue-escape-{}-scenes", std::process::id()));
-    let run = match is_root {
-        true => in_memory(place, &program, &scenes),
-        false => Ok(Run::new(format!("the attacks {place}"), &program)),
-    };
     attempt(
         place,
-        run.map(|run| attacks(run, &layout.runner()).arg("--without-openat2"))
-            .map(|run| match is_root {
-                true => run.arg("--in").arg(&scenes),
-                false => run,
-            }),
+        Ok(memory.attacks(place, &program, &layout.runner()).args(differing)),
     );
-    let _ = fs::remove_dir(&scenes);
+    let place = "on file tools that have no openat2";
+    let run = memory.attacks(place, &program, &layout.runner());
+    attempt(place, Ok(run.arg("--without-openat2")));
     let place = "as an ordinary user without capabilities";
     if is_root {
         let home = Ordinary::lay_out(layout, &program)?;
-        attempt(place, Ok(home.attacks(place)));
+        attempt(place, Ok(home.attacks(place, &memory)));
     } else {
         process::note("this is no root: the attacks have run as an ordinary user already");
     }
@@ -77,21 +69,19 @@ pub fn mutations(layout: &Layout) -> Result<()> {
     let program = program(layout)?;
     let home = layout.target.join("mutant");
     build_mutant(layout, &home)?;
-    attacks(
-        Run::new("the attacks on missing protections", program),
-        &home.join(MUTANT),
-    )
-    .arg("--mutations")
-    .limit(LIMIT)
-    .live()
+    Memory::new(process::is_root()?)?
+        .attacks("on missing protections", &program, &home.join(MUTANT))
+        .arg("--mutations")
+        .limit(LIMIT)
+        .live()
 }
 
 /// The example of runner/ that is a runner with switches, and where it is put.
 const MUTANT: &str = "plue-mutant";
 
-/// Puts the mutant, with the plugins beside it, into a folder of its own. Cargo builds it as an example, under a name of its
-/// own, so that no runner without protections is ever called `plue-runner` where runners are built and shipped. It shares
-/// all dependencies with what the stage `build` has made.
+/// Puts the mutant, with the plugins beside it, into a folder of its own. Cargo builds it as an example, under a name
+/// of its own, so that no runner without protections is ever called `plue-runner` where runners are built and shipped.
+/// It shares all dependencies with what the stage `build` has made.
 fn build_mutant(layout: &Layout, home: &Path) -> Result<()> {
     layout
         .cargo("building a runner whose protections can be switched off")
@@ -109,20 +99,57 @@ fn build_mutant(layout: &Layout, home: &Path) -> Result<()> {
     copy_folder(&layout.plugins(), &home.join("plugins"))
 }
 
-/// A program that has a file system in memory at this folder, which goes with it. An attack makes 100,000 names and one 10,000
-/// folders: on a disk that is most of the time. Attacks that need image and workspace on one file system are not among those
-/// of this place.
-fn in_memory(place: &str, program: &Path, folder: &Path) -> Result<Run> {
-    fs::create_dir_all(folder).with_context(|| format!("could not make the folder {}", folder.display()))?;
-    Ok(Run::new(format!("the attacks {place}"), "unshare")
-        .args(["--mount", "--", "sh", "-euc"])
-        .args([r#"mount -t tmpfs -o mode=1777 scenes "$1"; shift; exec "$@""#, "sh"])
-        .arg(folder)
-        .arg(program))
+/// A folder on a file system in memory for most scenes, when root asks. An attack makes 100,000 names and one 10,000
+/// folders, and each scene some dozens of files: on a disk that is a third of the processor time. The folder goes with
+/// the value.
+struct Memory(Option<PathBuf>);
+
+impl Memory {
+    fn new(is_root: bool) -> Result<Self> {
+        let folder = env::temp_dir().join(format!("plue-escape-{}-scenes", std::process::id()));
+        if is_root {
+            fs::create_dir_all(&folder).with_context(|| format!("could not make the folder {}", folder.display()))?;
+        }
+        Ok(Self(is_root.then_some(folder)))
+    }
+
+    /// What the command begins with that is to have the file system, which goes with it.
+    fn prefix(&self, place: &str) -> Run {
+        let purpose = format!("the attacks {place}");
+        match &self.0 {
+            Some(folder) => Run::new(purpose, "unshare")
+                .args(["--mount", "--", "sh", "-euc"])
+                .args([r#"mount -t tmpfs -o mode=1777 scenes "$1"; shift; exec "$@""#, "sh"])
+                .arg(folder),
+            None => Run::new(purpose, "env"),
+        }
+    }
+
+    /// The program's arguments for a runner.
+    fn against(&self, program: Run, runner: &Path) -> Run {
+        let program = program.arg("--runner").arg(runner);
+        match &self.0 {
+            Some(folder) => program.arg("--in-memory").arg(folder),
+            None => program,
+        }
+    }
+
+    fn attacks(&self, place: &str, program: &Path, runner: &Path) -> Run {
+        self.against(self.prefix(place).arg(program), runner)
+    }
 }
 
-/// What was built, where any user can read it, for as long as the value lives. The target folder may lie in a home that is
-/// closed to others.
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.0 {
+            // Whatever was in it has gone with its file system.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// What was built, where any user can read it, for as long as the value lives. The target folder may lie in a home that
+/// is closed to others.
 struct Ordinary {
     home: PathBuf,
     /// A folder of the image, so to speak, that the ordinary user can change: that a command cannot is then the
@@ -151,16 +178,18 @@ impl Ordinary {
         Ok(ordinary)
     }
 
-    fn attacks(&self, place: &str) -> Run {
-        let run = Run::new(format!("the attacks {place}"), "setpriv")
-            .args(["--reuid=1000", "--regid=1000", "--clear-groups"])
+    fn attacks(&self, place: &str, memory: &Memory) -> Run {
+        let run = memory
+            .prefix(place)
+            .args(["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"])
             .args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"])
             // Our own variables name folders that are root's.
             .args(["env", "--ignore-environment", "HOME=/nonexistent", "LANG=C.UTF-8"])
             .arg("PATH=/usr/local/bin:/usr/bin:/bin")
             .arg(self.home.join(PROGRAM))
             .dir(&self.home);
-        attacks(run, &self.home.join("plue-runner"))
+        memory
+            .against(run, &self.home.join("plue-runner"))
             .arg("--visible")
             .arg(&self.visible)
     }
@@ -174,10 +203,6 @@ impl Drop for Ordinary {
     }
 }
 
-fn attacks(program: Run, runner: &Path) -> Run {
-    program.arg("--runner").arg(runner)
-}
-
 /// The program, which the stage `build` has built.
 fn program(layout: &Layout) -> Result<PathBuf> {
     let program = layout.target.join("release").join(PROGRAM);
@@ -187,8 +212,8 @@ fn program(layout: &Layout) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Copies a folder and all in it that is not there already, for everyone to read and for its owner to change. What is no
-/// more in `from` goes away.
+/// Copies a folder and all in it that is not there already, for everyone to read and for its owner to change. What is
+/// no more in `from` goes away.
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("could not make the folder {}", to.display()))?;
     open(to)?;

@@ -26,7 +26,8 @@ impl Layout {
             .parent()
             .context("CARGO_MANIFEST_DIR names no folder in a checkout; start this program as `cargo xtask`")?
             .to_owned();
-        // Cargo put this program into <target>/release, whatever set the target folder: default, variable, configuration.
+        // Cargo put this program into <target>/release, whatever set the target folder: default, variable,
+        // configuration.
         let program = env::current_exe().context("could not find out where this program is")?;
         let target = program
             .ancestors()

@@ -19,6 +19,7 @@ mod escape;
 mod fuzz;
 mod gvisor;
 mod lab;
+mod lanes;
 mod layout;
 mod manifests;
 mod plugins;
@@ -28,6 +29,7 @@ mod sbom;
 mod stages;
 mod test;
 mod toolchain;
+mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +71,8 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    #[command(hide = true)]
+    Stage(lanes::Alone),
     /// Makes a relocatable target/dist: the runner, the attacks on it, and its plugins, compiled ahead of time
     Build,
     /// Builds the components of tool-plugins/ and lays them out with their manifests
@@ -80,8 +84,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Builds everything and runs one command in gVisor, in a container that is like the pod: uid 1000, no capabilities,
-    /// a read-only root, an empty /workspace, no network; target/dist is in /opt/plue
+    /// Builds everything and runs one command in gVisor, in a container that is like the pod: uid 1000, no
+    /// capabilities, a read-only root, an empty /workspace, no network; target/dist is in /opt/plue
     Gvisor {
         /// The program in the container, and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -116,7 +120,8 @@ enum Command {
         #[arg(last = true, value_name = "CRITERION ARGUMENTS")]
         arguments: Vec<String>,
     },
-    /// Simulates a pool of warm runners: how many there must be, so that tasks do not wait (lab/capacity; --help says more)
+    /// Simulates a pool of warm runners: how many there must be, so that tasks do not wait (lab/capacity; --help says
+    /// more)
     #[command(disable_help_flag = true)]
     Capacity {
         /// What `cargo xtask capacity --help` says
@@ -144,6 +149,7 @@ fn run(command: Command) -> Result<ExitCode> {
             without_gvisor,
             all,
         } => test::run(&layout, &only, without_gvisor, all),
+        Command::Stage(alone) => lanes::alone(&layout, &alone).map(|()| ExitCode::SUCCESS),
         Command::Gvisor { argv } => gvisor::command(&layout, &argv),
         Command::Build => dist::run(&layout),
         Command::Pod { from_source, only } => pod::run(&layout, from_source, &only),

@@ -29,13 +29,18 @@ pub fn run(layout: &Layout, choice: Choice, out: Option<PathBuf>) -> Result<Exit
     let out = out
         .map_or_else(|| Ok(layout.plugins()), std::path::absolute)
         .context("could not read --out")?;
-    build(layout, &toolchain, &out)?;
+    build(layout, &toolchain, &out, &test_plugins(layout))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds all components and lays those that are shipped out in `out`. Gives the names of their folders. The others, which
-/// only tests use, are laid out in a folder that is no part of what is shipped.
-pub fn build(layout: &Layout, toolchain: &Toolchain, out: &Path) -> Result<Vec<String>> {
+/// Where the plugins are that only tests use: no part of what is shipped.
+pub fn test_plugins(layout: &Layout) -> PathBuf {
+    layout.target.join("test-plugins")
+}
+
+/// Builds all components and lays those that are shipped out in `out`. Gives the names of their folders. The others,
+/// which only tests use, are laid out in `out_of_tests`.
+pub fn build(layout: &Layout, toolchain: &Toolchain, out: &Path, out_of_tests: &Path) -> Result<Vec<String>> {
     let plugins = find(layout, &layout.tool_plugins())?;
     let purpose = format!("building {} components ({})", plugins.len(), toolchain.name());
     process::announce(&purpose);
@@ -48,7 +53,7 @@ pub fn build(layout: &Layout, toolchain: &Toolchain, out: &Path) -> Result<Vec<S
         lay_out(plugin, &products, out)?;
     }
     for plugin in &tests {
-        lay_out(plugin, &products, &layout.target.join("test-plugins"))?;
+        lay_out(plugin, &products, out_of_tests)?;
     }
     process::note(&format!("plugins: {}", out.display()));
     Ok(shipped.into_iter().map(|plugin| plugin.folder).collect())
@@ -106,7 +111,8 @@ fn plugin(package: &Value, home: &Path, manifest: PathBuf) -> Result<Plugin> {
     })
 }
 
-/// Copies a plugin's files, from cargo's folder `products` into a folder of its own in `out`. What was compiled ahead of time from another component goes away.
+/// Copies a plugin's files, from cargo's folder `products` into a folder of its own in `out`. What was compiled ahead
+/// of time from another component goes away.
 pub fn lay_out(plugin: &Plugin, products: &Path, out: &Path) -> Result<()> {
     let home = out.join(&plugin.folder);
     fs::create_dir_all(&home).with_context(|| format!("could not make the folder {}", home.display()))?;

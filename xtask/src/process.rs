@@ -22,8 +22,8 @@ const RELAY_LIMIT: Duration = Duration::from_secs(5);
 /// How much of a quiet command's output is shown when it fails.
 const SHOWN_LINES: usize = 60;
 
-/// What cargo sets for the program that it runs, besides `CARGO_PKG_…`. A cargo that is started by that program must not
-/// see it: build scripts watch some of these, and would run again.
+/// What cargo sets for the program that it runs, besides `CARGO_PKG_…`. A cargo that is started by that program must
+/// not see it: build scripts watch some of these, and would run again.
 const SET_BY_CARGO_RUN: [&str; 3] = ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PRIMARY_PACKAGE"];
 
 /// One command that is about to run, and what it is for.
@@ -105,8 +105,8 @@ impl Run {
         self.wait(child, progress)
     }
 
-    /// Like [`Run::live_status`], for commands that must not have our own output in their hands: gVisor writes to a file
-    /// at an offset of its own, so that what it says would overwrite what others say.
+    /// Like [`Run::live_status`], for commands that must not have our own output in their hands: gVisor writes to a
+    /// file at an offset of its own, so that what it says would overwrite what others say.
     pub fn relayed_status(mut self) -> Result<ExitStatus> {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.start()?;
@@ -120,6 +120,13 @@ impl Run {
             }
         }
         status
+    }
+
+    /// Starts the command, all of whose output goes into a file.
+    pub fn into_file(mut self, file: File) -> Result<Child> {
+        let copy = file.try_clone().context("could not have a file twice")?;
+        self.command.stdout(file).stderr(copy);
+        self.start()
     }
 
     /// Keeps the command's output in the file `log`, shows how long it takes, and on a failure the output's end.

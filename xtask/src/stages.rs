@@ -1,6 +1,8 @@
 //! What `cargo xtask test` consists of: one table, and a function for each stage.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use clap::builder::PossibleValuesParser;
@@ -19,8 +21,26 @@ pub struct Stage {
     pub promise: &'static str,
     /// Whether it works on what the stage `build` makes.
     pub needs_build: bool,
+    /// What it runs beside.
+    pub lane: Lane,
     /// Does it. An error is a failure.
-    pub run: fn(&mut State) -> Result<Outcome>,
+    pub run: fn(&State) -> Result<Outcome>,
+}
+
+/// Stages of one lane run one after the other, and the lanes side by side: what waits for its deadlines in one of them
+/// leaves the processors to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Before all others, and alone.
+    First,
+    /// What compiles, or only looks at files. Cargo lets one of them into a target folder at a time.
+    Code,
+    /// Tests that wait a lot.
+    Tests,
+    /// Attacks on this machine.
+    Attacks,
+    /// What is made and run in gVisor: there is one store of images.
+    Pods,
 }
 
 /// How a stage ended that did not fail.
@@ -34,7 +54,7 @@ pub enum Outcome {
 pub struct State<'a> {
     pub layout: &'a Layout,
     /// What made the components in `target/dist`, once they are built.
-    pub toolchain: Option<Toolchain>,
+    pub built_with: OnceLock<Choice>,
     /// Whether gVisor is left out, as the command line asks.
     pub without_gvisor: bool,
     /// Whether every attack is tried in every place, as the command line asks.
@@ -44,121 +64,140 @@ pub struct State<'a> {
 /// The name of the stage that others need.
 pub const BUILD: &str = "build";
 
-/// All stages, in the order in which they run: quick ones first, and last those that may be left out, so that this is
-/// the last thing that is said.
+/// All stages, in the order in which they are told of, and in which those of a lane run: quick ones first, and last
+/// those that may be left out, so that this is the last thing that is said.
 pub const STAGES: [Stage; 19] = [
     Stage {
         name: "format",
         promise: "rustfmt has nothing to change, and no line is too wide",
         needs_build: false,
+        lane: Lane::First,
         run: format,
     },
     Stage {
         name: BUILD,
         promise: "target/dist is built",
         needs_build: false,
+        lane: Lane::First,
         run: build,
     },
     Stage {
         name: "lint",
         promise: "clippy has nothing to say",
         needs_build: false,
+        lane: Lane::Code,
         run: lint,
     },
     Stage {
         name: "docs",
         promise: "documents and doc comments name what exists",
         needs_build: false,
+        lane: Lane::Code,
         run: docs,
     },
     Stage {
         name: "manifests",
         promise: "what deploy/ renders to fits Kubernetes, and is confined",
         needs_build: false,
+        lane: Lane::Code,
         run: manifests,
     },
     Stage {
         name: "tests",
         promise: "unit and integration tests",
         needs_build: true,
+        lane: Lane::Tests,
         run: tests,
     },
     Stage {
         name: "chaos",
         promise: "whatever fails around the runner, nothing is lost",
         needs_build: true,
+        lane: Lane::Tests,
         run: chaos,
     },
     Stage {
         name: "plugin-tests",
         promise: "tests of the tools' own code",
         needs_build: false,
+        lane: Lane::Code,
         run: plugin_tests,
     },
     Stage {
         name: "fuzz",
         promise: "the fuzz targets compile (`cargo xtask fuzz` runs them)",
         needs_build: false,
+        lane: Lane::Code,
         run: fuzz_targets,
     },
     Stage {
         name: "toolchains",
         promise: "the other way to build components works too",
         needs_build: true,
+        lane: Lane::Code,
         run: toolchains,
     },
     Stage {
         name: "component",
         promise: "an author's tool, by cargo and by cargo component, loads",
         needs_build: true,
+        lane: Lane::Code,
         run: cargo_component,
     },
     Stage {
         name: "licenses",
         promise: "licences, sources and bans of all dependencies",
         needs_build: false,
+        lane: Lane::Code,
         run: licenses,
     },
     Stage {
         name: "demo",
         promise: "the main job, from red to green",
         needs_build: true,
+        lane: Lane::Attacks,
         run: show,
     },
     Stage {
         name: "escape",
         promise: "no attack gets out of the sandbox",
         needs_build: true,
+        lane: Lane::Attacks,
         run: escape_natively,
     },
     Stage {
         name: "mutation",
         promise: "attacks notice each protection that is switched off",
         needs_build: true,
+        lane: Lane::Attacks,
         run: mutations,
     },
     Stage {
         name: "advisories",
         promise: "no dependency with a known vulnerability",
         needs_build: false,
+        lane: Lane::Code,
         run: advisories,
     },
     Stage {
         name: "gvisor",
         promise: "the main job in gVisor, as the pod has it",
         needs_build: true,
+        lane: Lane::Pods,
         run: in_gvisor,
     },
     Stage {
         name: "pod",
         promise: "the image, in gVisor, as the manifests say",
         needs_build: true,
+        lane: Lane::Pods,
         run: pods,
     },
     Stage {
         name: "escape-gvisor",
         promise: "no attack gets out of a pod's sandbox in gVisor",
         needs_build: true,
+        lane: Lane::Pods,
         run: escape_in_gvisor,
     },
 ];
@@ -168,7 +207,7 @@ pub fn names() -> PossibleValuesParser {
     PossibleValuesParser::new(STAGES.iter().map(|stage| stage.name))
 }
 
-fn format(state: &mut State) -> Result<Outcome> {
+fn format(state: &State) -> Result<Outcome> {
     let check = ["fmt", "--all", "--check"];
     let main = state.layout.cargo("checking the format").args(check).live();
     let plugins = state
@@ -182,12 +221,14 @@ fn format(state: &mut State) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn build(state: &mut State) -> Result<Outcome> {
-    state.toolchain = Some(dist::build(state.layout)?);
+fn build(state: &State) -> Result<Outcome> {
+    let toolchain = dist::build(state.layout)?;
+    // It is built once.
+    let _ = state.built_with.set(toolchain.choice());
     Ok(Outcome::Passed)
 }
 
-fn lint(state: &mut State) -> Result<Outcome> {
+fn lint(state: &State) -> Result<Outcome> {
     let deny = ["--all-targets", "--", "-D", "warnings"];
     let main = state
         .layout
@@ -228,7 +269,7 @@ fn lint(state: &mut State) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn docs(state: &mut State) -> Result<Outcome> {
+fn docs(state: &State) -> Result<Outcome> {
     let documents = docs::check(&state.layout.root);
     let check = |run: Run| {
         run.args(["--no-deps", "--document-private-items"])
@@ -243,16 +284,18 @@ fn docs(state: &mut State) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn manifests(state: &mut State) -> Result<Outcome> {
+fn manifests(state: &State) -> Result<Outcome> {
     manifests::check(state.layout)?;
     Ok(Outcome::Passed)
 }
 
-fn tests(state: &mut State) -> Result<Outcome> {
+fn tests(state: &State) -> Result<Outcome> {
     let main = state
         .layout
         .cargo("unit and integration tests")
         .args(["test", "--release", "--no-fail-fast"])
+        // Most of them wait for something.
+        .env("RUST_TEST_THREADS", at_a_time().to_string())
         .env("PLUE_RUNNER_BIN", state.layout.runner())
         .env("PLUE_PLUGINS_DIR", state.layout.plugins())
         .live();
@@ -261,21 +304,27 @@ fn tests(state: &mut State) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// How many tests run at a time. Other lanes have the processors while they wait.
+fn at_a_time() -> usize {
+    let processors = thread::available_parallelism().map_or(2, usize::from);
+    (2 * processors).min(8)
+}
+
 /// Apart from the other tests: it takes minutes, of which it waits most.
-fn chaos(state: &mut State) -> Result<Outcome> {
+fn chaos(state: &State) -> Result<Outcome> {
     state
         .layout
         .cargo("the chaos suite")
         .args(["test", "--release", "--no-fail-fast", "--test", "chaos"])
         // What it says of memory is for people.
-        .args(["--", "--nocapture", "--test-threads", "3"])
+        .args(["--", "--nocapture", "--test-threads", "2"])
         .env("PLUE_RUNNER_BIN", state.layout.runner())
         .env("PLUE_PLUGINS_DIR", state.layout.plugins())
         .live()?;
     Ok(Outcome::Passed)
 }
 
-fn plugin_tests(state: &mut State) -> Result<Outcome> {
+fn plugin_tests(state: &State) -> Result<Outcome> {
     state
         .layout
         .plugins_cargo("tests of tool-plugins/", process::cargo(), HOST)
@@ -284,15 +333,15 @@ fn plugin_tests(state: &mut State) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn fuzz_targets(state: &mut State) -> Result<Outcome> {
+fn fuzz_targets(state: &State) -> Result<Outcome> {
     fuzz::check(state.layout)?;
     Ok(Outcome::Passed)
 }
 
 /// Builds the components the way that `build` did not take, and has the runner load them.
-fn toolchains(state: &mut State) -> Result<Outcome> {
-    let choice = match &state.toolchain {
-        Some(Toolchain::Debian(_)) => Choice::Rustup,
+fn toolchains(state: &State) -> Result<Outcome> {
+    let choice = match state.built_with.get() {
+        Some(Choice::Debian) => Choice::Rustup,
         _ => Choice::Debian,
     };
     let other = match Toolchain::prepare(state.layout, choice) {
@@ -313,12 +362,13 @@ fn toolchains(state: &mut State) -> Result<Outcome> {
         Err(error) => return Err(error),
     };
     let out = state.layout.target.join("xtask/plugins").join(other.name());
-    let names = plugins::build(state.layout, &other, &out)?;
+    // Not where the attacks find theirs: those may be running.
+    let names = plugins::build(state.layout, &other, &out, &out.with_added_extension("tests"))?;
     loads(state.layout, &out, names.len())?;
     Ok(Outcome::Passed)
 }
 
-fn cargo_component(state: &mut State) -> Result<Outcome> {
+fn cargo_component(state: &State) -> Result<Outcome> {
     let program = cargo_tools::install(state.layout, &COMPONENT)?;
     let toolchain = Toolchain::prepare(state.layout, Choice::Auto)?;
     for out in component::build(state.layout, &toolchain, &program)? {
@@ -345,7 +395,7 @@ fn loads(layout: &Layout, plugins: &Path, expected: usize) -> Result<()> {
     Ok(())
 }
 
-fn licenses(state: &mut State) -> Result<Outcome> {
+fn licenses(state: &State) -> Result<Outcome> {
     let program = cargo_tools::install(state.layout, &DENY)?;
     let [main, plugins] = workspaces(state.layout).map(|manifest| {
         deny(state.layout, &program, &manifest, "checking licences, sources and bans")
@@ -357,7 +407,7 @@ fn licenses(state: &mut State) -> Result<Outcome> {
 }
 
 /// Asks RustSec's database, which is a git repository: machines that reach only package registries cannot fetch it.
-fn advisories(state: &mut State) -> Result<Outcome> {
+fn advisories(state: &State) -> Result<Outcome> {
     let program = cargo_tools::install(state.layout, &DENY)?;
     let [manifest, _] = workspaces(state.layout);
     let fetched = deny(state.layout, &program, &manifest, "fetching RustSec's database")
@@ -386,13 +436,13 @@ fn advisories(state: &mut State) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn show(state: &mut State) -> Result<Outcome> {
+fn show(state: &State) -> Result<Outcome> {
     demo::command(state.layout).live()?;
     Ok(Outcome::Passed)
 }
 
 /// The demo with its doubles and the runner, all inside of the container.
-fn in_gvisor(state: &mut State) -> Result<Outcome> {
+fn in_gvisor(state: &State) -> Result<Outcome> {
     if state.without_gvisor {
         return Ok(Outcome::Skipped(
             "NO AGENT WAS RUN IN GVISOR: --without-gvisor left it out".to_owned(),
@@ -402,12 +452,12 @@ fn in_gvisor(state: &mut State) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn escape_natively(state: &mut State) -> Result<Outcome> {
+fn escape_natively(state: &State) -> Result<Outcome> {
     escape::natively(state.layout, state.all)?;
     Ok(Outcome::Passed)
 }
 
-fn pods(state: &mut State) -> Result<Outcome> {
+fn pods(state: &State) -> Result<Outcome> {
     if state.without_gvisor {
         return Ok(Outcome::Skipped(
             "NO POD WAS STARTED: --without-gvisor left them out".to_owned(),
@@ -417,7 +467,7 @@ fn pods(state: &mut State) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn escape_in_gvisor(state: &mut State) -> Result<Outcome> {
+fn escape_in_gvisor(state: &State) -> Result<Outcome> {
     if state.without_gvisor {
         return Ok(Outcome::Skipped(
             "NO ATTACK WAS TRIED IN GVISOR: --without-gvisor left it out".to_owned(),
@@ -427,7 +477,7 @@ fn escape_in_gvisor(state: &mut State) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn mutations(state: &mut State) -> Result<Outcome> {
+fn mutations(state: &State) -> Result<Outcome> {
     escape::mutations(state.layout)?;
     Ok(Outcome::Passed)
 }

@@ -1,59 +1,39 @@
 //! `cargo xtask test`: runs the stages to the end, and sums up.
 
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::lanes;
 use crate::layout::Layout;
 use crate::process;
-use crate::stages::{BUILD, Outcome, STAGES, Stage, State};
-
-/// What came of one stage.
-struct Line {
-    stage: &'static Stage,
-    result: Verdict,
-    time: Duration,
-}
-
-enum Verdict {
-    Passed,
-    Failed(String),
-    Skipped(String),
-}
+use crate::stages::{BUILD, Lane, STAGES, Stage, State};
+use crate::verdict::{Line, Verdict};
 
 pub fn run(layout: &Layout, only: &[String], without_gvisor: bool, all: bool) -> Result<ExitCode> {
-    let mut state = State {
+    let state = State {
         layout,
-        toolchain: None,
+        built_with: OnceLock::new(),
         without_gvisor,
         all,
     };
     let mut lines: Vec<Line> = Vec::new();
     let started = Instant::now();
-    for stage in selected(only) {
+    let (first, others): (Vec<_>, Vec<_>) = selected(only).into_iter().partition(|stage| stage.lane == Lane::First);
+    for stage in first {
         process::announce(&format!("[{}] {}", stage.name, stage.promise));
         let begun = Instant::now();
-        let result = if stage.needs_build && state.toolchain.is_none() {
-            Verdict::Skipped(format!("{}: not run, since the build failed", stage.name))
-        } else {
-            match (stage.run)(&mut state) {
-                Ok(Outcome::Passed) => Verdict::Passed,
-                Ok(Outcome::Skipped(reason)) => Verdict::Skipped(reason),
-                Err(error) => {
-                    eprintln!("error: {error:#}");
-                    Verdict::Failed(format!("{error:#}"))
-                }
-            }
-        };
         lines.push(Line {
             stage,
-            result,
+            result: Verdict::of(stage, &state),
             time: begun.elapsed(),
         });
     }
+    lines.extend(lanes::run(&state, &others));
     println!("\n{}", summary(&lines, started.elapsed()));
-    let failed = lines.iter().any(|line| matches!(line.result, Verdict::Failed(_)));
+    let failed = lines.iter().any(Line::has_failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -169,6 +149,10 @@ mod tests {
         let place = |name| STAGES.iter().position(|stage| stage.name == name).unwrap();
         let first = STAGES.iter().position(|stage| stage.needs_build).unwrap();
         assert!(place(BUILD) < first);
+        // It runs beside nothing, and so does what stands before it.
+        for (index, stage) in STAGES.iter().enumerate() {
+            assert_eq!(stage.lane == Lane::First, index <= place(BUILD), "{}", stage.name);
+        }
         assert_eq!(place("escape-gvisor"), STAGES.len() - 1);
         assert_eq!(place("pod"), STAGES.len() - 2);
         assert_eq!(place("gvisor"), STAGES.len() - 3);

@@ -28,6 +28,17 @@ pub enum Choice {
     Debian,
 }
 
+impl Choice {
+    /// What the command line calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Rustup => "rustup",
+            Self::Debian => "debian",
+        }
+    }
+}
+
 /// A compiler for the components that is ready to be used.
 pub enum Toolchain {
     /// The Rust of this machine, with its standard library for the target.
@@ -66,12 +77,17 @@ impl Toolchain {
         Ok(Self::Debian(debian))
     }
 
+    /// What one asks for to have this one.
+    pub fn choice(&self) -> Choice {
+        match self {
+            Self::Rustup => Choice::Rustup,
+            Self::Debian(_) => Choice::Debian,
+        }
+    }
+
     /// The name of the way, as `--toolchain` takes it.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Rustup => "rustup",
-            Self::Debian(_) => "debian",
-        }
+        self.choice().name()
     }
 
     /// A `cargo build` for the target in the workspace of the components.

@@ -1,5 +1,6 @@
-//! Sets of names that others know: error codes, levels, kinds. Each is written once, as a list of its members with their names
-//! and what they mean; the enumeration, its list, and the documents follow from that, and a `match` holds them complete.
+//! Sets of names that others know: error codes, levels, kinds. Each is written once, as a list of its members with
+//! their names and what they mean; the enumeration, its list, and the documents follow from that, and a `match` holds
+//! them complete.
 
 /// Declares an enumeration whose members have a name in events and documents.
 ///

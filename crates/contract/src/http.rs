@@ -53,8 +53,8 @@ pub fn describe(error: &dyn Error) -> String {
     text
 }
 
-/// The wait before a request is tried again: twice as long for each attempt that failed, at most `max`, and spread, so that
-/// many runners do not come back at the same moment. `attempt` counts from 0.
+/// The wait before a request is tried again: twice as long for each attempt that failed, at most `max`, and spread, so
+/// that many runners do not come back at the same moment. `attempt` counts from 0.
 pub fn backoff(base: Duration, max: Duration, attempt: u32, factors: Range<f64>) -> Duration {
     let wait = base.saturating_mul(2_u32.saturating_pow(attempt)).min(max);
     spread(wait, factors)

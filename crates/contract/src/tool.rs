@@ -1,5 +1,5 @@
-//! What everybody who has to do with tools shares, and nobody's host: what a tool is to a model, how a call ends, and the
-//! interface by which an agent calls. It imports nothing of ours.
+//! What everybody who has to do with tools shares, and nobody's host: what a tool is to a model, how a call ends, and
+//! the interface by which an agent calls. It imports nothing of ours.
 
 use std::sync::Arc;
 use std::time::Duration;

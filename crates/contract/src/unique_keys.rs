@@ -1,5 +1,5 @@
-//! A value from outside that means one thing only. RFC 8259 §4 leaves open which of two equal keys of an object counts, so
-//! what was checked could differ from what is used.
+//! A value from outside that means one thing only. RFC 8259 §4 leaves open which of two equal keys of an object counts,
+//! so what was checked could differ from what is used.
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};

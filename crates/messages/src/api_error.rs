@@ -178,7 +178,8 @@ fn not_found_advice(model: &str) -> String {
                 models::as_of()
             ),
             None => format!(
-                "Check the name of the model ({model}) and ANTHROPIC_BASE_URL; MODEL_ALIASES sends another model in its \
+                "Check the name of the model ({model}) and ANTHROPIC_BASE_URL; MODEL_ALIASES sends another model in \
+                    its \
                  place"
             ),
         },

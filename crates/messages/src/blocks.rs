@@ -14,7 +14,8 @@ use super::{INVALID_INPUT_KEY, ToolCall};
 /// How many fields of one block deltas may change: known kinds change two. A bound, since each is searched for.
 const MAX_CHANGED_FIELDS: usize = 64;
 
-/// How deep the arguments of a call may be. serde_json, and so our own tools, stop at 128; the rest is the request around.
+/// How deep the arguments of a call may be. serde_json, and so our own tools, stop at 128; the rest is the request
+/// around.
 const MAX_INPUT_DEPTH: usize = 100;
 
 /// What a finished block is to the turn.

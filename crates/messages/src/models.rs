@@ -1,8 +1,9 @@
-//! What is known about Anthropic's models: how large an answer may be, what a turn costs, which `thinking` and `effort` values
-//! a model takes, and what replaces a model that is gone. The facts are data, with the day they were true: `models.toml`.
+//! What is known about Anthropic's models: how large an answer may be, what a turn costs, which `thinking` and `effort`
+//! values a model takes, and what replaces a model that is gone. The facts are data, with the day they were true:
+//! `models.toml`.
 //!
-//! A model that is not in the table is not an error: an operator may allow any id with `ALLOWED_MODELS`, for a gateway's
-//! own models or for one newer than this build. It gets careful defaults, no cost, and no checks.
+//! A model that is not in the table is not an error: an operator may allow any id with `ALLOWED_MODELS`, for a
+//! gateway's own models or for one newer than this build. It gets careful defaults, no cost, and no checks.
 
 use std::sync::LazyLock;
 
@@ -131,14 +132,14 @@ pub fn live() -> &'static [ModelInfo] {
     &TABLE.models
 }
 
-/// The models that are gone, as of [`as_of`], with the aliases that went with them. The four of the task whitelist are all
-/// among them.
+/// The models that are gone, as of [`as_of`], with the aliases that went with them. The four of the task whitelist are
+/// all among them.
 pub fn gone() -> &'static [RetiredModel] {
     &TABLE.retired
 }
 
-/// What is sent in place of a model that is not served any more on this day (ISO 8601), with the day it ended. A deprecated
-/// model is served until its day, which the table knows in advance.
+/// What is sent in place of a model that is not served any more on this day (ISO 8601), with the day it ended. A
+/// deprecated model is served until its day, which the table knows in advance.
 pub fn replacement(id: &str, today: &str) -> Option<(&'static str, &'static str)> {
     if let Some(model) = retired(id) {
         return Some((&model.replacement, &model.retired_on));

@@ -1,5 +1,5 @@
-//! JSON strings, as both directions need them: read without a copy where they have no escapes, and written straight into
-//! a buffer.
+//! JSON strings, as both directions need them: read without a copy where they have no escapes, and written straight
+//! into a buffer.
 
 use std::borrow::Cow;
 

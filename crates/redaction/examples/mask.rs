@@ -1,5 +1,5 @@
-//! Copies standard input to standard output without the secrets that are given as arguments, in whatever form they come:
-//! `echo hunter2-hunter2 | base64 | cargo run --release -p plue-redaction --example mask -- hunter2-hunter2`
+//! Copies standard input to standard output without the secrets that are given as arguments, in whatever form they
+//! come: `echo hunter2-hunter2 | base64 | cargo run --release -p plue-redaction --example mask -- hunter2-hunter2`
 
 use std::io::{Read, Write, stdin, stdout};
 

@@ -90,8 +90,8 @@ fn lower_hex(encoded: &str) -> String {
     text
 }
 
-/// What a secret becomes in the base64 of a longer text in which so many bytes (modulo 3) stand before it: the characters
-/// that depend on nothing else. Both alphabets.
+/// What a secret becomes in the base64 of a longer text in which so many bytes (modulo 3) stand before it: the
+/// characters that depend on nothing else. Both alphabets.
 fn base64_at(secret: &str, offset: usize) -> Vec<String> {
     let mut bytes = vec![0; offset];
     bytes.extend_from_slice(secret.as_bytes());

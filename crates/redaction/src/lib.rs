@@ -159,7 +159,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// See [`Redactor::stream`]. However the bytes are cut, what comes out is what [`Redactor::redact`] makes of all of them.
+/// See [`Redactor::stream`]. However the bytes are cut, what comes out is what [`Redactor::redact`] makes of all of
+/// them.
 #[derive(Debug)]
 pub struct Stream<'a> {
     search: Option<&'a Search>,

@@ -1,9 +1,9 @@
-//! Base64 is often broken into lines (`base64`, PEM, MIME), wherever the line happens to be full, and lines are indented. The
-//! search for it looks at a text as if it had no line breaks.
+//! Base64 is often broken into lines (`base64`, PEM, MIME), wherever the line happens to be full, and lines are
+//! indented. The search for it looks at a text as if it had no line breaks.
 //!
-//! A break may stand anywhere but within the first two characters: what ends with the single character that a secret begins
-//! with, at the end of a line, would have to be kept back until the next line comes, and that is too often nothing. The form
-//! without its first character is looked for, too ([`forms`]).
+//! A break may stand anywhere but within the first two characters: what ends with the single character that a secret
+//! begins with, at the end of a line, would have to be kept back until the next line comes, and that is too often
+//! nothing. The form without its first character is looked for, too ([`forms`]).
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -1,8 +1,8 @@
-//! Commands in the real sandbox: what a command sees, how it ends, and that nothing is left of it. What gets out of it is
-//! tried by `escape/`.
+//! Commands in the real sandbox: what a command sees, how it ends, and that nothing is left of it. What gets out of it
+//! is tried by `escape/`.
 //!
-//! A program of its own and no test of libtest: the sandbox starts this very program as its init, which has to come before
-//! any harness.
+//! A program of its own and no test of libtest: the sandbox starts this very program as its init, which has to come
+//! before any harness.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeMap;

@@ -6,8 +6,8 @@ use serde_json::error::Category;
 
 use plue_contract::unique_keys::UniqueKeys;
 
-/// Parses the arguments; the error is for the model. A key that stands twice in an object is refused: RFC 8259 §4 leaves
-/// open which of the two counts, and what the host validates must be what the tool reads.
+/// Parses the arguments; the error is for the model. A key that stands twice in an object is refused: RFC 8259 §4
+/// leaves open which of the two counts, and what the host validates must be what the tool reads.
 pub(crate) fn parse(input: &str) -> Result<Value, String> {
     let mut text = serde_json::Deserializer::from_str(input);
     let value = UniqueKeys.deserialize(&mut text).and_then(|value| {

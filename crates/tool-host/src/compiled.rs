@@ -13,8 +13,8 @@ use wasmtime::component::Component;
 
 use super::load_error::Problem;
 
-/// At the end of each `.cwasm`: what it is, and the sha256 of the component that it was made from. Wasmtime's own header
-/// says which engine made it, and not from what.
+/// At the end of each `.cwasm`: what it is, and the sha256 of the component that it was made from. Wasmtime's own
+/// header says which engine made it, and not from what.
 const MAGIC: &[u8; 16] = b"plue-runner-aot1";
 const TRAILER: usize = MAGIC.len() + 32;
 

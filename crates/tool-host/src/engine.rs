@@ -51,8 +51,8 @@ pub enum Allocation {
     Pooling,
     /// Reserved for each call, since the address space does not allow for the pool.
     OnDemand,
-    /// Reserved for each call and moved when they grow, since memories of full size do not fit. Compiled forms that were
-    /// made for the other two do not fit this one.
+    /// Reserved for each call and moved when they grow, since memories of full size do not fit. Compiled forms that
+    /// were made for the other two do not fit this one.
     OnDemandSmall,
 }
 
@@ -67,9 +67,9 @@ impl Allocation {
     }
 }
 
-/// The least address space, in bytes, with which the runner starts: to load tools when they have to be compiled, one after
-/// the other, and to run them. With 450,000 KiB not all five load, and with less the first allocation that fails aborts
-/// the process, which cannot be caught: so it is refused before.
+/// The least address space, in bytes, with which the runner starts: to load tools when they have to be compiled, one
+/// after the other, and to run them. With 450,000 KiB not all five load, and with less the first allocation that fails
+/// aborts the process, which cannot be caught: so it is refused before.
 pub(crate) const MIN_ADDRESS_SPACE: u64 = 768 << 20;
 
 /// The limit on this process's address space, in bytes; `None` when there is none.
@@ -172,8 +172,8 @@ fn config(allocation: Allocation) -> Result<Config, wasmtime::Error> {
     config.epoch_interruption(true).max_wasm_stack(WASM_STACK);
     // Not needed by any tool, and what is not there cannot be attacked: shared memories are not counted by the limiter.
     config.wasm_memory64(false).wasm_tail_call(true);
-    // Wasmtime 48.0.8 is built here without its feature `gc`, and still compiles calls by a supertype; one such call aborts
-    // the process (RUSTSEC-2026-0570, mended in 48.0.9).
+    // Wasmtime 48.0.8 is built here without its feature `gc`, and still compiles calls by a supertype; one such call
+    // aborts the process (RUSTSEC-2026-0570, mended in 48.0.9).
     config.wasm_gc(false);
     // For debuggers and profilers only: a third of a compiled form, and time at each load.
     config.native_unwind_info(false).generate_address_map(false);
@@ -260,7 +260,8 @@ impl Ticker {
                         continue;
                     }
                     ticker.resting.store(true, Ordering::SeqCst);
-                    // Looked at again after the flag is up: a call that comes between the two sees the flag and unparks.
+                    // Looked at again after the flag is up: a call that comes between the two sees the flag and
+                    // unparks.
                     if ticker.running.load(Ordering::SeqCst) == 0 {
                         thread::park_timeout(REST);
                     }

@@ -1,6 +1,6 @@
 //! `wasi:filesystem` for a tool: wasmtime's, with three functions of our own. Opening a file counts the files that are
-//! open. A directory is read as the tool asks for its entries: wasmtime's way reads all of it first, into memory that no
-//! limit counts, and asks the kernel once more for each entry.
+//! open. A directory is read as the tool asks for its entries: wasmtime's way reads all of it first, into memory that
+//! no limit counts, and asks the kernel once more for each entry.
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;

@@ -216,8 +216,9 @@ impl Watch {
             tokio::time::sleep(self.limits.cancel_grace()).await;
         };
         let hit = |name, allowed: u64| LimitHit::new(name, allowed, Some(allowed));
+        let deadline = (self.started + self.limits.deadline()).into();
         tokio::select! {
-            () = tokio::time::sleep_until((self.started + self.limits.deadline()).into()) => hit(limit::deadline, self.limits.deadline),
+            () = tokio::time::sleep_until(deadline) => hit(limit::deadline, self.limits.deadline),
             () = cancelled => hit(limit::cancel_grace, self.limits.cancel_grace),
         }
     }

@@ -1,5 +1,5 @@
-//! The limits of a tool call, in one table: name, default, unit, error code, meaning. `docs/reference/limits.md` is written
-//! from it, a manifest's `[limits]` is read by it, and every message about a limit speaks its names.
+//! The limits of a tool call, in one table: name, default, unit, error code, meaning. `docs/reference/limits.md` is
+//! written from it, a manifest's `[limits]` is read by it, and every message about a limit speaks its names.
 
 use std::fmt;
 use std::time::Duration;
@@ -128,7 +128,8 @@ limits! {
     output: MIB, Bytes, Some(Code::LimitOutput), true,
         "text of a result";
     live_output: 8 * MIB, Bytes, Some(Code::LimitLiveOutput), true,
-        "live output and log lines of a tool, and 64 for each of them; live output of a command is cut there, and the command goes on";
+        "live output and log lines of a tool, and 64 for each of them; live output of a command is cut there, and the \
+            command goes on";
     command_head: 64 * KIB, Bytes, None, true,
         "of each output of a command, kept from its beginning";
     command_tail: 64 * KIB, Bytes, None, true,

@@ -14,7 +14,8 @@ use plue_contract::ToolErrorCode;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The folder with the plugins is not there, or may not be read.
-    #[error("cannot read the plugin folder {}: {error}; set PLUGIN_DIR to the folder with the plugins", .path.display())]
+    #[error("cannot read the plugin folder {}: {error}; set PLUGIN_DIR to the folder with the \
+        plugins", .path.display())]
     PluginDir {
         /// The folder.
         path: PathBuf,
@@ -49,7 +50,8 @@ pub enum LoadError {
     },
     /// The process may not have as much address space as tools need.
     #[error(
-        "the address space of this process is limited to {} MiB (RLIMIT_AS, `ulimit -v`), and tools need {} MiB; raise the \
+        "the address space of this process is limited to {} MiB (RLIMIT_AS, `ulimit -v`), and tools need {} MiB; \
+            raise the \
          limit or remove it: memory is limited by the container, not by the address space",
         .limit >> 20, MIN_ADDRESS_SPACE >> 20
     )]
@@ -148,7 +150,8 @@ pub enum Problem {
     #[error("exports no `plue:tool/plugin`, so it is no tool")]
     NoTool,
     /// It imports more than it is granted.
-    #[error("imports what its manifest does not grant: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("imports what its manifest does not grant: \
+        {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     NotGranted(Vec<NotGranted>),
     /// It does not fit the contract, for this reason.
     #[error("does not fit the interfaces of this runner: {0}")]

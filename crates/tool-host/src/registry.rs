@@ -51,8 +51,8 @@ pub struct PluginInfo {
     pub imports: Vec<String>,
 }
 
-/// All plugins, loaded, and no sandbox yet for the commands of those that start some: either takes its time, and neither
-/// has to wait for the other.
+/// All plugins, loaded, and no sandbox yet for the commands of those that start some: either takes its time, and
+/// neither has to wait for the other.
 pub struct LoadedTools {
     engine: ToolEngine,
     plugins: BTreeMap<String, Arc<Plugin>>,

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Opens a file for reading, and never waits: a FIFO in a file's place would otherwise hold the runner up until somebody
-/// writes to it.
+/// Opens a file for reading, and never waits: a FIFO in a file's place would otherwise hold the runner up until
+/// somebody writes to it.
 ///
 /// # Errors
 /// What the system says; `InvalidInput` for what is no regular file.

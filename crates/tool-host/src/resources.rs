@@ -1,5 +1,5 @@
-//! What a component may hold of the host's: a directory that it reads, a command that it started. When the call ends, they
-//! go with its store.
+//! What a component may hold of the host's: a directory that it reads, a command that it started. When the call ends,
+//! they go with its store.
 
 use std::collections::VecDeque;
 
@@ -9,15 +9,17 @@ use rustix::fs::Dir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-// The one circle of this crate: the bindings name the type that stands for a running command, and it holds their events.
+// The one circle of this crate: the bindings name the type that stands for a running command, and it holds their
+// events.
 use super::bindings::process::{Chunk, Dropped, Ending, Event, ExitStatus, Stream as WitStream};
 use super::live_text::LiveText;
 
-/// A directory that is being read. It is an open file of its own, so that two of one directory do not disturb each other.
+/// A directory that is being read. It is an open file of its own, so that two of one directory do not disturb each
+/// other.
 pub(crate) struct Entries(pub(crate) Dir);
 
-/// A command that a tool started. When the tool drops it, or the call ends in any way, the receiver goes with it and the
-/// sandbox ends the command and everything that it started.
+/// A command that a tool started. When the tool drops it, or the call ends in any way, the receiver goes with it and
+/// the sandbox ends the command and everything that it started.
 pub struct RunningProcess {
     pub(crate) events: mpsc::Receiver<CommandEvent>,
     pub(crate) cancel: CancellationToken,

@@ -23,8 +23,8 @@ use plue_sandbox::Sandbox;
 /// In a tool's environment: the absolute path by which commands and the model know the workspace.
 const WORKSPACE_VARIABLE: &str = "PLUE_WORKSPACE";
 
-/// In a tool's environment, only when that path leads through a symbolic link: the path without links, which `pwd -P` and
-/// many programs show to the model.
+/// In a tool's environment, only when that path leads through a symbolic link: the path without links, which `pwd -P`
+/// and many programs show to the model.
 const REAL_WORKSPACE_VARIABLE: &str = "PLUE_WORKSPACE_REAL";
 
 /// What a piece of live output and a log line cost besides their text, in bytes: a million empty lines are a flood too.

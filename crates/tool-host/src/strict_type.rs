@@ -3,9 +3,9 @@
 use jsonschema::{Keyword, ValidationError};
 use serde_json::{Map, Value};
 
-/// To JSON Schema `1.0` and `1e20` are integers (draft 2020-12, validation §6.1.1). A decoder, serde's for instance, takes
-/// neither for one, and the contract says that a tool never sees a malformed argument: so an integer is a number that is
-/// written as one and fits into 64 bits. All else is as the draft says.
+/// To JSON Schema `1.0` and `1e20` are integers (draft 2020-12, validation §6.1.1). A decoder, serde's for instance,
+/// takes neither for one, and the contract says that a tool never sees a malformed argument: so an integer is a number
+/// that is written as one and fits into 64 bits. All else is as the draft says.
 struct StrictType {
     allowed: Vec<String>,
 }

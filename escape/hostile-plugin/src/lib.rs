@@ -1,5 +1,5 @@
-//! A tool that means harm, written as its author would write it: with the SDK and the standard library. Each call makes one
-//! attempt. What it gets it answers with; what it does not get it fails with, as `denied`, `not_found` or `failed`.
+//! A tool that means harm, written as its author would write it: with the SDK and the standard library. Each call makes
+//! one attempt. What it gets it answers with; what it does not get it fails with, as `denied`, `not_found` or `failed`.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -165,7 +165,8 @@ fn list(folder: &str) -> io::Result<String> {
     Ok(names?.join("\n"))
 }
 
-/// The standard library makes symbolic links for this target under an unstable name only, so the host is asked directly.
+/// The standard library makes symbolic links for this target under an unstable name only, so the host is asked
+/// directly.
 fn symbolic_link(target: &str, name: &str) -> io::Result<String> {
     let folders = wasip2::filesystem::preopens::get_directories();
     let (folder, _) = folders.first().ok_or_else(|| io::Error::other("no folder is given"))?;

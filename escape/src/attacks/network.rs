@@ -81,7 +81,8 @@ fn forge(target: &Target) -> io::Result<String> {
     let body = r#"{"type":"done","task_id":"task-7","seq":0,"sandbox":"strict"}"#;
     write!(
         stream,
-        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: \
+            close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut answer = String::new();

@@ -159,7 +159,8 @@ pub fn map_and_write(file: &std::fs::File) -> io::Result<()> {
     Ok(())
 }
 
-/// Where these bytes are first. The standard library's way is slow in a build without optimisation, and outputs are long.
+/// Where these bytes are first. The standard library's way is slow in a build without optimisation, and outputs are
+/// long.
 pub fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     // SAFETY: both slices are given with their lengths, and the result is inside of the first or null.
     let found = unsafe { libc::memmem(bytes.as_ptr().cast(), bytes.len(), wanted.as_ptr().cast(), wanted.len()) };

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use super::{HERE, call, checked, close, ended, path_of};
 
-/// Runs a program as the first process of its own user, mount, PID, network, IPC and UTS namespaces, as their root, with
-/// every capability in them and none outside. Gives its exit code.
+/// Runs a program as the first process of its own user, mount, PID, network, IPC and UTS namespaces, as their root,
+/// with every capability in them and none outside. Gives its exit code.
 pub fn in_namespaces(program: &str, arguments: &[String]) -> io::Result<i32> {
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());

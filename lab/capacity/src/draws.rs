@@ -1,7 +1,7 @@
 //! What is random: when tasks come, and how long they take.
 //!
-//! The generator is `rand`'s; the two distributions are textbook formulas on its uniform numbers. `rand_distr` has them too,
-//! but switches a feature of `num-traits` on that the runner would be built with.
+//! The generator is `rand`'s; the two distributions are textbook formulas on its uniform numbers. `rand_distr` has them
+//! too, but switches a feature of `num-traits` on that the runner would be built with.
 
 use std::f64::consts::TAU;
 

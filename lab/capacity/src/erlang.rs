@@ -1,7 +1,8 @@
 //! The closed form that the simulation is held against: Erlang's second formula (M/M/c).
 
-/// The probability that a task finds no runner free, when tasks come at random and take exponential times. `load` is the
-/// mean number of runners that are busy: arrivals a second times seconds that each takes. 1 when the pool cannot keep up.
+/// The probability that a task finds no runner free, when tasks come at random and take exponential times. `load` is
+/// the mean number of runners that are busy: arrivals a second times seconds that each takes. 1 when the pool cannot
+/// keep up.
 pub fn waiting_probability(load: f64, runners: u32) -> f64 {
     let count = f64::from(runners);
     if load >= count {
@@ -21,7 +22,8 @@ mod tests {
 
     #[test]
     fn it_has_the_values_of_the_tables() {
-        // One runner: the probability is the load. Two: load² / (2 + load). The others: the sum of the textbook, with factorials.
+        // One runner: the probability is the load. Two: load² / (2 + load). The others: the sum of the textbook, with
+        // factorials.
         for (load, runners, expected) in [
             (0.5, 1, 0.5),
             (1.0, 2, 1.0 / 3.0),

@@ -105,7 +105,8 @@ fn search(
     }
     let Some(mut enough) = enough else {
         bail!(
-            "no pool of up to {too_small} holds the aim of {} s for {} % of the tasks: take a longer wait, or --held-open",
+            "no pool of up to {too_small} holds the aim of {} s for {} % of the tasks: take a longer wait, or \
+                --held-open",
             aim.seconds,
             aim.percent
         );

@@ -32,8 +32,8 @@ pub struct Options {
     /// From the end of a task until its runner asks for the next one, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0.02, value_parser = not_negative)]
     pub turnaround: f64,
-    /// The API server keeps a runner's question open until it has a task; today's answers at once, and runners ask again
-    /// after 0.25 s … 5 s
+    /// The API server keeps a runner's question open until it has a task; today's answers at once, and runners ask
+    /// again after 0.25 s … 5 s
     #[arg(long)]
     pub held_open: bool,
     /// How long a task may wait for a runner, in seconds …
@@ -58,7 +58,8 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = not_negative, requires = "autoscale")]
     pub stabilization: f64,
     /// How many runners there may be at most
-    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=20_000), requires = "autoscale")]
+    #[arg(long, value_name = "N", default_value_t = 20_000, requires = "autoscale")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub max_runners: u32,
     /// How many events a second the runner of a task would send to an API server that answers at once
     #[arg(long, value_name = "N", default_value_t = 80.0, value_parser = not_negative)]
@@ -67,12 +68,14 @@ pub struct Options {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 5.0, value_parser = not_negative)]
     pub callback_ms: f64,
     /// How many tasks are simulated: waits that are rare need many
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
     pub tasks: u32,
     /// Another number gives other random tasks; the same gives the same
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Draw the waits of pools of many sizes, for a third of the rate, the rate, and three times as much, into this SVG file
+    /// Draw the waits of pools of many sizes, for a third of the rate, the rate, and three times as much, into this SVG
+    /// file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["autoscale", "runners"])]
     pub plot: Option<PathBuf>,
 }
@@ -142,7 +145,8 @@ impl Options {
         })
     }
 
-    /// How many events a second a runner at work sends: what waits while a request is in flight goes together in the next.
+    /// How many events a second a runner at work sends: what waits while a request is in flight goes together in the
+    /// next.
     pub fn events_of_one(&self) -> f64 {
         self.events.min(1000.0 / self.callback_ms)
     }

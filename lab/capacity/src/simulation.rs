@@ -17,8 +17,8 @@ pub struct Load {
     pub length: Length,
     /// From the end of a task until its runner asks for the next one.
     pub turnaround: f64,
-    /// Whether a runner that gets no task asks again later, as it does with today's API server. Otherwise the server keeps
-    /// the question until it has a task.
+    /// Whether a runner that gets no task asks again later, as it does with today's API server. Otherwise the server
+    /// keeps the question until it has a task.
     pub polls: bool,
     /// How many tasks are simulated.
     pub tasks: usize,
@@ -130,7 +130,8 @@ impl<'a> Simulation<'a> {
         simulation
     }
 
-    /// What comes next: an event, or the poll of an idle runner that gets a task. Nothing once all tasks have been given.
+    /// What comes next: an event, or the poll of an idle runner that gets a task. Nothing once all tasks have been
+    /// given.
     fn next(&mut self) -> Option<(f64, Option<Event>)> {
         if self.arrived == self.load.tasks && self.queue.is_empty() {
             return None;

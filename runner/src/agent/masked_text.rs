@@ -1,5 +1,5 @@
-//! What the model says, on its way to whoever watches, and what it is told: without secrets, also when one comes in several
-//! deltas.
+//! What the model says, on its way to whoever watches, and what it is told: without secrets, also when one comes in
+//! several deltas.
 
 use crate::events::Event;
 use plue_redaction::{Redactor, Stream};
@@ -23,8 +23,8 @@ impl MaskedDeltas {
         }
     }
 
-    /// Takes a delta. Gives what can be shown, and the index of the first delta in it; nothing when all of it may be the
-    /// beginning of a secret.
+    /// Takes a delta. Gives what can be shown, and the index of the first delta in it; nothing when all of it may be
+    /// the beginning of a secret.
     pub(super) fn push(&mut self, delta: &str) -> Option<(String, u64)> {
         self.first.get_or_insert(self.next);
         self.next += 1;
@@ -51,10 +51,12 @@ impl MaskedDeltas {
     }
 }
 
-/// The longest delta that is told in one piece, in bytes: with every character escaped it is an event that the server takes.
+/// The longest delta that is told in one piece, in bytes: with every character escaped it is an event that the server
+/// takes.
 const MAX_DELTA: usize = 128 << 10;
 
-/// A delta in pieces that are not too large for an event; a gateway that collects a stream may send all of it as one delta.
+/// A delta in pieces that are not too large for an event; a gateway that collects a stream may send all of it as one
+/// delta.
 pub(super) fn pieces(mut delta: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let (piece, rest) = delta.split_at(delta.floor_char_boundary(MAX_DELTA));

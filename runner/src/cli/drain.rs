@@ -69,8 +69,8 @@ fn drain(at_most: Option<Duration>, lookup: &dyn Fn(&str) -> Option<String>) -> 
     Ok(format!("the runner (process {pid}) has ended"))
 }
 
-/// Whether a process was started from a program of our name. Which file that was, the kernel may tell nobody: the runner has
-/// itself protected from others.
+/// Whether a process was started from a program of our name. Which file that was, the kernel may tell nobody: the
+/// runner has itself protected from others.
 fn is_runner(pid: u32) -> bool {
     let name = |process: &str| fs::read(format!("/proc/{process}/comm"));
     matches!((name(&pid.to_string()), name("self")), (Ok(its), Ok(ours)) if its == ours)

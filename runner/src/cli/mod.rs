@@ -61,8 +61,8 @@ enum Command {
     Drain(drain::DrainOptions),
     /// Says whether the runner that stands here lives, for a probe of Kubernetes or Docker.
     ///
-    /// Reads what the runner writes into SPOOL_DIR every few seconds. Exits with 0 when it lives, and with 1 when it does
-    /// not, or hangs.
+    /// Reads what the runner writes into SPOOL_DIR every few seconds. Exits with 0 when it lives, and with 1 when it
+    /// does not, or hangs.
     Health(health::HealthOptions),
     /// What a standby runner runs one task in.
     #[command(hide = true, name = standby::WORKER)]

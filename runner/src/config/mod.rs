@@ -23,8 +23,8 @@ pub use otlp::header_secrets;
 use reader::Reader;
 use variables::*;
 
-/// The models that a task may ask for without the operator's word. All four are retired at Anthropic, so that others are sent in
-/// their place: see [`TaskRules::sent`].
+/// The models that a task may ask for without the operator's word. All four are retired at Anthropic, so that others
+/// are sent in their place: see [`TaskRules::sent`].
 pub const BUILT_IN_MODELS: &[&str] = &[
     "claude-sonnet-4-20250514",
     "claude-3-5-sonnet-20241022",
@@ -134,8 +134,8 @@ impl TaskRules {
         self.replaced(asked).map_or(asked, |(replacement, _)| replacement)
     }
 
-    /// What is sent in place of a model that a task names and that is retired, and the day it ended; not where the operator
-    /// says himself what is sent.
+    /// What is sent in place of a model that a task names and that is retired, and the day it ended; not where the
+    /// operator says himself what is sent.
     pub fn replaced(&self, asked: &str) -> Option<(&'static str, &'static str)> {
         let decided = !self.replace_retired || self.aliases.contains_key(asked);
         let today = jiff::Timestamp::now().to_string();
@@ -234,7 +234,8 @@ pub fn traceparent(lookup: &dyn Fn(&str) -> Option<String>) -> Option<String> {
 }
 
 impl Config {
-    /// Reads the variables through `lookup`. A variable that is set to nothing counts as not set, but for `ALLOWED_TOOLS`.
+    /// Reads the variables through `lookup`. A variable that is set to nothing counts as not set, but for
+    /// `ALLOWED_TOOLS`.
     ///
     /// # Errors
     /// All problems at once.

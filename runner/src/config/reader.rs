@@ -127,8 +127,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The name that a standby runner registers under: no two may share one, since the API server takes a task for alive as
-    /// long as anybody beats under the name that has it.
+    /// The name that a standby runner registers under: no two may share one, since the API server takes a task for
+    /// alive as long as anybody beats under the name that has it.
     pub(super) fn pod_name(&mut self) -> PodName {
         if let Some(name) = self.get(POD_NAME) {
             let length = name.chars().count();

@@ -5,7 +5,8 @@ use plue_sandbox::strict::DEFAULT_PROCESSES;
 
 use crate::events::SpoolConfig;
 
-/// One environment variable. What its default is of tells how it is read: [`Number`], [`Text`], [`Unset`] or [`Derived`].
+/// One environment variable. What its default is of tells how it is read: [`Number`], [`Text`], [`Unset`] or
+/// [`Derived`].
 #[derive(Clone, Copy, Debug)]
 pub struct Variable<D> {
     pub name: &'static str,
@@ -117,7 +118,8 @@ variables! {
         "how long one request to the API server may take, in seconds",
         "30";
     CALLBACK_BATCH: Text = "off",
-        "`ndjson`: all events that wait go in one request, one a line (`application/x-ndjson`), to a server that takes that",
+        "`ndjson`: all events that wait go in one request, one a line (`application/x-ndjson`), to a server that \
+            takes that",
         "ndjson";
     CALLBACK_EXTRA_EVENTS: Text = "0",
         "`1` sends `thinking`, `tool_output` and `usage` events too",
@@ -129,7 +131,8 @@ variables! {
         "how long the ending may take after SIGTERM, in seconds",
         "25";
     SPOOL_DIR: Text = SpoolConfig::DEFAULT_FOLDER,
-        "the folder for events that wait and do not fit in memory (16 MiB), for what `plue-runner health` reads and, in \
+        "the folder for events that wait and do not fit in memory (16 MiB), for what `plue-runner health` reads and, \
+            in \
          standby, for what a runner that is started again has to know: a volume that outlives the container",
         "/var/spool/plue";
     SPOOL_SIZE: Text = "512Mi",
@@ -151,7 +154,8 @@ variables! {
         "standby: labels of the runner, separated by commas, likewise",
         "linux,large";
     HEARTBEAT_SECONDS: Number = 15,
-        "standby: how often the server hears that the runner lives; a worker that is silent for four times that is lost",
+        "standby: how often the server hears that the runner lives; a worker that is silent for four times that is \
+            lost",
         "15";
     HEARTBEAT_TIMEOUT: Number = 60,
         "standby: after how many seconds without a heartbeat the API server gives a runner's task to another one",
@@ -184,14 +188,16 @@ variables! {
         "models that a task may ask for besides the built-in list, separated by commas",
         "claude-sonnet-5-5,claude-haiku-5-5";
     MODEL_ALIASES: Unset = Unset,
-        "`asked=sent` pairs: what is sent in place of a model that a task asks for. Without one, a model that is retired is \
+        "`asked=sent` pairs: what is sent in place of a model that a task asks for. Without one, a model that is \
+            retired is \
          replaced by today's of its family; `none` in the list: it is not",
         "claude-sonnet-4-20250514=claude-sonnet-5-5";
     ALLOWED_TOOLS: Text = "read_file,write_file,list_files,grep,shell",
         "the tools that a task may name, plugins included; set to nothing: none",
         "read_file,grep,my_tool";
     SANDBOX: Text = "strict",
-        "how commands are confined: `strict`, or `weak` (clean environment, own session, bounded time, and nothing else)",
+        "how commands are confined: `strict`, or `weak` (clean environment, own session, bounded time, and nothing \
+            else)",
         "weak";
     COMMAND_NETWORK: Text = "none",
         "`none`: commands have a loopback of their own; `pod`: they have the pod's network",

@@ -1,5 +1,5 @@
-//! How large one event may be. The API server refuses a body over 1 MiB, and what counts is the JSON: a control character of
-//! a text takes six bytes there.
+//! How large one event may be. The API server refuses a body over 1 MiB, and what counts is the JSON: a control
+//! character of a text takes six bytes there.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -86,8 +86,8 @@ impl Event {
 }
 
 impl Event {
-    /// Makes several events of one whose text is larger than the server takes, when nothing of it may be cut: this one keeps
-    /// the first part, and gives those that follow it. Usually there are none.
+    /// Makes several events of one whose text is larger than the server takes, when nothing of it may be cut: this one
+    /// keeps the first part, and gives those that follow it. Usually there are none.
     pub(super) fn split(&mut self) -> Vec<Event> {
         let mut next = match self {
             Event::ToolOutput { tool_id, text } if !fits(text, MAX_ENCODED) => Event::ToolOutput {
@@ -162,8 +162,8 @@ fn suffix(text: &str, most: usize) -> usize {
     0
 }
 
-/// Cuts long texts out of arguments that are too large, so that whoever watches still sees which call it is; and says in a
-/// member of its own what was done.
+/// Cuts long texts out of arguments that are too large, so that whoever watches still sees which call it is; and says
+/// in a member of its own what was done.
 fn arguments(args: &mut Box<RawValue>) {
     let whole = args.get().len();
     if whole <= MAX_ENCODED {

@@ -15,8 +15,8 @@ use crate::api_client::{Answer, ApiClient, ApiError, Fate, SHORT_ANSWER, asks_fo
 use crate::config::Identity;
 use crate::telemetry::TraceSource;
 
-/// Retries after the first attempt of an event that must arrive, and of any event while nobody can be reached: a server that
-/// is away for half a minute loses nothing.
+/// Retries after the first attempt of an event that must arrive, and of any event while nobody can be reached: a server
+/// that is away for half a minute loses nothing.
 const CRITICAL_RETRIES: u32 = 10;
 /// Retries after the first attempt of any other event that the server has not taken.
 const OTHER_RETRIES: u32 = 5;
@@ -156,8 +156,8 @@ impl Callback {
         })
     }
 
-    /// Delivers what the queue gives until the ending was dealt with. Calls `cancel` when the server asks, in an answer,
-    /// for the task to be cancelled. What becomes of each event is in the report as soon as it is known.
+    /// Delivers what the queue gives until the ending was dealt with. Calls `cancel` when the server asks, in an
+    /// answer, for the task to be cancelled. What becomes of each event is in the report as soon as it is known.
     pub async fn deliver(&self, queue: &EventQueue, cancel: &(dyn Fn() + Sync), report: &DeliveryReport) {
         while let Some(first) = queue.take().await {
             let mut events = vec![first];
@@ -200,8 +200,8 @@ impl Callback {
         report.set_lost(report.lost().saturating_add(queue.lost()));
     }
 
-    /// Sends an ending again that an earlier process has sent, under its key and with its bytes. Whether it arrived. A server
-    /// that takes no batches any more gets the events of one by themselves.
+    /// Sends an ending again that an earlier process has sent, under its key and with its bytes. Whether it arrived. A
+    /// server that takes no batches any more gets the events of one by themselves.
     pub async fn repeat(&self, ending: &SentEnding) -> bool {
         let content_type = if ending.batch { NDJSON } else { JSON };
         let sent = self

@@ -103,7 +103,8 @@ closed_set! {
         ModelAuth = "model_auth", "the API key is missing, or was refused";
         StepFailed = "step_failed", "a workflow step failed";
         Sandbox = "sandbox", "a layer of the sandbox is missing";
-        WorkerLost = "worker_lost", "the process that ran the task died or hung, or the runner was started again (standby)";
+        WorkerLost = "worker_lost", "the process that ran the task died or hung, or the runner was started again \
+            (standby)";
         Internal = "internal", "the configuration, a plugin or the runner itself is at fault";
     }
 }

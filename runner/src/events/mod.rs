@@ -1,8 +1,8 @@
 //! What happens in a task, and how the API server hears of it.
 //!
-//! An [`Event`] says what happened. The [`EventSink`] takes it, without its secrets, as a [`record`] that nobody parses any
-//! more; the [`queue`] keeps a slow server from holding up the task, in memory and behind that on disk ([`spool`]); and
-//! [`callback`] delivers.
+//! An [`Event`] says what happened. The [`EventSink`] takes it, without its secrets, as a [`record`] that nobody parses
+//! any more; the [`queue`] keeps a slow server from holding up the task, in memory and behind that on disk ([`spool`]);
+//! and [`callback`] delivers.
 
 pub mod bounds;
 pub mod callback;

@@ -1,15 +1,15 @@
 //! The queue between what happens and what was delivered.
 //!
-//! The task pushes, one sender takes, and pushing never waits. Neighbours that may be sent as one merge while an earlier event
-//! is before them, so that a slow server costs fewer requests and not a longer queue. What does not fit in memory
-//! goes to the spool:
+//! The task pushes, one sender takes, and pushing never waits. Neighbours that may be sent as one merge while an
+//! earlier event is before them, so that a slow server costs fewer requests and not a longer queue. What does not fit
+//! in memory goes to the spool:
 //!
 //! ```text
 //! take ◄── front (memory) ◄── spool (disk) ◄── back (memory) ◄── push
 //! ```
 //!
-//! The spool and the back are only in use while the front is full. When the disk takes no more, everything but log lines
-//! stays in memory; log lines are cut beyond a bound, and a log line in their place says how much is missing.
+//! The spool and the back are only in use while the front is full. When the disk takes no more, everything but log
+//! lines stays in memory; log lines are cut beyond a bound, and a log line in their place says how much is missing.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,8 +66,8 @@ struct RecordBuffer {
 }
 
 impl RecordBuffer {
-    /// Adds a record at the end, or its text to the last one, when that one is not as large as `most` yet, and the two may be
-    /// sent as one event that the server takes.
+    /// Adds a record at the end, or its text to the last one, when that one is not as large as `most` yet, and the two
+    /// may be sent as one event that the server takes.
     fn add(&mut self, record: Record, most: usize) {
         let record = match self.records.back_mut() {
             Some(last) if last.in_memory() < most && last.size() + record.size() <= MAX_ENCODED => {
@@ -145,8 +145,8 @@ impl EventQueue {
         }
     }
 
-    /// Adds records at the end. A terminal one ends what is open before it, and closes the queue: what comes after it is
-    /// dropped, because a task has one ending.
+    /// Adds records at the end. A terminal one ends what is open before it, and closes the queue: what comes after it
+    /// is dropped, because a task has one ending.
     pub fn push(&self, records: impl IntoIterator<Item = Record>) {
         let mut refused = None;
         {
@@ -175,8 +175,8 @@ impl EventQueue {
         }
     }
 
-    /// Takes the next event and gives it its number; waits for one. What was taken before counts as arrived, or as given up.
-    /// `None` when the ending was taken already.
+    /// Takes the next event and gives it its number; waits for one. What was taken before counts as arrived, or as
+    /// given up. `None` when the ending was taken already.
     pub async fn take(&self) -> Option<Numbered> {
         loop {
             let pushed = self.shared.pushed.notified();

@@ -1,7 +1,7 @@
 //! An event on its way: what it needs to wait, to be merged, to lie on disk and to be sent, and nothing else.
 //!
-//! An [`Event`] is written as JSON once, when it becomes a record, and its text is escaped once, when it is sent. In between
-//! (in the queue, in the spool, between a worker and its supervisor) nobody parses it; there it goes as a frame
+//! An [`Event`] is written as JSON once, when it becomes a record, and its text is escaped once, when it is sent. In
+//! between (in the queue, in the spool, between a worker and its supervisor) nobody parses it; there it goes as a frame
 //! ([`crate::framing`]).
 
 use jiff::Timestamp;
@@ -206,8 +206,9 @@ impl Record {
         ENVELOPE + self.head.len() + self.text.len()
     }
 
-    /// Takes the text of the record that follows it, when the two may be sent as one: tokens of one message, live output of
-    /// one call, whole lines of one level and step. Nothing is dropped. Gives the record back when they may not.
+    /// Takes the text of the record that follows it, when the two may be sent as one: tokens of one message, live
+    /// output of one call, whole lines of one level and step. Nothing is dropped. Gives the record back when they may
+    /// not.
     pub(super) fn merge(&mut self, next: Record) -> Option<Record> {
         if self.kind != next.kind || self.step != next.step || self.head != next.head {
             return Some(next);
@@ -239,8 +240,8 @@ impl Record {
         }
     }
 
-    /// The event as it goes over the wire. `lost` is how many events before it the server did not get; the terminal event
-    /// says it.
+    /// The event as it goes over the wire. `lost` is how many events before it the server did not get; the terminal
+    /// event says it.
     pub fn body(&self, task_id: &TaskId, seq: u64, lost: u64) -> Vec<u8> {
         let mut body = Vec::with_capacity(self.size() + 64);
         body.push(b'{');

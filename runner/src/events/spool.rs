@@ -1,7 +1,8 @@
 //! The part of the queue that lies on disk: what does not fit in memory, in order.
 //!
-//! Segments are only appended to and go as a whole when they were read. They have no name: a file is unlinked as soon as it
-//! is open, so that nothing is left of a runner that is killed, and nobody else can open what may hold a task's output.
+//! Segments are only appended to and go as a whole when they were read. They have no name: a file is unlinked as soon
+//! as it is open, so that nothing is left of a runner that is killed, and nobody else can open what may hold a task's
+//! output.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};

@@ -1,5 +1,5 @@
-//! What has begun and has no end yet. Whatever ends a task, its calls and steps end before it: whoever watches would wait for
-//! them for ever.
+//! What has begun and has no end yet. Whatever ends a task, its calls and steps end before it: whoever watches would
+//! wait for them for ever.
 
 use std::collections::BTreeMap;
 

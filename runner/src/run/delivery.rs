@@ -76,8 +76,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Starts to deliver what is in the queue, and what will come. The server may stop the task. `progress` hears how far it
-    /// has come.
+    /// Starts to deliver what is in the queue, and what will come. The server may stop the task. `progress` hears how
+    /// far it has come.
     ///
     /// # Errors
     /// When there can be no HTTP client.
@@ -123,7 +123,8 @@ impl Delivery {
         self.time.no_retries.clone()
     }
 
-    /// Waits until the ending has arrived, as long as it may take. Answers whether it did, and logs what did not arrive.
+    /// Waits until the ending has arrived, as long as it may take. Answers whether it did, and logs what did not
+    /// arrive.
     pub async fn finish(mut self, stop: &Stop, patience: Patience) -> bool {
         // The last part of the time is kept: first nothing is tried twice any more, then there is only the ending.
         let reserve = |whole: Duration| (whole / 4).min(FOR_THE_ENDING);

@@ -50,7 +50,8 @@ fn refused(code: TaskErrorCode, message: impl Into<String>) -> Refused {
     })
 }
 
-/// What a task needs and no task decides: it can be there before the task comes. What is missing is made when it is needed.
+/// What a task needs and no task decides: it can be there before the task comes. What is missing is made when it is
+/// needed.
 #[derive(Default)]
 pub struct Ready {
     sandbox: Option<Arc<dyn Sandbox>>,
@@ -201,8 +202,8 @@ async fn prepare_agent(
     Ok((sandbox, parts))
 }
 
-/// Says that a model is retired: that another is sent in its place, which whoever watches the task is to know, or how to have
-/// that.
+/// Says that a model is retired: that another is sent in its place, which whoever watches the task is to know, or how
+/// to have that.
 fn replaced(config: &Config, asked: &str, sent: &str) -> Option<String> {
     if let Some((_, retired_on)) = config.rules.replaced(asked) {
         let said = format!("the model {asked} was retired on {retired_on}: {sent} is asked in its place");
@@ -213,7 +214,8 @@ fn replaced(config: &Config, asked: &str, sent: &str) -> Option<String> {
         tracing::warn!(
             model = sent,
             retired_on = retired.retired_on,
-            "the model is retired and requests for it fail; set MODEL_ALIASES={asked}={} to send today's model in its place",
+            "the model is retired and requests for it fail; set MODEL_ALIASES={asked}={} to send today's model in its \
+                place",
             retired.replacement,
         );
     }

@@ -59,8 +59,8 @@ impl StopReason {
     }
 }
 
-/// What this process is told by signals. SIGTERM and SIGINT: the first one asks it to end within its grace, the second at
-/// once. SIGUSR1, which `plue-runner drain` sends: it finishes its task and takes no other.
+/// What this process is told by signals. SIGTERM and SIGINT: the first one asks it to end within its grace, the second
+/// at once. SIGUSR1, which `plue-runner drain` sends: it finishes its task and takes no other.
 #[derive(Clone)]
 pub struct Signals {
     received: Arc<Received>,
@@ -204,7 +204,8 @@ impl Stop {
         self.signals.received.second.is_cancelled()
     }
 
-    /// Runs the task until it ends, stops it when its time is over, and does not wait for ever for one that was stopped.
+    /// Runs the task until it ends, stops it when its time is over, and does not wait for ever for one that was
+    /// stopped.
     pub(super) async fn supervise(
         &self,
         running: impl Future<Output = Result<(), Failure>>,

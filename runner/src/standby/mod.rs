@@ -1,8 +1,8 @@
 //! Standby: a supervisor that registers at the API server, and a process for each task it gets.
 //!
-//! The supervisor owns what must survive a task: the queue of events, their numbers, the one ending, the heartbeat and the
-//! workspace. A worker ([`worker`]) runs one task and ends; it is started before its task comes, and has everything ready
-//! that no task decides. Whatever happens to it, the supervisor has heard all that it said and ends the task.
+//! The supervisor owns what must survive a task: the queue of events, their numbers, the one ending, the heartbeat and
+//! the workspace. A worker ([`worker`]) runs one task and ends; it is started before its task comes, and has everything
+//! ready that no task decides. Whatever happens to it, the supervisor has heard all that it said and ends the task.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -187,7 +187,8 @@ impl Supervisor<'_> {
                 Err(error) => {
                     self.registration
                         .leave_name(&format!("nobody can be told of task {id}"));
-                    tracing::error!(critical = true, error = %error, "nobody can be told of tasks: this runner takes no other");
+                    let said = "nobody can be told of tasks: this runner takes no other";
+                    tracing::error!(critical = true, error = %error, "{said}");
                     return Exit::Invalid;
                 }
             }
@@ -224,8 +225,8 @@ impl Supervisor<'_> {
         self.standby.heartbeat * SILENT_BEATS
     }
 
-    /// Nothing of one task is visible to the next: no process, no file. A runner that cannot see to that takes no task. One that
-    /// is told to stop finishes this when its grace is enough.
+    /// Nothing of one task is visible to the next: no process, no file. A runner that cannot see to that takes no task.
+    /// One that is told to stop finishes this when its grace is enough.
     async fn clean_up(&self) -> Result<(), Exit> {
         let workspace = Arc::clone(&self.workspace);
         let cleaned = tokio::task::spawn_blocking(move || {
@@ -280,8 +281,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The answer to a question that was on its way when the runner was told to go. A server may keep it back for as long as
-    /// it has no task, so one that drains waits as long as a request may take; a signal leaves it little.
+    /// The answer to a question that was on its way when the runner was told to go. A server may keep it back for as
+    /// long as it has no task, so one that drains waits as long as a request may take; a signal leaves it little.
     async fn last_answer<T>(&self, registering: impl Future<Output = T>) -> Option<T> {
         let time_is_over = async {
             self.process.signals.first().await;
@@ -293,8 +294,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// A task, and a worker that is ready for it, or why the runner ends when none can be had any more. Why the runner ends
-    /// without a task, when it does.
+    /// A task, and a worker that is ready for it, or why the runner ends when none can be had any more. Why the runner
+    /// ends without a task, when it does.
     async fn next_task(&self) -> Result<(Result<WorkerProcess, Exit>, Assignment), Exit> {
         let mut worker = self.unless_told_to_go(self.new_worker()).await??;
         let mut pace = Pace::new();
@@ -359,7 +360,8 @@ impl Supervisor<'_> {
                     exit = self.told_to_go() => return Err(exit),
                     word = worker.hear() => if word.is_none() {
                         let status = worker.end().await;
-                        tracing::warn!(how = describe(&status), "a worker died while it waited for a task; another takes its place");
+                        tracing::warn!(how = describe(&status), "a worker died while it waited for a task; another \
+                            takes its place");
                         worker = self.unless_told_to_go(self.new_worker()).await??;
                     },
                 }
@@ -376,8 +378,8 @@ impl Supervisor<'_> {
         self.new_worker().await
     }
 
-    /// The same for a task that is there already, and is kept alive by our heartbeats: it waits for a worker as long as one
-    /// may take to start, and no longer than until the runner is told to end.
+    /// The same for a task that is there already, and is kept alive by our heartbeats: it waits for a worker as long as
+    /// one may take to start, and no longer than until the runner is told to end.
     async fn well_in_time(&self, worker: WorkerProcess) -> Result<WorkerProcess, Exit> {
         tokio::select! {
             worker = self.ensure_healthy(worker) => worker,

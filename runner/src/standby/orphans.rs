@@ -27,8 +27,8 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
-/// Ends and reaps every process below this one, but for those to keep and what is below them. Gives the names of what it
-/// ended. Blocks until all are gone.
+/// Ends and reaps every process below this one, but for those to keep and what is below them. Gives the names of what
+/// it ended. Blocks until all are gone.
 ///
 /// A child that somebody waits for has to be kept, or waited for before: it would be reaped under their hands.
 ///
@@ -121,7 +121,8 @@ impl Family {
         Ok(found)
     }
 
-    /// Whether the children of a process are of the family. `None` when it is gone already, and they have another parent.
+    /// Whether the children of a process are of the family. `None` when it is gone already, and they have another
+    /// parent.
     fn has(&self, parent: i32) -> io::Result<Option<bool>> {
         let mut pid = parent;
         for _ in 0..DEEPEST {

@@ -53,8 +53,8 @@ impl WorkerProcess {
         self.child.id()
     }
 
-    /// The next word; `None` when there will be none: everything that it has said was heard. May be dropped at any await
-    /// and called again.
+    /// The next word; `None` when there will be none: everything that it has said was heard. May be dropped at any
+    /// await and called again.
     pub(super) async fn hear(&mut self) -> Option<WorkerMessage> {
         loop {
             match WorkerMessage::take(&mut self.buffer) {

@@ -1,5 +1,5 @@
-//! What a runner does first when an earlier process of it was killed: the task of that process gets its ending, while the
-//! server still waits for it; and where nobody can know what the server did, the runner goes on under a fresh name.
+//! What a runner does first when an earlier process of it was killed: the task of that process gets its ending, while
+//! the server still waits for it; and where nobody can know what the server did, the runner goes on under a fresh name.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use crate::failure::Failure;
 use crate::run::{self, Delivery, Patience, Process, Stop};
 use crate::telemetry;
 
-const RESTARTED: &str = "the runner was started again while it ran the task: its process was killed, or the memory of the \
+const RESTARTED: &str = "the runner was started again while it ran the task: its process was killed, or the memory of \
+    the \
                          pod ran out; its log, and the pod's last state, say more";
 
 /// How long one request may take at least, however late it is.
@@ -171,8 +172,8 @@ async fn tell(
     }
 }
 
-/// How long the server still waits for a runner that it heard last at this time. `None`: not any more, or nobody knows since
-/// the clock was set back.
+/// How long the server still waits for a runner that it heard last at this time. `None`: not any more, or nobody knows
+/// since the clock was set back.
 fn time_left(beat_ms: i64, now_ms: i64, timeout: Duration) -> Option<Duration> {
     let age = Duration::from_millis(u64::try_from(now_ms.saturating_sub(beat_ms)).ok()?);
     timeout.checked_sub(age).filter(|left| !left.is_zero())

@@ -118,7 +118,8 @@ impl Registration {
         })
     }
 
-    /// Registers, once, and perhaps gets a task. When nobody can know whether the server has given one, the name is left.
+    /// Registers, once, and perhaps gets a task. When nobody can know whether the server has given one, the name is
+    /// left.
     pub(super) async fn register(&self) -> Result<Registered, Unregistered> {
         if !self.journal.asking() {
             self.leave_name("what it does cannot be written down");
@@ -154,8 +155,8 @@ impl Registration {
                     true => self.leave_name(&reason),
                     false => self.journal.waiting(None),
                 }
-                // A server that is away, or what stands before it, may ask for more time than it needs. One that has too
-                // many questions knows what it says.
+                // A server that is away, or what stands before it, may ask for more time than it needs. One that has
+                // too many questions knows what it says.
                 let bounds = match status {
                     Some(StatusCode::TOO_MANY_REQUESTS) => MAX_RETRY_AFTER,
                     _ => MAX_WAIT,
@@ -208,8 +209,8 @@ impl Registration {
         serde_json::to_vec(&register).unwrap_or_default().into()
     }
 
-    /// Goes on under a fresh name. The old one is not beaten for any more: what the server has given it, if anything, goes
-    /// to another runner when it has been silent for long enough.
+    /// Goes on under a fresh name. The old one is not beaten for any more: what the server has given it, if anything,
+    /// goes to another runner when it has been silent for long enough.
     pub(super) fn leave_name(&self, why: &str) {
         let name = self.journal.leave_name(why);
         *self.row() = Row { name, runner_id: None };
@@ -226,16 +227,16 @@ impl Registration {
         self.client.backoff(failures).max(MIN_WAIT)
     }
 
-    /// How long to wait after so many attempts to register that failed in a row: never long, since a server that has come
-    /// back has tasks that wait.
+    /// How long to wait after so many attempts to register that failed in a row: never long, since a server that has
+    /// come back has tasks that wait.
     pub(super) fn next_attempt(&self, failures: u32, ambiguous: bool) -> Duration {
         let least = if ambiguous { MIN_AMBIGUOUS } else { MIN_WAIT };
         let wait = self.backoff(failures).clamp(least, MAX_WAIT);
         http::spread(wait, 0.75..1.0)
     }
 
-    /// Beats for as long as it is polled. `current` gives what cancels the task that runs when a beat is sent: an answer that
-    /// comes late is not about the next one.
+    /// Beats for as long as it is polled. `current` gives what cancels the task that runs when a beat is sent: an
+    /// answer that comes late is not about the next one.
     pub(super) async fn beat(&self, current: impl Fn() -> Option<Cancel>) {
         let interval = self.config.heartbeat;
         let mut wait = interval;

@@ -1,5 +1,5 @@
-//! One task of a standby runner: from the worker's words to events that arrive, and to one ending, whatever becomes of the
-//! worker.
+//! One task of a standby runner: from the worker's words to events that arrive, and to one ending, whatever becomes of
+//! the worker.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -117,7 +117,8 @@ async fn supervise(
     let mut lost = tokio::select! {
         () = worker.send(&order) => None,
         () = tokio::time::sleep(silence) => Some("it took no task".to_owned()),
-        () = stop.patience_is_over(config.shutdown_grace / 3) => Some("it took no task before it was told to stop".to_owned()),
+        () = stop.patience_is_over(config.shutdown_grace / 3) => Some("it took no task before it was told to \
+            stop".to_owned()),
     };
     let mut ended = false;
     let (mut was_told, mut saw_second) = (false, false);

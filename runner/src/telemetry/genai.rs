@@ -1,6 +1,6 @@
-//! The agent's spans and metrics, by the semantic conventions of OpenTelemetry for generative AI (development status, as
-//! published with the semantic conventions 1.41). What the model is asked and answers, and what tools are given and give,
-//! is in none of them: it belongs to the task.
+//! The agent's spans and metrics, by the semantic conventions of OpenTelemetry for generative AI (development status,
+//! as published with the semantic conventions 1.41). What the model is asked and answers, and what tools are given and
+//! give, is in none of them: it belongs to the task.
 
 use std::time::Instant;
 

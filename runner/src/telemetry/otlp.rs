@@ -1,4 +1,5 @@
-//! The way to the collector: OTLP over HTTP, sent by the runner's own client to the configured endpoint and nowhere else.
+//! The way to the collector: OTLP over HTTP, sent by the runner's own client to the configured endpoint and nowhere
+//! else.
 //!
 //! The task never waits for it. Spans go into a bounded queue, and what does not fit is dropped; two threads of the SDK
 //! export, and at the end they get [`FLUSH_LIMIT`].
@@ -199,8 +200,8 @@ impl Failures {
     }
 }
 
-/// The runner's HTTP client, for the threads of the SDK: they are no part of the runtime, so the request is a task of its
-/// own there.
+/// The runner's HTTP client, for the threads of the SDK: they are no part of the runtime, so the request is a task of
+/// its own there.
 struct Client {
     /// Made for the first export, on the thread that exports: for `https` it reads the system's certificates, and no
     /// task is to start later for that.

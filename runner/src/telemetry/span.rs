@@ -102,7 +102,8 @@ impl Span {
         }
     }
 
-    /// The operation did not succeed. `error_type` is one of a few words: what exactly went wrong may be anybody's text.
+    /// The operation did not succeed. `error_type` is one of a few words: what exactly went wrong may be anybody's
+    /// text.
     pub fn fail(&self, error_type: &str) {
         if let Some(Recorded { context, exports }) = &self.0 {
             let span = context.span();

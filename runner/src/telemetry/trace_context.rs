@@ -115,8 +115,8 @@ impl Drop for CarriedTrace {
     }
 }
 
-/// Reads `version-trace-parent-flags`: hexadecimal, lower case, of exact lengths, and no id of zeros. A later version may
-/// have more parts behind these four.
+/// Reads `version-trace-parent-flags`: hexadecimal, lower case, of exact lengths, and no id of zeros. A later version
+/// may have more parts behind these four.
 fn parse(text: &str) -> Option<trace::SpanContext> {
     let mut parts = text.split('-');
     let mut hex = |length: usize| {

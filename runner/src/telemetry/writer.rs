@@ -1,4 +1,5 @@
-//! Standard output has a thread of its own: a reader that stalls must hold up neither the task nor the end of the process.
+//! Standard output has a thread of its own: a reader that stalls must hold up neither the task nor the end of the
+//! process.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;

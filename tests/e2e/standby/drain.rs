@@ -30,7 +30,8 @@ async fn a_drained_runner_finishes_its_task_and_takes_no_other() {
     scene
         .api
         .assign(Assignment::new(5, workflow(&json!([{ "run": "true" }]))));
-    // A runner that has ended is gone when somebody has waited for it, as the kernel does for the first process of a pod.
+    // A runner that has ended is gone when somebody has waited for it, as the kernel does for the first process of a
+    // pod.
     let (drained, ended) = tokio::join!(drain(&scene, &[]), running.finish());
     let ended = ended.unwrap();
     assert_eq!((ended.code, drained.code), (0, 0), "{}{}", ended.stdout, drained.stdout);

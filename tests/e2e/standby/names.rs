@@ -1,5 +1,5 @@
-//! The answer to a registration is lost: the server may count a task as the runner's that the runner does not have. It goes on
-//! under a fresh name, so that the server gives that task away by itself.
+//! The answer to a registration is lost: the server may count a task as the runner's that the runner does not have. It
+//! goes on under a fresh name, so that the server gives that task away by itself.
 
 use std::net::SocketAddr;
 use std::time::Duration;

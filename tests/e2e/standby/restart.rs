@@ -1,5 +1,5 @@
-//! A runner that is killed while it has a task, and started again under its name: the task has its one ending, or the server
-//! gives it to another runner. It is never kept alive by a runner that knows nothing of it.
+//! A runner that is killed while it has a task, and started again under its name: the task has its one ending, or the
+//! server gives it to another runner. It is never kept alive by a runner that knows nothing of it.
 
 use std::fs;
 use std::path::PathBuf;

@@ -60,8 +60,10 @@ async fn what_lies_there_before_and_what_a_hostile_task_leaves_is_removed() {
     let leave = [
         "ls -A | grep -v plue-workspace || true",
         "mkdir -p a/b; echo x > a/b/file; chmod 000 a/b/file a/b a",
-        "d=.; for i in $(seq 1 400); do mkdir -p deep; cd deep; done; echo x > file; cd \"$OLDPWD\" 2>/dev/null || true; cd /; cd \"$PWD\"",
-        "cd \"$WORK\"; mkfifo fifo; touch -- \"$(printf 'new\\nline')\" \"$(printf '\\377odd')\" -rf '  '; ln -s / root",
+        "d=.; for i in $(seq 1 400); do mkdir -p deep; cd deep; done; echo x > file; cd \"$OLDPWD\" 2>/dev/null || \
+            true; cd /; cd \"$PWD\"",
+        "cd \"$WORK\"; mkfifo fifo; touch -- \"$(printf 'new\\nline')\" \"$(printf '\\377odd')\" -rf '  '; ln -s / \
+            root",
         "(trap '' TERM HUP; setsid sh -c 'while :; do date > \"$WORK/busy\" 2>/dev/null; done' >/dev/null 2>&1 &)",
     ]
     .join("\n");

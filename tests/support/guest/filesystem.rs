@@ -1,6 +1,6 @@
-//! A tool that calls `wasi:filesystem` itself, without a library that would clean its paths first: a list of calls that it
-//! makes one after the other. It answers with what it read last; a call that is refused ends it, as `denied`, `not-found` or
-//! `failed` with the number of the error.
+//! A tool that calls `wasi:filesystem` itself, without a library that would clean its paths first: a list of calls that
+//! it makes one after the other. It answers with what it read last; a call that is refused ends it, as `denied`,
+//! `not-found` or `failed` with the number of the error.
 
 use std::fmt::Write as _;
 

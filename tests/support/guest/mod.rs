@@ -150,13 +150,15 @@ impl Guest {
                 let (definition, kind) = match function {
                     Function::Lowered(instance, function, kind) => (
                         format!(
-                            "(canon lower (func ${instance} \"{function}\") (memory $memory) (realloc (core func $realloc)))"
+                            "(canon lower (func ${instance} \"{function}\") (memory $memory) (realloc (core func \
+                                $realloc)))"
                         ),
                         *kind,
                     ),
                     Function::Encoded(instance, function, kind, encoding) => (
                         format!(
-                            "(canon lower (func ${instance} \"{function}\") (memory $memory) (realloc (core func $realloc)) \
+                            "(canon lower (func ${instance} \"{function}\") (memory $memory) (realloc (core func \
+                                $realloc)) \
                              string-encoding={encoding})"
                         ),
                         *kind,
@@ -329,8 +331,8 @@ pub const CLOCK: Import = Import {
     ],
 };
 
-/// `directories` lists the preopens, `open` opens relative to one, `read` lists one, `entry` gives the next of such a list;
-/// each gives its result through a pointer.
+/// `directories` lists the preopens, `open` opens relative to one, `read` lists one, `entry` gives the next of such a
+/// list; each gives its result through a pointer.
 pub const FILES: Import = Import {
     text: r#"(import "wasi:filesystem/types@0.2.9" (instance $files
       (export "descriptor" (type $descriptor (sub resource)))

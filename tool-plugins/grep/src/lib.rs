@@ -1,7 +1,7 @@
 //! The tool `grep`: the lines of files that a regular expression matches.
 //!
-//! Every file below the folder is searched, hidden and ignored ones too. For each, the host is asked to open it, to read
-//! it and to close it, and nothing else; what is read is searched where it lies.
+//! Every file below the folder is searched, hidden and ignored ones too. For each, the host is asked to open it, to
+//! read it and to close it, and nothing else; what is read is searched where it lies.
 
 mod content;
 mod deadline;

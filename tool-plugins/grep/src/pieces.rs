@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use plue_tool::{File, READ_SIZE};
 
-use crate::deadline::Deadline;
 use crate::content::{MAX_SEARCHED_LINE, is_utf16};
+use crate::deadline::Deadline;
 
 /// How far the end of a line that is too long is looked for, in bytes. A sparse file of a terabyte is one line, too.
 const MAX_SKIPPED: u64 = 256 * 1024 * 1024;
@@ -77,8 +77,8 @@ impl<'a> Pieces<'a> {
         Ok(())
     }
 
-    /// Leaves out what is too much of the line that goes on in this piece. A piece is far shorter than the longest line,
-    /// so no line that also begins in it can be too long yet.
+    /// Leaves out what is too much of the line that goes on in this piece. A piece is far shorter than the longest
+    /// line, so no line that also begins in it can be too long yet.
     fn cut_line(&mut self) {
         let first_end = memchr::memchr(b'\n', &self.piece);
         let over = |line: u64| line > MAX_SEARCHED_LINE;

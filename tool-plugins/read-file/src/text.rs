@@ -110,7 +110,8 @@ mod tests {
         let output = render(b"caf\xe9 \xff\xfe\0", true, 1, 8);
         assert_eq!(
             output.text,
-            "caf\u{fffd} \u{fffd}\u{fffd}\u{fffd}\n[The file is not UTF-8 text: 4 invalid bytes or NULs are shown as U+FFFD.]\n"
+            "caf\u{fffd} \u{fffd}\u{fffd}\u{fffd}\n[The file is not UTF-8 text: 4 invalid bytes or NULs are shown as \
+                U+FFFD.]\n"
         );
         assert_eq!(output.truncated, None);
     }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 /// A path as the model should see it: as it is, when it is plain; else in double quotes with JSON's escapes, so that a
-/// name that holds a newline cannot pass for two names, and one that turns the direction of the text cannot hide its end.
-/// What stands between the quotes is what a JSON string in the next call must hold.
+/// name that holds a newline cannot pass for two names, and one that turns the direction of the text cannot hide its
+/// end. What stands between the quotes is what a JSON string in the next call must hold.
 pub fn quote(path: &str) -> Cow<'_, str> {
     if !path.starts_with('"') && !path.chars().any(is_odd) {
         return Cow::Borrowed(path);

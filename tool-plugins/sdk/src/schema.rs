@@ -38,8 +38,8 @@ impl Transform for Clean {
     }
 }
 
-/// What an integer's format says becomes bounds, so that no number reaches the tool that its type cannot hold. `u64` needs
-/// none: a schema's integer is never larger.
+/// What an integer's format says becomes bounds, so that no number reaches the tool that its type cannot hold. `u64`
+/// needs none: a schema's integer is never larger.
 fn bound(object: &mut Map<String, Value>, format: &Value) {
     // `usize` and `isize` have 32 bits in a component.
     let (least, most) = match format.as_str() {

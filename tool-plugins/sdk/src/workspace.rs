@@ -148,8 +148,8 @@ impl Workspace {
     /// new folders are removed again.
     ///
     /// # Errors
-    /// What `write` says; `not-found` when a part of the path is a file; `denied`; `invalid-input` when the path ends at
-    /// a folder.
+    /// What `write` says; `not-found` when a part of the path is a file; `denied`; `invalid-input` when the path ends
+    /// at a folder.
     pub fn write_with_parents(
         &self,
         path: &WorkspacePath,

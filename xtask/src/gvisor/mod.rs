@@ -1,6 +1,6 @@
-//! A container in gVisor that is the pod, as far as one machine can have it: uid 1000, no capabilities, a read-only root,
-//! a workspace, and no network but its own loopback. `cargo xtask gvisor` runs any command in it, and so do stages of
-//! `cargo xtask test`.
+//! A container in gVisor that is the pod, as far as one machine can have it: uid 1000, no capabilities, a read-only
+//! root, a workspace, and no network but its own loopback. `cargo xtask gvisor` runs any command in it, and so do
+//! stages of `cargo xtask test`.
 
 mod bundle;
 mod demo;

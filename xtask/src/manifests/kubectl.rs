@@ -15,8 +15,8 @@ const SUITE: &str = "trixie";
 /// The oldest kustomize that `deploy/` was rendered with: major and minor version.
 const OLDEST: (u32, u32) = (5, 5);
 
-/// The installed kubectl when its kustomize is new enough, or else Debian's in the cache, which is fetched when it is not
-/// there.
+/// The installed kubectl when its kustomize is new enough, or else Debian's in the cache, which is fetched when it is
+/// not there.
 pub fn find(layout: &Layout) -> Result<PathBuf> {
     if let Some(installed) = process::find_program("kubectl").filter(is_new_enough) {
         return Ok(installed);

@@ -14,8 +14,8 @@ use crate::apt;
 use crate::layout::Layout;
 use crate::process::{self, Run};
 
-/// The versions of Kubernetes that we speak of. Its makers support 1.35 to 1.37 (November 2026); managed clusters have two
-/// older ones too.
+/// The versions of Kubernetes that we speak of. Its makers support 1.35 to 1.37 (November 2026); managed clusters have
+/// two older ones too.
 pub const VERSIONS: [&str; 5] = ["1.33", "1.34", "1.35", "1.36", "1.37"];
 
 /// What is installed from PyPI.
@@ -33,8 +33,8 @@ const MORE: &str = "PLUE_CRDS";
 /// Where the objects are that must be refused.
 const CANARY: &str = "canary";
 
-/// What is wrong in each way that a schema must notice: a misspelt field of a kind of Kubernetes and of a custom resource,
-/// and a kind that no schema covers. A validator that takes everything would please us for ever.
+/// What is wrong in each way that a schema must notice: a misspelt field of a kind of Kubernetes and of a custom
+/// resource, and a kind that no schema covers. A validator that takes everything would please us for ever.
 const CANARIES: [fn() -> Value; 3] = [
     || json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [], "hostNetwrk": true}}),
     || {
@@ -137,7 +137,8 @@ fn environment(layout: &Layout) -> Result<PathBuf> {
         Ok(work.to_owned())
     })
     .context(
-        "the manifests cannot be validated here: this needs Python 3 with the module venv (Debian: python3-venv), and PyPI",
+        "the manifests cannot be validated here: this needs Python 3 with the module venv (Debian: python3-venv), and \
+            PyPI",
     )?;
     Ok(home.join("bin/python"))
 }

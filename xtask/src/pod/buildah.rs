@@ -72,9 +72,55 @@ impl<'a> Buildah<'a> {
         })
     }
 
-    /// Builds a target of what `cargo xtask build` and `sbom` made, and unpacks it for a container.
+    /// Builds a target of what `cargo xtask build` and `sbom` made, and unpacks it for a container. One that was built
+    /// of the same is taken as it is: its packages come from a mirror, and it is a copy of all its files.
     pub fn image(&self, target: Target) -> Result<Image> {
         self.bases(target)?;
+        let made_of = self.made_of(target)?;
+        let known = self.layout.cache.join(format!("image-{}.made-of", target.name()));
+        if fs::read_to_string(&known).is_ok_and(|known| known == made_of)
+            && let Ok(image) = self.unpacked(target)
+        {
+            process::note(&format!("the Dockerfile's target `{}` is built already", target.name()));
+            return Ok(image);
+        }
+        // Until it is there as a whole, nobody may take it.
+        let _ = fs::remove_file(&known);
+        let image = self.build_and_unpack(target)?;
+        fs::write(&known, made_of).with_context(|| format!("could not write {}", known.display()))?;
+        Ok(image)
+    }
+
+    /// Hashes of all that an image is made of. What is said of dependencies has the time in it, and does not change
+    /// unless programs do.
+    fn made_of(&self, target: Target) -> Result<String> {
+        let dockerfile = self.layout.root.join("Dockerfile");
+        let mut made_of =
+            fs::read_to_string(&dockerfile).with_context(|| format!("could not read {}", dockerfile.display()))?;
+        let files = Run::new("hashing what the image is made of", "find")
+            .args([".", "-path", "./sbom", "-prune", "-o", "-type", "f"])
+            .args(["-exec", "sha256sum", "{}", "+"])
+            .dir(&self.layout.dist())
+            .read()?;
+        let mut lines: Vec<&str> = files.lines().collect();
+        lines.sort_unstable();
+        made_of.push_str(&lines.join("\n"));
+        for base in [BASE, SLIM_BASE] {
+            // Debian's is in both targets.
+            if base == BASE || target == Target::Slim {
+                made_of.push('\n');
+                made_of.push_str(
+                    &self
+                        .buildah("asking for a base")?
+                        .args(["images", "--no-trunc", "--quiet", base])
+                        .read()?,
+                );
+            }
+        }
+        Ok(made_of)
+    }
+
+    fn build_and_unpack(&self, target: Target) -> Result<Image> {
         process::announce(&format!("building the Dockerfile's target `{}`", target.name()));
         self.build(target)?
             .arg(format!("--build-arg=RUST_IMAGE={BASE}"))
@@ -125,6 +171,12 @@ impl<'a> Buildah<'a> {
         self.buildah("making a container of the image")?
             .args(["from", "--pull-never", "--name", &name, &target.tag()])
             .read()?;
+        self.unpacked(target)
+    }
+
+    /// The one that is unpacked, with its settings.
+    fn unpacked(&self, target: Target) -> Result<Image> {
+        let name = format!("plue-{}", target.name());
         let root = self.buildah("unpacking the image")?.args(["mount", &name]).read()?;
         let settings = self
             .buildah("reading the image's settings")?

@@ -1,8 +1,8 @@
 //! `cargo xtask pod`: the image, built from the Dockerfile, in real gVisor, as the rendered manifests say.
 //!
-//! What a cluster does with a pod is done here for each of [`PODS`]: `kubectl kustomize` renders its manifest, [`oci`] makes
-//! of pod and image what containerd would, and `plue-pod` (tests/pod) is kubelet, API server and model. Its network is a
-//! namespace of its own with nothing else in it, where the names of the manifest lead to it.
+//! What a cluster does with a pod is done here for each of [`PODS`]: `kubectl kustomize` renders its manifest, [`oci`]
+//! makes of pod and image what containerd would, and `plue-pod` (tests/pod) is kubelet, API server and model. Its
+//! network is a namespace of its own with nothing else in it, where the names of the manifest lead to it.
 
 mod buildah;
 mod mounts;
@@ -63,8 +63,8 @@ pub fn run(layout: &Layout, from_source: bool, only: &[String]) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// The pods, on what the stage `build` has made. The one with the attacks tries all of them, or those that can end otherwise
-/// in gVisor than on this machine.
+/// The pods, on what the stage `build` has made. The one with the attacks tries all of them, or those that can end
+/// otherwise in gVisor than on this machine.
 pub fn test(layout: &Layout, only: &[String], all: bool) -> Result<()> {
     let runsc = runsc::find(layout)?;
     apt::install(layout, &["iproute2"])?;
@@ -115,7 +115,8 @@ fn lay_out(layout: &Layout, folder: &Path, kustomization: &str, image: &Image) -
         pod_name: &format!("{name}-x7k2p"),
     };
     let hostile = layout.target.join(TEST_PLUGINS);
-    // Beside the folder of the harness, where that looks for it. The image has no hostile plugin, and no manifest asks for one.
+    // Beside the folder of the harness, where that looks for it. The image has no hostile plugin, and no manifest asks
+    // for one.
     let others: &[(&Path, &str)] = match kustomization {
         HARNESS | HARNESS_ALL => &[(&hostile, "/opt/test-plugins")],
         _ => &[],

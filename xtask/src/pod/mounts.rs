@@ -1,5 +1,5 @@
-//! What a container finds in its file system besides the image: what containerd mounts in each, and the pod's volumes, which
-//! are folders that are made here as kubelet makes them.
+//! What a container finds in its file system besides the image: what containerd mounts in each, and the pod's volumes,
+//! which are folders that are made here as kubelet makes them.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};

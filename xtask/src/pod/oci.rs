@@ -15,9 +15,9 @@ use serde_json::{Map, Value, json};
 
 use super::{mounts, quantity};
 
-/// What decides where a pod is put and how it is fetched: nothing that runs in it can tell. Of what is known, requests and
-/// limits of disk space are the scheduler's and kubelet's, the times of probes are the kubelet's, and gVisor is a filter of
-/// system calls of its own, in the place of `seccompProfile`.
+/// What decides where a pod is put and how it is fetched: nothing that runs in it can tell. Of what is known, requests
+/// and limits of disk space are the scheduler's and kubelet's, the times of probes are the kubelet's, and gVisor is a
+/// filter of system calls of its own, in the place of `seccompProfile`.
 const IGNORED: [&str; 11] = [
     "affinity",
     // `/etc/hosts` answers here.

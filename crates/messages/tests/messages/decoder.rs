@@ -148,7 +148,8 @@ fn unknown_events_and_events_without_a_name_are_understood() {
         .fold(String::new(), |all, line| all + line + "\n");
     assert!(turn(&unnamed).has_text);
     let noisy = format!(
-        "\u{feff}: hello\nretry: 5\nid: 7\n\nevent: brand_new\ndata: not json\n\ndata: [DONE]\n\ndata: {{\"type\":\"later\"}}\n\n{}",
+        "\u{feff}: hello\nretry: 5\nid: 7\n\nevent: brand_new\ndata: not json\n\ndata: [DONE]\n\ndata: \
+            {{\"type\":\"later\"}}\n\n{}",
         saying("hi")
     );
     assert!(turn(&noisy).has_text);
@@ -315,7 +316,8 @@ fn bytes_that_are_no_utf8_are_an_error_and_no_panic() {
 #[test]
 fn an_error_event_says_what_the_api_said() {
     let stream = start()
-        + "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
+        + "event: error\ndata: \
+            {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
     let (_, ending) = decode([stream.as_bytes()]);
     let error = ending.unwrap_err();
     assert!(

@@ -80,7 +80,9 @@ proptest! {
     #[test]
     fn events_are_the_same_as_those_of_a_known_implementation(
         pieces in prop::collection::vec(
-            prop::sample::select(vec!["data", "event", "id", ":", " ", "\n", "\n\n", "\r\n", "x", "\u{e9}", "data: y\n", "event: z\n"]),
+            prop::sample::select(vec![
+                "data", "event", "id", ":", " ", "\n", "\n\n", "\r\n", "x", "\u{e9}", "data: y\n", "event: z\n",
+            ]),
             0..40,
         ),
         size in 1_usize..20,

@@ -1,5 +1,5 @@
-//! One case of the redaction, made of any bytes: secrets, a text that may hold them in any of their forms, and how it is cut.
-//! The fuzzer and the random tests share it.
+//! One case of the redaction, made of any bytes: secrets, a text that may hold them in any of their forms, and how it
+//! is cut. The fuzzer and the random tests share it.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

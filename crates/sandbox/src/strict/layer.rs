@@ -102,7 +102,8 @@ impl Layer {
             Layer::UserNamespace => {
                 "allow user namespaces: in a pod use runtimeClassName gvisor; on Ubuntu `sysctl \
                  kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile with `userns,`; on Debian \
-                 `sysctl kernel.unprivileged_userns_clone=1`; `sysctl user.max_user_namespaces` must not be 0; Docker needs \
+                 `sysctl kernel.unprivileged_userns_clone=1`; `sysctl user.max_user_namespaces` must not be 0; Docker \
+                 needs \
                  --security-opt seccomp=unconfined (its own filter refuses unshare)"
             }
             Layer::Namespaces => {

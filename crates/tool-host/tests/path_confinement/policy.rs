@@ -1,9 +1,9 @@
-//! One policy, equal verdicts: the same path through every file tool, through the shell and through a workflow's step, in
-//! tasks of the real runner with the real sandbox.
+//! One policy, equal verdicts: the same path through every file tool, through the shell and through a workflow's step,
+//! in tasks of the real runner with the real sandbox.
 //!
-//! A verdict is what was reached, and not what was said: reading, listing and searching reach a path when they show what
-//! is there, writing does when it is found in the file afterwards. So a command that writes to `../secret.txt` in its own
-//! `/tmp` has not reached the file of that name outside.
+//! A verdict is what was reached, and not what was said: reading, listing and searching reach a path when they show
+//! what is there, writing does when it is found in the file afterwards. So a command that writes to `../secret.txt` in
+//! its own `/tmp` has not reached the file of that name outside.
 //!
 //! Tools and commands agree about every path of the workspace and of the operator. Where they differ is stated by the
 //! kind of the path ([`Kind`]): a command runs in the image, and sees it. It is the same whoever starts the command.

@@ -177,7 +177,8 @@ fn cases() -> Vec<Case> {
             with(
                 PROCESS,
                 &(grow_memory(160)
-                    + "(call $start (i32.const 131072) (i32.const 1000000) (i32.const 0) (i32.const 0) (i64.const 1) (i32.const 1024))"),
+                    + "(call $start (i32.const 131072) (i32.const 1000000) (i32.const 0) (i32.const 0) (i64.const 1) \
+                        (i32.const 1024))"),
             ),
             "process = true",
             Code::LimitHostCall,

@@ -93,7 +93,8 @@ fn looks_for_what_was() -> Guest {
     let items = r#"(func $f) (elem declare func $f) (table $t 1 funcref)
         (data (i32.const 0x8000) "cleandirty")"#;
     let grow = format!(
-        "(local.set $a (i32.mul (memory.size) (i32.const 65536))) {} (drop (table.grow $t (ref.null func) (i32.const 999)))",
+        "(local.set $a (i32.mul (memory.size) (i32.const 65536))) {} (drop (table.grow $t (ref.null func) (i32.const \
+            999)))",
         grow_memory(100)
     );
     let fill = "(memory.fill (local.get $a) (i32.const 0x5a) (i32.const 6553600))
@@ -122,7 +123,8 @@ fn looks_for_what_was() -> Guest {
 pub const ATTACKS: &[Attack] = &[
     fails(
         "components/times-that-are-none",
-        "set_times to the end of 64 bits and more nanoseconds than a second has (RUSTSEC-2026-0314, GHSA-j2g9-4prp-pf6h)",
+        "set_times to the end of 64 bits and more nanoseconds than a second has (RUSTSEC-2026-0314, \
+            GHSA-j2g9-4prp-pf6h)",
         |_| write(opened().set_times_to(1, u64::MAX, TOO_MANY)),
         |_| write(opened().set_times_to(1, 1_000_000_000, TOO_MANY - 1)),
     ),

@@ -1,5 +1,5 @@
-//! Ways out of the workspace by `wasi:filesystem` itself, under the largest grant: no library is there that would look at a
-//! path first. Among them are the reproductions of the advisories of wasmtime-wasi.
+//! Ways out of the workspace by `wasi:filesystem` itself, under the largest grant: no library is there that would look
+//! at a path first. Among them are the reproductions of the advisories of wasmtime-wasi.
 
 use anyhow::Result;
 use support::guest::filesystem::{
@@ -150,8 +150,8 @@ pub const ATTACKS: &[Attack] = &[
         },
         |_| read("to-folder/inner-file.txt"),
     ),
-    // RUSTSEC-2026-0269 (GHSA-vqjp-4c8c-hfgg), four forms: a slash at the end of the path or of a link's target made the
-    // last link be followed by the kernel.
+    // RUSTSEC-2026-0269 (GHSA-vqjp-4c8c-hfgg), four forms: a slash at the end of the path or of a link's target made
+    // the last link be followed by the kernel.
     denied(
         "components/trailing-slash-in-the-path",
         "a link to a folder outside, with a `/` behind it and no order to follow (RUSTSEC-2026-0269)",

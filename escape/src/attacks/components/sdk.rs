@@ -1,5 +1,6 @@
-//! A hostile tool that is written as any other is, with the SDK and the standard library: `hostile-plugin/`. Its component
-//! is built by `cargo xtask build` and lies in `test-plugins` of the target folder, or where `PLUE_TEST_PLUGINS_DIR` says.
+//! A hostile tool that is written as any other is, with the SDK and the standard library: `hostile-plugin/`. Its
+//! component is built by `cargo xtask build` and lies in `test-plugins` of the target folder, or where
+//! `PLUE_TEST_PLUGINS_DIR` says.
 
 use std::env;
 use std::fs;

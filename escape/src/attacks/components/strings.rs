@@ -1,5 +1,5 @@
-//! Strings in the encodings that few components use, and components beside components: code of wasmtime's that moves values
-//! from one memory to another, and that had holes in 2026.
+//! Strings in the encodings that few components use, and components beside components: code of wasmtime's that moves
+//! values from one memory to another, and that had holes in 2026.
 
 use support::guest::{Function, Guest, Import, grow_memory};
 
@@ -224,7 +224,8 @@ pub const ATTACKS: &[Attack] = &[
     ),
     traps(
         "components/text-from-a-component-over-the-end",
-        "a text for a component beside it that begins before the end of the memory and goes on behind it (RUSTSEC-2026-0093)",
+        "a text for a component beside it that begins before the end of the memory and goes on behind it \
+            (RUSTSEC-2026-0093)",
         |_| {
             let guest = shows(beside!("utf16"), &before_the_end(4), 4);
             tool(&beside(guest, "utf8", 1024), "")

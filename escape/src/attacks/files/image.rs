@@ -1,4 +1,5 @@
-//! What a command does to files that it may see and not change: the image. And what it does to the workspace's own place.
+//! What a command does to files that it may see and not change: the image. And what it does to the workspace's own
+//! place.
 
 use std::fs;
 use std::io;
@@ -145,7 +146,8 @@ pub const ATTACKS: &[Attack] = &[
         "no canary in the image, or on another file system",
     ))
     // The workspace is a mount of its own even then, and no link leads from one mount to another.
-    .falls_without(&[]),
+    .falls_without(&[])
+    .beside_image(),
     image(
         "files/image-rename-into-the-workspace",
         "renames a read-only file into the workspace, to write it there",
@@ -160,7 +162,8 @@ pub const ATTACKS: &[Attack] = &[
         "no canary in the image, or on another file system",
     ))
     // The workspace is a mount of its own even then, and no link leads from one mount to another.
-    .falls_without(&[]),
+    .falls_without(&[])
+    .beside_image(),
     image(
         "files/image-link-into-the-workspace",
         "links a read-only file into the workspace, to write it there (RUSTSEC-2026-0188)",
@@ -177,7 +180,8 @@ pub const ATTACKS: &[Attack] = &[
         "no canary in the image, or on another file system, or links are protected",
     ))
     // The workspace is a mount of its own even then, and no link leads from one mount to another.
-    .falls_without(&[]),
+    .falls_without(&[])
+    .beside_image(),
     image(
         "files/image-link",
         "makes a second name for a file of the image",

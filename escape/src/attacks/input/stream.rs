@@ -249,7 +249,8 @@ pub const ATTACKS: &[Attack] = &[
         |_| answers(vec![Turn::says("Hello.").stop("obey").into()]),
         |_| answers(vec![Turn::says("Hello.").stop("end_turn").into()]),
     ),
-    elsewhere("input/model-redirect-307", "a model that sends the request to another host, body and key included", |scene| {
+    elsewhere("input/model-redirect-307", "a model that sends the request to another host, body and key \
+        included", |scene| {
         redirect(307, &format!("http://{}/v1/messages", scene.listeners.tcp))
     }),
     elsewhere("input/model-redirect-302", "a model that sends the runner to another host", |scene| {

@@ -19,8 +19,8 @@ fn parent_of(pid: i32) -> Option<i32> {
     stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Who keeps the command: the sandbox's processes above it, without the first of all, which no signal ends. In a baseline
-/// the stand-in outside.
+/// Who keeps the command: the sandbox's processes above it, without the first of all, which no signal ends. In a
+/// baseline the stand-in outside.
 fn keepers(target: &Target) -> Vec<i32> {
     if target.baseline {
         return vec![target.bystander];

@@ -25,8 +25,8 @@ const fn filtered(id: &'static str, what: &'static str, run: fn(&crate::target::
     ))
 }
 
-/// Something that only the machine's root may do. Its arguments are wrong on purpose: whoever may gets another error than
-/// who may not.
+/// Something that only the machine's root may do. Its arguments are wrong on purpose: whoever may gets another error
+/// than who may not.
 const fn administration(id: &'static str, what: &'static str, run: fn(&crate::target::Target) -> Outcome) -> Attack {
     program(id, what, run).baseline(Baseline::Unless(
         &[libc::ENOSYS, libc::EPERM, libc::EACCES],

@@ -46,7 +46,8 @@ fn in_sight() -> Vec<i32> {
         .collect()
 }
 
-/// Whether a number stands for the process outside that it is said to be. Inside of the sandbox it may stand for another.
+/// Whether a number stands for the process outside that it is said to be. Inside of the sandbox it may stand for
+/// another.
 fn is_outside(pid: i32) -> bool {
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let parts: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();

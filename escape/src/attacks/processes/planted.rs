@@ -54,7 +54,8 @@ fn repository(scene: &Scene) -> Result<()> {
     scene.file(
         ".git/config",
         format!(
-            "[core]\n\trepositoryformatversion = 0\n\tfsmonitor = \"{run}; :\"\n\thooksPath = .hooks\n\tsshCommand = {run}\n\
+            "[core]\n\trepositoryformatversion = 0\n\tfsmonitor = \"{run}; :\"\n\thooksPath = .hooks\n\tsshCommand = \
+                {run}\n\
              \tpager = {run}\n\teditor = {run}\n[diff]\n\texternal = {run}\n[credential]\n\thelper = \"!{run}\"\n"
         ),
     )?;
@@ -101,7 +102,8 @@ pub const ATTACKS: &[Attack] = &[
     })
     .setup(start_files)
     .baseline(Baseline::Bounded(|scene| says(scene, "HOME=$PWD; cat $HOME/.profile"))),
-    script("processes/loader-variables", "variables of the operator's that make the loader or the shell run other code", |_| {
+    script("processes/loader-variables", "variables of the operator's that make the loader or the shell run other \
+        code", |_| {
         "for name in LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT BASH_ENV ENV PYTHONPATH PERL5LIB NODE_OPTIONS GIT_SSH_COMMAND \
          GIT_CONFIG_GLOBAL GIT_EXEC_PATH GIT_CONFIG_COUNT PROMPT_COMMAND; do eval \"value=\\${$name:-}\"; \
          if [ -n \"$value\" ]; then through \"$name is set\"; fi; done; held 'none of them is set'"
@@ -118,7 +120,8 @@ pub const ATTACKS: &[Attack] = &[
         ("GIT_CONFIG_COUNT", "1"),
     ])
     .baseline(Baseline::Bounded(|scene| {
-        let (said, _) = scene.outside("LD_LIBRARY_PATH=planted-and-run sh -c 'echo $LD_LIBRARY_PATH'", Duration::from_secs(10))?;
+        let (said, _) = scene.outside("LD_LIBRARY_PATH=planted-and-run sh -c 'echo \
+            $LD_LIBRARY_PATH'", Duration::from_secs(10))?;
         ensure!(said.contains("planted-and-run"), "a variable is not inherited");
         Ok(())
     }))
@@ -158,7 +161,8 @@ pub const ATTACKS: &[Attack] = &[
         );
         Ok(())
     })),
-    script("processes/planted-configuration", "settings for the runner in the workspace, which would widen a grant", |target| {
+    script("processes/planted-configuration", "settings for the runner in the workspace, which would widen a \
+        grant", |target| {
         format!(
             "seen=$(env; if [ -e {}/planted ]; then echo planted-and-run; fi); {JUDGE}",
             target.workspace.display()

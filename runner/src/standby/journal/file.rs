@@ -31,8 +31,8 @@ pub(super) enum Taken {
 /// Opens and locks the file.
 pub(super) fn take(path: &Path) -> io::Result<Taken> {
     let mut replaced = false;
-    // One that was killed a moment ago may not be gone yet, and one that ends may remove the file between our opening and
-    // our locking it.
+    // One that was killed a moment ago may not be gone yet, and one that ends may remove the file between our opening
+    // and our locking it.
     for last in (0..TRIES).map(|tried| tried + 1 == TRIES) {
         let file = OpenOptions::new()
             .read(true)

@@ -1,12 +1,12 @@
-//! What a runner that is started again has to know, in a file of `SPOOL_DIR`: the name it is registered under, whether it is
-//! asking for a task, and the task that it has.
+//! What a runner that is started again has to know, in a file of `SPOOL_DIR`: the name it is registered under, whether
+//! it is asking for a task, and the task that it has.
 //!
-//! The API server takes a task for alive as long as anybody beats under the name that has it. Without this file a runner
-//! whose process was killed would register again, beat, and keep a task alive that it knows nothing of.
+//! The API server takes a task for alive as long as anybody beats under the name that has it. Without this file a
+//! runner whose process was killed would register again, beat, and keep a task alive that it knows nothing of.
 //!
-//! The file has one page that is written over in place, so that a killed process leaves it whole and a full disk takes it;
-//! behind the page stands, at the end of a task, the request with its ending. A checksum tells a torn page. No secret is
-//! in it: events have lost theirs already, and a callback URL that may carry one is left out.
+//! The file has one page that is written over in place, so that a killed process leaves it whole and a full disk takes
+//! it; behind the page stands, at the end of a task, the request with its ending. A checksum tells a torn page. No
+//! secret is in it: events have lost theirs already, and a callback URL that may carry one is left out.
 
 use std::fs::{self, File};
 use std::io;
@@ -66,8 +66,8 @@ pub(super) struct LeftTask {
     pub(super) ending: Option<SentEnding>,
 }
 
-/// See the module. Where it cannot be kept, the runner goes on without, and says so once; the name that is in the file is not
-/// used then.
+/// See the module. Where it cannot be kept, the runner goes on without, and says so once; the name that is in the file
+/// is not used then.
 pub(super) struct Journal {
     path: PathBuf,
     register_url: Url,
@@ -86,7 +86,8 @@ struct State {
 }
 
 impl Journal {
-    /// Opens the file of this runner, and reads what an earlier process of it has left. Says which files of others are there.
+    /// Opens the file of this runner, and reads what an earlier process of it has left. Says which files of others are
+    /// there.
     pub(super) fn open(folder: &Path, standby: &StandbyConfig, redactor: &'static Redactor) -> (Self, Left) {
         let path = folder.join(file_name(standby));
         let (file, left, page) = match take(&path) {
@@ -133,8 +134,8 @@ impl Journal {
         })
     }
 
-    /// Goes on under a fresh name, which it answers. The old one is not to be beaten for any more: what the server has given
-    /// it, if anything, goes to another runner when it has been silent for long enough.
+    /// Goes on under a fresh name, which it answers. The old one is not to be beaten for any more: what the server has
+    /// given it, if anything, goes to another runner when it has been silent for long enough.
     pub(super) fn leave_name(&self, why: &str) -> String {
         let (old_name, fresh) = {
             let state = self.lock();
@@ -145,7 +146,8 @@ impl Journal {
             old_name,
             name = fresh,
             why,
-            "the API server may count a task as this runner's that it does not have: it goes on under a fresh name, and the \
+            "the API server may count a task as this runner's that it does not have: it goes on under a fresh name, \
+                and the \
              server gives the task away when the old name has been silent for long enough"
         );
         fresh
@@ -248,7 +250,8 @@ impl Journal {
             tracing::warn!(
                 error = %error,
                 file = %self.path.display(),
-                "what this runner does cannot be written down: if it is killed, its task waits for the API server (SPOOL_DIR)"
+                "what this runner does cannot be written down: if it is killed, its task waits for the API server \
+                    (SPOOL_DIR)"
             );
         }
     }

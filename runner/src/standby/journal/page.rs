@@ -12,8 +12,8 @@ use crate::events::callback::SentEnding;
 use crate::events::unfinished::Unfinished;
 use plue_redaction::Redactor;
 
-/// How long the page is at most; the ending stands behind it. A page of the kernel's is written at least, and nearly always
-/// no more: a process that is killed leaves that whole.
+/// How long the page is at most; the ending stands behind it. A page of the kernel's is written at least, and nearly
+/// always no more: a process that is killed leaves that whole.
 pub(super) const PAGE: usize = 4 * BLOCK;
 const BLOCK: usize = 4096;
 /// How much of an ending is read: far more than one event may have.

@@ -58,8 +58,8 @@ impl Attributes {
     }
 }
 
-/// Does what can be done so that a folder can be emptied, or a file removed; what then still fails says why. The mode of
-/// a file is left: it keeps nobody from removing it, and may be that of another name's.
+/// Does what can be done so that a folder can be emptied, or a file removed; what then still fails says why. The mode
+/// of a file is left: it keeps nobody from removing it, and may be that of another name's.
 pub(super) fn unlock(file: impl AsFd) {
     if let Ok(flags) = ioctl_getflags(&file)
         && flags.intersects(LOCKS)

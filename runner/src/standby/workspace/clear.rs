@@ -1,8 +1,8 @@
 //! Removes everything in a folder, whatever a hostile task has put there.
 //!
 //! Only descriptors and single names are used, and no link is followed, so that nothing outside is ever reached. Nested
-//! folders are moved up to the top and emptied there: however deep they are, that takes no recursion and always the same
-//! number of descriptors. A folder is read once, while it is emptied.
+//! folders are moved up to the top and emptied there: however deep they are, that takes no recursion and always the
+//! same number of descriptors. A folder is read once, while it is emptied.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
@@ -84,7 +84,8 @@ impl fmt::Display for Left {
 pub enum EmptyError {
     #[error("the workspace {} could not be emptied: {left}", path.display())]
     Left { path: PathBuf, left: Left },
-    #[error("the workspace {} is empty, but could not be brought back into its first condition: {error}", path.display())]
+    #[error("the workspace {} is empty, but could not be brought back into its first condition: \
+        {error}", path.display())]
     Attributes { path: PathBuf, error: io::Error },
 }
 
@@ -258,8 +259,8 @@ impl<'a> Pass<'a> {
         self.mount.is_some() && Mount::of(file).ok() != self.mount
     }
 
-    /// Opens a folder, and no link, so that it can be read and written to. What forbids that is taken away where we may;
-    /// [`Errno::XDEV`] when it is a mount, of which nothing is changed.
+    /// Opens a folder, and no link, so that it can be read and written to. What forbids that is taken away where we
+    /// may; [`Errno::XDEV`] when it is a mount, of which nothing is changed.
     fn open_folder(&self, parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
         let open = |flags| {
             let common = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -33,7 +33,8 @@ const KERNEL: [&str; 3] = ["/dev", "/proc", "/sys"];
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     #[error(
-        "the workspace {} cannot be opened as a folder: {error}; WORKSPACE has to name a folder that the runner may read and write",
+        "the workspace {} cannot be opened as a folder: {error}; WORKSPACE has to name a folder that the runner may \
+            read and write",
         path.display()
     )]
     Unreachable { path: PathBuf, error: io::Error },
@@ -44,8 +45,10 @@ pub enum ClaimError {
     )]
     Forbidden { path: PathBuf, why: String },
     #[error(
-        "the workspace {} is neither a mount point nor marked, and a standby runner deletes everything in its workspace \
-         before and after each task; mount a volume there or, when all that is in it may be deleted, create an empty file \
+        "the workspace {} is neither a mount point nor marked, and a standby runner deletes everything in its \
+            workspace \
+         before and after each task; mount a volume there or, when all that is in it may be deleted, create an empty \
+         file \
          named {MARKER} in it",
         path.display()
     )]
@@ -62,7 +65,8 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Takes a folder as the workspace. It may hold nothing of `forbidden` (the runner's files, homes), and be none of it.
+    /// Takes a folder as the workspace. It may hold nothing of `forbidden` (the runner's files, homes), and be none of
+    /// it.
     ///
     /// # Errors
     /// When it is no folder, is one that must never be emptied, or nobody has said that it may be.
@@ -97,8 +101,8 @@ impl Workspace {
         &self.path
     }
 
-    /// Whether the folder is still where it was: one that was moved away can be emptied, and the next task would stand in
-    /// another.
+    /// Whether the folder is still where it was: one that was moved away can be emptied, and the next task would stand
+    /// in another.
     ///
     /// # Errors
     /// When what is there now cannot be told.

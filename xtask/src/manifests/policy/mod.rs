@@ -1,5 +1,5 @@
-//! What we promise of everything in `deploy/`: one table, [`POLICIES`]. Each has a test that breaks a manifest in the way
-//! that it forbids.
+//! What we promise of everything in `deploy/`: one table, [`POLICIES`]. Each has a test that breaks a manifest in the
+//! way that it forbids.
 
 #[cfg(test)]
 mod breaks;
@@ -217,8 +217,8 @@ pub fn check(objects: &[Value], variables: &[String]) -> Vec<String> {
     POLICIES.iter().flat_map(complaints).collect()
 }
 
-/// The reference of the variables. It is written from the runner's own table, and a test says when it is not; xtask reads
-/// it, since depending on the runner would have it compile wasmtime.
+/// The reference of the variables. It is written from the runner's own table, and a test says when it is not; xtask
+/// reads it, since depending on the runner would have it compile wasmtime.
 const REFERENCE: &str = "docs/reference/environment.md";
 
 /// The variables that the runner knows.
@@ -251,8 +251,8 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Whether a selector takes these labels. Ours have `matchLabels` only, so one with more takes nothing: a policy that we
-/// cannot read does not count.
+/// Whether a selector takes these labels. Ours have `matchLabels` only, so one with more takes nothing: a policy that
+/// we cannot read does not count.
 fn selects(selector: &Value, labels: &Value) -> bool {
     let Some(fields) = selector.as_object() else {
         return false;

@@ -117,8 +117,8 @@ pub fn hardened(manifests: &Manifests) -> Vec<String> {
     wrong
 }
 
-/// Volumes are the pod's own and bounded, or ConfigMaps. That leaves out the node's files, tokens of service accounts, and
-/// secrets as files, which commands might read.
+/// Volumes are the pod's own and bounded, or ConfigMaps. That leaves out the node's files, tokens of service accounts,
+/// and secrets as files, which commands might read.
 pub fn volumes(manifests: &Manifests) -> Vec<String> {
     let mut wrong = Vec::new();
     for pod in &manifests.pods {
@@ -172,8 +172,8 @@ pub fn resources(manifests: &Manifests) -> Vec<String> {
     wrong
 }
 
-/// What makes a pod a runner: its label, one container named `runner`, a mounted workspace (only a mount is ever emptied)
-/// and a /tmp with room for the spool.
+/// What makes a pod a runner: its label, one container named `runner`, a mounted workspace (only a mount is ever
+/// emptied) and a /tmp with room for the spool.
 pub fn runner(manifests: &Manifests) -> Vec<String> {
     let mut wrong = Vec::new();
     for pod in manifests.runners() {

@@ -59,7 +59,8 @@ pub fn standby(manifests: &Manifests) -> Vec<String> {
             let hook = container.pointer("/lifecycle/preStop/exec/command");
             if !hook.is_some_and(|hook| leaves_time(hook, pod.spec, manifests.environment(pod).get("SHUTDOWN_GRACE"))) {
                 wrong.push(format!(
-                    "{}: its preStop hook is not `plue-runner drain --at-most SECONDS` with SHUTDOWN_GRACE left after it",
+                    "{}: its preStop hook is not `plue-runner drain --at-most SECONDS` with SHUTDOWN_GRACE left after \
+                        it",
                     pod.owner
                 ));
             }
@@ -103,7 +104,8 @@ fn leaves_time(hook: &Value, spec: &Value, shutdown: Option<&String>) -> bool {
     drains && seconds + shutdown < spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(30)
 }
 
-/// A pool has its size from the API server, or from its manifest; it never shrinks to be updated, and a budget holds it.
+/// A pool has its size from the API server, or from its manifest; it never shrinks to be updated, and a budget holds
+/// it.
 pub fn pool(manifests: &Manifests) -> Vec<String> {
     let mut wrong = Vec::new();
     let runners = |deployment: &&Value| {

@@ -9,7 +9,8 @@ use super::tree::{Entry, Id, Node, Place as InTree, ROOT, Tree};
 
 /// Most names in a tree.
 const MAX_ENTRIES: usize = 40;
-/// The longest path that the repository makes, in bytes: with what a tool adds below it stays one that the kernel takes.
+/// The longest path that the repository makes, in bytes: with what a tool adds below it stays one that the kernel
+/// takes.
 const MAX_PATH: usize = 1200;
 
 /// Does a change, where it makes sense; says what was done.

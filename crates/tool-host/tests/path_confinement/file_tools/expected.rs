@@ -7,8 +7,8 @@ use super::tree::{Found, Id, Node, Tree};
 /// The text of a call that succeeds, or the code of one that does not.
 pub type Answer = Result<String, ToolErrorCode>;
 
-/// A path that a tool takes, relative to the workspace: `.` and doubled `/` are gone, one `/` is left at the end of what
-/// has to be a folder.
+/// A path that a tool takes, relative to the workspace: `.` and doubled `/` are gone, one `/` is left at the end of
+/// what has to be a folder.
 pub fn relative(path: &str, root: &str) -> Result<String, ToolErrorCode> {
     if path.is_empty() || path.contains('\0') {
         return Err(InvalidInput);

@@ -8,8 +8,8 @@
 //! - the disk is what the model says, so nothing but what was asked for was written, and a refused call wrote nothing;
 //! - nothing outside has changed, and no answer knows a word of it.
 //!
-//! [`Runs::check`] takes any bytes: the test `paths` gives it numbered ones, the fuzz target those that a coverage-guided
-//! fuzzer finds.
+//! [`Runs::check`] takes any bytes: the test `paths` gives it numbered ones, the fuzz target those that a
+//! coverage-guided fuzzer finds.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -210,7 +210,8 @@ fn also_right(found: &Found) -> &'static [ToolErrorCode] {
     match found {
         // Through a link that asks for a folder, as `link -> new/` does: there is none, and a file cannot be one.
         Found::NoFolder { .. } => &[NotFound, InvalidInput],
-        // The same, farther off; or the path goes on behind a link that dangles, and would leave if there were something.
+        // The same, farther off; or the path goes on behind a link that dangles, and would leave if there were
+        // something.
         Found::NoEntry => &[NotFound, InvalidInput, Denied],
         _ => &[],
     }

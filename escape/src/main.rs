@@ -223,8 +223,9 @@ fn unnoticed(rows: &[Row]) -> Vec<String> {
         .collect();
     Protection::ALL
         .iter()
-        .filter(|(name, _)| !noticed.contains(name))
-        .map(|(name, _)| format!("{name}: no attack gets through when this layer alone is off, so nothing tests it"))
+        .map(|protection| protection.name())
+        .filter(|name| !noticed.contains(name))
+        .map(|name| format!("{name}: no attack gets through when this layer alone is off, so nothing tests it"))
         .collect()
 }
 
@@ -233,9 +234,9 @@ fn cases(arguments: &Arguments) -> Vec<Case> {
     for attack in attacks::all() {
         let asked = |only: &String| attack.id == only || only.ends_with('/') && attack.id.starts_with(&**only);
         let mut without = Vec::new();
-        for (name, protection) in Protection::ALL {
+        for protection in Protection::ALL {
             if attack.falls_without.contains(protection) {
-                without.push(*name);
+                without.push(protection.name());
             }
         }
         let taken = (arguments.class.is_empty() || arguments.class.contains(&attack.class))

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -182,19 +182,13 @@ impl Shared {
     /// Puts a new file in its place as a whole: a reader never sees half of it, and a link there is replaced, not
     /// followed.
     fn put(&self, text: &[u8]) -> io::Result<File> {
-        let beside = format!(".{NAME}-{:016x}", getrandom::u64().unwrap_or_default());
-        let beside = self.path.with_file_name(beside);
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(&beside)
-            .and_then(|file| file.write_all_at(text, 0).map(|()| file))
-            .and_then(|file| fs::rename(&beside, &self.path).map(|()| file));
-        if written.is_err() {
-            let _ = fs::remove_file(&beside);
-        }
-        written
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let beside = tempfile::Builder::new()
+            .prefix(&format!(".{NAME}-"))
+            .permissions(fs::Permissions::from_mode(0o644))
+            .tempfile_in(folder)?;
+        beside.as_file().write_all_at(text, 0)?;
+        Ok(beside.persist(&self.path)?)
     }
 }
 

@@ -21,11 +21,11 @@ pub fn table() -> Vec<(&'static str, String)> {
         ),
         (
             "`max_tokens`",
-            format!("1 to {MAX_TOKENS}, and what the model can give"),
+            format!("1 to {} million, and what the model can give", MAX_TOKENS / 1_000_000),
         ),
         (
             "`timeout_seconds`, of a task or a step",
-            format!("1 s to {MAX_TIMEOUT_SECONDS} s, which is a week"),
+            format!("1 s to {} days", MAX_TIMEOUT_SECONDS / 86_400),
         ),
         (
             "a line of output that is sent as one event",

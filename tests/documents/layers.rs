@@ -1,6 +1,6 @@
 //! The crates: what each may import, and the face that each has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -148,5 +148,44 @@ fn the_image_is_built_from_every_crate() {
             listed.lines().any(|other| other == line),
             ".dockerignore keeps {name} out: it needs {line}"
         );
+    }
+}
+
+/// Modules that use each other in a circle, however long, are one module.
+#[test]
+fn no_module_of_the_runner_uses_another_in_a_circle() {
+    let sources = crate::files(&["runner/src"], &["rs"]);
+    let module_of = |path: &str| {
+        let rest = path.strip_prefix("runner/src/")?;
+        Some(rest.split(['/', '.']).next()?.to_owned())
+    };
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in &sources {
+        let Some(module) = module_of(path).filter(|name| name != "lib" && name != "main") else {
+            continue;
+        };
+        let is_test = path.contains("/tests/") || path.ends_with("tests.rs");
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let named = code.split("crate::").skip(1).map(|rest| {
+            let end = rest
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .unwrap_or(rest.len());
+            rest[..end].to_owned()
+        });
+        let used = uses.entry(module.clone()).or_default();
+        used.extend(named.filter(|name| !is_test && *name != module));
+    }
+    assert!(uses.len() > 10 && uses["cli"].contains("run"), "{uses:?}");
+    for module in uses.keys() {
+        let (mut reached, mut waiting) = (BTreeSet::new(), vec![module]);
+        while let Some(next) = waiting.pop() {
+            waiting.extend(
+                uses.get(next)
+                    .into_iter()
+                    .flatten()
+                    .filter(|name| reached.insert((*name).clone())),
+            );
+        }
+        assert!(!reached.contains(module), "{module} comes back to itself: {reached:?}");
     }
 }

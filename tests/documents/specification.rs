@@ -45,7 +45,7 @@ fn every_promise_of_the_specification_names_a_test_that_exists() {
                     None => attacks.contains(attack),
                 },
                 Some(("pod", part)) => parts.iter().any(|known| known == part),
-                Some(("mutation", protection)) => Protection::ALL.iter().any(|(known, _)| *known == protection),
+                Some(("mutation", protection)) => Protection::ALL.iter().any(|known| known.name() == protection),
                 _ => tests.contains(name.rsplit("::").next().unwrap()),
             };
             if !is_there {

@@ -51,7 +51,10 @@ fn variables() -> String {
     let row = |variable: config::variables::Row| {
         vec![
             code(variable.name),
-            code(&variable.default),
+            match variable.is_a_value {
+                true => code(&variable.default),
+                false => variable.default.clone(),
+            },
             variable.meaning.to_owned(),
             code(variable.example),
         ]

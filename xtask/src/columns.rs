@@ -23,8 +23,8 @@ pub fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What JSON and WebAssembly's text have, and nothing else here. Lines that hold either are quoted as they go over a wire
-/// or into an assembler, and not broken.
+/// What JSON and WebAssembly's text have, and nothing else here. Lines that hold either are quoted as they go over a
+/// wire or into an assembler, and not broken.
 const QUOTED: [&str; 4] = ["\":", "\\\":", "(i32.", "(func "];
 
 /// The lines that are too wide, with their widths.

@@ -25,6 +25,10 @@ macro_rules! closed_set {
             )*
         }
 
+        const _: () = {
+            $(assert!(!$name.is_empty() && !$meaning.is_empty());)*
+        };
+
         impl $set {
             /// Every member with its name and its meaning: documents are written from it.
             pub const TABLE: &[($set, &str, &str)] = &[$(($set::$member, $name, $meaning),)*];

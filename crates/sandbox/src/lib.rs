@@ -17,6 +17,7 @@ pub mod proc;
 mod request;
 pub mod strict;
 pub mod weak;
+mod with_all;
 
 /// How far commands are confined. Said in every terminal event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -158,6 +158,7 @@ pub(crate) fn compile(engine: &Engine, component: &Path, bytes: &[u8]) -> Result
     for directory in [folder, folder.parent().unwrap_or(folder)] {
         close_to_others(directory).map_err(write)?;
     }
+    // A name that is known, so that what a killed run left of it is removed by the next.
     let temporary = file.with_extension("cwasm.tmp");
     let written = (|| {
         let _ = fs::remove_file(&temporary);

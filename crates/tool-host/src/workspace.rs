@@ -108,6 +108,8 @@ fn names_a_folder(link: &Path) -> bool {
 }
 
 /// The new content under a name of its own, until it takes the place of the old. Removed when that does not happen.
+///
+/// Not `cap-tempfile`: where there is no `O_TMPFILE`, as in gVisor, its names have no dot in front.
 struct Temporary<'a> {
     directory: &'a Dir,
     name: String,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::calendar::{Calendar, Event};
 use super::draws::{Draws, Length};
-use super::pace::Pace;
+use super::poll_schedule::PollSchedule;
 use super::pool::{Pool, Scaler};
 
 /// The share of the tasks that only fill the pool, and are not counted.
@@ -81,7 +81,7 @@ struct Simulation<'a> {
     /// When the tasks came that wait.
     queue: VecDeque<f64>,
     /// Runners without a task.
-    idle: Vec<Pace>,
+    idle: Vec<PollSchedule>,
     busy: u32,
     starting: u32,
     scaler: Option<Scaler>,
@@ -121,7 +121,7 @@ impl<'a> Simulation<'a> {
             most_busy: 0,
         };
         for _ in 0..runners {
-            simulation.idle.push(Pace::new(0.0, &mut simulation.polls));
+            simulation.idle.push(PollSchedule::new(0.0, &mut simulation.polls));
         }
         simulation.schedule_arrival();
         if let Some(every) = simulation.scaler.as_ref().map(Scaler::every) {
@@ -215,7 +215,7 @@ impl<'a> Simulation<'a> {
     fn ask(&mut self) {
         match self.queue.pop_front() {
             Some(since) => self.start(since),
-            None => self.idle.push(Pace::new(self.now, &mut self.polls)),
+            None => self.idle.push(PollSchedule::new(self.now, &mut self.polls)),
         }
     }
 

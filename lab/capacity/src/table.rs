@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::erlang;
 use super::options::Options;
-use super::pace::Pace;
+use super::poll_schedule::PollSchedule;
 use super::simulation::{Load, Measured};
 
 /// How often a runner says that it lives, by default.
@@ -77,7 +77,7 @@ fn rest(options: &Options, load: &Load, found: &BTreeMap<u32, Measured>, smalles
             "{what} are the smallest pool where {} % of the tasks wait at most {} s.",
             options.aim_percent, options.aim
         );
-        let between = Pace::mean_of_last() + if load.polls { 0.0 } else { HELD_OPEN };
+        let between = PollSchedule::mean_of_last() + if load.polls { 0.0 } else { HELD_OPEN };
         let polls = (measured.runners - measured.busy) / between;
         let _ = writeln!(
             text,

@@ -17,8 +17,8 @@ pub(super) struct DoctorOptions {
 
 /// Examines, and exits with 1 when something is missing that a task needs.
 pub(super) fn run(options: &DoctorOptions, lookup: &dyn Fn(&str) -> Option<String>) -> Exit {
-    let surroundings = match DoctorConfig::read(lookup) {
-        Ok(surroundings) => surroundings,
+    let config = match DoctorConfig::read(lookup) {
+        Ok(config) => config,
         Err(error) if options.json => {
             let problems = serde_json::json!({ "problems": error.problems });
             return print(&format!("{problems:#}\n"), Exit::Invalid);
@@ -29,7 +29,7 @@ pub(super) fn run(options: &DoctorOptions, lookup: &dyn Fn(&str) -> Option<Strin
         Ok(runtime) => runtime,
         Err(error) => return print(&format!("the runtime cannot be started: {error}\n"), Exit::Invalid),
     };
-    let checks = runtime.block_on(doctor::examine(&surroundings));
+    let checks = runtime.block_on(doctor::examine(&config));
     let missing = checks.iter().any(|check| check.state == State::Missing);
     let exit = if missing { Exit::Failed } else { Exit::Success };
     if options.json {

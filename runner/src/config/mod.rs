@@ -7,7 +7,8 @@ use std::time::Duration;
 use url::Url;
 
 use crate::api_client::ApiConfig;
-use crate::events::{SpoolConfig, TaskId};
+pub use crate::events::Identity;
+use crate::events::SpoolConfig;
 use crate::telemetry::{LogFilter, OtlpConfig};
 use plue_contract::secret::Secret;
 use plue_messages::AuthStyle;
@@ -31,14 +32,6 @@ pub const BUILT_IN_MODELS: &[&str] = &[
     "claude-3-5-haiku-20241022",
     "claude-3-opus-20240229",
 ];
-
-/// Who the task is and where its events go: all that is needed to report an error.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    pub task_id: TaskId,
-    pub callback_url: Url,
-    pub api: ApiConfig,
-}
 
 /// Where the task document is.
 #[derive(Clone, Debug, PartialEq, Eq)]

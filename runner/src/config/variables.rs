@@ -145,13 +145,13 @@ variables! {
         "standby: the name to register under, of at most 255 characters; each runner needs one of its own",
         "plue-runner-7d9f";
     POD_IP: Text = "unknown",
-        "standby: the pod's address, likewise",
+        "standby: the pod's address, sent with the registration",
         "10.0.0.7";
     NODE_NAME: Unset = Unset,
-        "standby: the node's name, likewise",
+        "standby: the node's name, sent with the registration",
         "node-3";
     RUNNER_LABELS: Unset = Unset,
-        "standby: labels of the runner, separated by commas, likewise",
+        "standby: labels of the runner, separated by commas, sent with the registration",
         "linux,large";
     HEARTBEAT_SECONDS: Number = 15,
         "standby: how often the server hears that the runner lives; a worker that is silent for four times that is \

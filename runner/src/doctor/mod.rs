@@ -16,7 +16,7 @@ use crate::run::plugin_dir;
 use plue_sandbox::strict::{Finding, Layer, MissingLayer, StrictSandbox};
 use plue_sandbox::{CommandEvent, CommandSpec, Sandbox, Stream};
 
-mod surroundings;
+mod probes;
 
 /// How long one try may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -86,10 +86,10 @@ pub async fn examine(config: &DoctorConfig) -> Vec<Check> {
         }
         Err(missing) => (up_to(&missing), None),
     };
-    checks.push(surroundings::openat2());
-    checks.extend(surroundings::tools(config, sandbox.clone()).await);
-    checks.extend(surroundings::reachable(config).await);
-    checks.push(surroundings::pod_name(&config.pod_name));
+    checks.push(probes::openat2());
+    checks.extend(probes::tools(config, sandbox.clone()).await);
+    checks.extend(probes::reachable(config).await);
+    checks.push(probes::pod_name(&config.pod_name));
     if let Some(sandbox) = sandbox {
         sandbox.shut_down().await;
     }
@@ -104,7 +104,7 @@ fn up_to(missing: &MissingLayer) -> Vec<Check> {
     } else {
         State::Ok
     };
-    let lines = Layer::ALL.into_iter().map(|layer| {
+    let lines = Layer::ALL.iter().map(|&layer| {
         if layer == missing.layer {
             state = State::NotTried;
             return Check::layer(layer, State::Missing, format!("{}: {}", missing.doing, missing.problem));
@@ -132,8 +132,8 @@ fn layers(inside: Result<Vec<Finding>, String>) -> Vec<Check> {
         }
     };
     let lines = Layer::ALL
-        .into_iter()
-        .map(|layer| match findings.iter().find(|finding| finding.layer == layer) {
+        .iter()
+        .map(|&layer| match findings.iter().find(|finding| finding.layer == layer) {
             Some(finding) if finding.holds => Check::layer(layer, State::Ok, finding.seen.clone()),
             Some(finding) => Check::layer(layer, State::Missing, finding.seen.clone()),
             None => Check::layer(layer, State::Ok, "made"),

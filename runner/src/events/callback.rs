@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::bounds::MAX_ENCODED;
 use super::event::TaskId;
 use super::queue::{EventQueue, Numbered};
-use crate::api_client::{Answer, ApiClient, ApiError, Fate, SHORT_ANSWER, asks_for_cancel};
-use crate::config::Identity;
+use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, Fate, SHORT_ANSWER, asks_for_cancel};
 use crate::telemetry::TraceSource;
 
 /// Retries after the first attempt of an event that must arrive, and of any event while nobody can be reached: a server
@@ -30,6 +30,14 @@ const ABANDONED: Duration = Duration::from_millis(50);
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
+
+/// Who the task is and where its events go: all that is needed to report an error.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub task_id: TaskId,
+    pub callback_url: Url,
+    pub api: ApiConfig,
+}
 
 /// What has become of the events so far.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ pub mod sink;
 pub mod spool;
 pub mod unfinished;
 
+pub use callback::Identity;
 pub use event::{Event, LogLevel, StepState, Summary, TaskErrorCode, TaskId, ToolState, UsageReport};
 pub use queue::EventQueue;
 pub use sink::EventSink;

@@ -179,16 +179,11 @@ impl From<Event> for Record {
                 record.text = std::mem::take(message);
                 record.head = members(&event);
             }
-            _ => {
-                record.kind = match event {
-                    Event::ToolStart { .. } => Kind::ToolStart,
-                    Event::StepStart { .. } => Kind::StepStart,
-                    Event::StepEnd { .. } => Kind::StepEnd,
-                    Event::Done { .. } => Kind::Done,
-                    _ => Kind::Usage,
-                };
-                record.head = members(&event);
-            }
+            Event::ToolStart { .. } => record.whole(Kind::ToolStart, &event),
+            Event::StepStart { .. } => record.whole(Kind::StepStart, &event),
+            Event::StepEnd { .. } => record.whole(Kind::StepEnd, &event),
+            Event::Usage { .. } => record.whole(Kind::Usage, &event),
+            Event::Done { .. } => record.whole(Kind::Done, &event),
         }
         record.encoded = encoded(&record.text);
         record
@@ -196,6 +191,12 @@ impl From<Event> for Record {
 }
 
 impl Record {
+    /// Becomes a small event, all of whose members are written at once.
+    fn whole(&mut self, kind: Kind, event: &Event) {
+        self.kind = kind;
+        self.head = members(event);
+    }
+
     /// About how many bytes it takes on the wire; in memory it is at most that.
     pub(super) fn size(&self) -> usize {
         ENVELOPE + self.head.len() + self.encoded

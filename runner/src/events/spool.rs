@@ -5,10 +5,10 @@
 //! output.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use super::record::Record;
 use crate::framing;
@@ -107,7 +107,7 @@ impl Spool {
             Some(segment) => segment.append(frames, records),
             None => {
                 let mut segment = Segment {
-                    file: nameless(&self.config.folder)?,
+                    file: tempfile::tempfile_in(&self.config.folder)?,
                     read: 0,
                     written: 0,
                     records: 0,
@@ -161,19 +161,6 @@ impl Segment {
         self.records -= records.len() as u64;
         Ok(records)
     }
-}
-
-/// A new file that only we have: made under a name that nobody knows, for us alone, and unlinked.
-fn nameless(folder: &Path) -> io::Result<File> {
-    let path = folder.join(format!(".plue-spool-{:016x}", getrandom::u64().unwrap_or_default()));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
 }
 
 #[cfg(test)]

@@ -37,7 +37,13 @@ impl Boundary {
                 index: *step_index,
             }),
             Event::StepEnd { .. } => Some(Self::StepEnds),
-            _ => None,
+            Event::Token { .. }
+            | Event::Thinking { .. }
+            | Event::ToolOutput { .. }
+            | Event::Log { .. }
+            | Event::Usage { .. }
+            | Event::Done { .. }
+            | Event::Error { .. } => None,
         }
     }
 }

@@ -45,7 +45,7 @@ pub fn cancel_grace(shutdown_grace: Duration) -> Duration {
 enum Ending {
     Success,
     Failed(Failure),
-    /// Nothing was run: the task, a plugin or the surroundings are at fault.
+    /// Nothing was run: the task, a plugin or the environment are at fault.
     Refused(Failure),
 }
 

@@ -32,7 +32,7 @@ use assignment::{Assignment, Registered};
 use channel::WorkerMessage;
 use journal::Journal;
 use process::{WorkerProcess, describe};
-use registration::{Cancel, Pace, Registration, Unregistered};
+use registration::{Cancel, PollSchedule, Registration, Unregistered};
 use task::Arrived;
 use workspace::Workspace;
 
@@ -298,7 +298,7 @@ impl Supervisor<'_> {
     /// ends without a task, when it does.
     async fn next_task(&self) -> Result<(Result<WorkerProcess, Exit>, Assignment), Exit> {
         let mut worker = self.unless_told_to_go(self.new_worker()).await??;
-        let mut pace = Pace::new();
+        let mut schedule = PollSchedule::new();
         let mut failures = 0;
         loop {
             let mut registering = std::pin::pin!(self.registration.register());
@@ -327,7 +327,7 @@ impl Supervisor<'_> {
                             tracing::error!(problem, "the API server sent a task that nobody can be told of");
                         }
                     }
-                    pace.next()
+                    schedule.next()
                 }
                 Err(Unregistered::Unauthorized) => {
                     let problem = "the API server does not take this token (status 401): set CALLBACK_TOKEN to its own";

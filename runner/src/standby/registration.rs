@@ -280,9 +280,9 @@ impl Registration {
 }
 
 /// How long to wait between two polls: little while the runner is young or has just had a task, then more and more.
-pub(super) struct Pace(Duration);
+pub(super) struct PollSchedule(Duration);
 
-impl Pace {
+impl PollSchedule {
     pub(super) fn new() -> Self {
         Self(FIRST_POLL)
     }
@@ -326,8 +326,8 @@ mod tests {
 
     #[test]
     fn polls_come_often_at_first_and_at_least_every_five_seconds() {
-        let mut pace = Pace::new();
-        let waits: Vec<Duration> = (0..20).map(|_| pace.next()).collect();
+        let mut schedule = PollSchedule::new();
+        let waits: Vec<Duration> = (0..20).map(|_| schedule.next()).collect();
         assert!(waits[0] < Duration::from_millis(400), "{waits:?}");
         assert!(waits.iter().all(|wait| *wait <= LAST_POLL), "{waits:?}");
         assert!(waits[19] >= Duration::from_millis(3750), "{waits:?}");

@@ -116,7 +116,8 @@ impl Drop for CarriedTrace {
 }
 
 /// Reads `version-trace-parent-flags`: hexadecimal, lower case, of exact lengths, and no id of zeros. A later version
-/// may have more parts behind these four.
+/// may have more parts behind these four. `TraceContextPropagator` reads it, too, and takes ids of any length, with a
+/// sign.
 fn parse(text: &str) -> Option<trace::SpanContext> {
     let mut parts = text.split('-');
     let mut hex = |length: usize| {

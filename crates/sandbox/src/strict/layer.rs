@@ -4,56 +4,43 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One layer. All of them are needed: a sandbox that lacks one does not start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layer {
-    /// The process that makes the sandbox, and stays as its init.
-    Init,
-    /// An ordinary user for the commands of a runner that is root.
-    OrdinaryUser,
-    /// The user namespace, in which the other namespaces can be made.
-    UserNamespace,
-    /// Files, processes, network, IPC objects and a host name of their own.
-    Namespaces,
-    /// The image read-only, with homes and secrets covered.
-    Image,
-    /// The workspace at its own place, writable.
-    Workspace,
-    /// A /tmp, /var/tmp and /dev/shm of their own, in memory.
-    Scratch,
-    /// A /dev of their own, with five harmless devices.
-    Devices,
-    /// A /proc that shows the PID namespace.
-    Proc,
-    /// A loopback interface of their own that is up.
-    Loopback,
-    /// Bounds on what a process may have, and what tells how much memory the pod has.
-    Limits,
-    /// No capability, and no way to any.
-    Privileges,
-    /// The filter of system calls.
-    Seccomp,
+use crate::with_all::with_all;
+
+with_all! {
+    /// One layer, in the order in which they are made. All of them are needed: a sandbox that lacks one does not start.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Layer {
+        /// The process that makes the sandbox, and stays as its init.
+        Init,
+        /// An ordinary user for the commands of a runner that is root.
+        OrdinaryUser,
+        /// The user namespace, in which the other namespaces can be made.
+        UserNamespace,
+        /// Files, processes, network, IPC objects and a host name of their own.
+        Namespaces,
+        /// The image read-only, with homes and secrets covered.
+        Image,
+        /// A /dev of their own, with five harmless devices.
+        Devices,
+        /// A /tmp, /var/tmp and /dev/shm of their own, in memory.
+        Scratch,
+        /// The workspace at its own place, writable.
+        Workspace,
+        /// A /proc that shows the PID namespace.
+        Proc,
+        /// A loopback interface of their own that is up.
+        Loopback,
+        /// Bounds on what a process may have, and what tells how much memory the pod has.
+        Limits,
+        /// No capability, and no way to any.
+        Privileges,
+        /// The filter of system calls.
+        Seccomp,
+    }
 }
 
 impl Layer {
-    /// All of them, in the order in which they are made.
-    pub const ALL: [Layer; 13] = [
-        Layer::Init,
-        Layer::OrdinaryUser,
-        Layer::UserNamespace,
-        Layer::Namespaces,
-        Layer::Image,
-        Layer::Devices,
-        Layer::Scratch,
-        Layer::Workspace,
-        Layer::Proc,
-        Layer::Loopback,
-        Layer::Limits,
-        Layer::Privileges,
-        Layer::Seccomp,
-    ];
-
     /// Its name, as errors and `plue-runner doctor` have it.
     pub fn name(self) -> &'static str {
         match self {

@@ -9,9 +9,9 @@ use crate::target::{Outcome, Target};
 
 mod keeper;
 mod kernel;
-mod leftovers;
 mod lifetime;
 mod limits;
+mod orphans;
 mod others;
 mod planted;
 mod privileges;
@@ -23,7 +23,7 @@ pub const ATTACKS: &[&[Attack]] = &[
     privileges::ATTACKS,
     kernel::ATTACKS,
     lifetime::ATTACKS,
-    leftovers::ATTACKS,
+    orphans::ATTACKS,
     limits::ATTACKS,
     uncounted::ATTACKS,
     planted::ATTACKS,

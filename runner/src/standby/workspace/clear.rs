@@ -89,7 +89,7 @@ pub enum EmptyError {
     Attributes { path: PathBuf, error: io::Error },
 }
 
-/// See [`Workspace::empty`](super::workspace::Workspace::empty).
+/// See [`Workspace::empty`](super::Workspace::empty).
 pub(super) fn empty(
     top: BorrowedFd<'_>,
     path: &Path,

@@ -1,4 +1,4 @@
-//! When a runner that got no task asks again: as `Pace` of runner/src/standby/registration.rs.
+//! When a runner that got no task asks again: as `PollSchedule` of runner/src/standby/registration.rs.
 
 use super::draws::Draws;
 
@@ -12,12 +12,12 @@ const JITTER: f64 = 0.25;
 
 /// An idle runner.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct PollSchedule {
     wait: f64,
     next: f64,
 }
 
-impl Pace {
+impl PollSchedule {
     /// Of a runner that has asked in vain now.
     pub fn new(now: f64, draws: &mut Draws) -> Self {
         let mut pace = Self { wait: FIRST, next: now };
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn polls_come_often_at_first_and_then_every_five_seconds() {
         let mut draws = Draws::new(1, 0);
-        let mut pace = Pace::new(0.0, &mut draws);
+        let mut pace = PollSchedule::new(0.0, &mut draws);
         assert!((0.18..0.32).contains(&pace.next_poll()), "{pace:?}");
         pace.pass(1000.0, &mut draws);
         let before = pace.next_poll();
@@ -67,6 +67,6 @@ mod tests {
             assert!((3.74..=5.01).contains(&(pace.next_poll() - next)), "{pace:?}");
         }
         let mean = (pace.next_poll() - before) / f64::from(polls);
-        assert!((mean - Pace::mean_of_last()).abs() < 0.02, "{mean}");
+        assert!((mean - PollSchedule::mean_of_last()).abs() < 0.02, "{mean}");
     }
 }

@@ -1,7 +1,7 @@
 //! `docs/operations.md` says what to do about every code.
 
-use plue_runner::events::TaskErrorCode;
-use plue_runner::run::Exit;
+use plue_runner::reference::Exit;
+use plue_runner::reference::TaskErrorCode;
 
 use crate::read;
 

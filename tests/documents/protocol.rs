@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use plue_runner::events::TaskErrorCode;
+use plue_runner::reference::TaskErrorCode;
 use plue_tool_host::ToolErrorCode;
 use serde_json::Value;
 

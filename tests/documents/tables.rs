@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::fs;
 
-use plue_runner::config;
-use plue_runner::events::TaskErrorCode;
-use plue_runner::run::Exit;
+use plue_runner::reference::Exit;
+use plue_runner::reference::TaskErrorCode;
+use plue_runner::reference::variables;
 use plue_tool_host::{ToolErrorCode, limits};
 use serde_json::Value;
 
@@ -48,7 +48,7 @@ fn code(text: &str) -> String {
 }
 
 fn variables() -> String {
-    let row = |variable: config::variables::Row| {
+    let row = |variable: variables::Row| {
         vec![
             code(variable.name),
             match variable.is_a_value {
@@ -61,7 +61,7 @@ fn variables() -> String {
     };
     table(
         &["variable", "default", "meaning", "example"],
-        config::variables::table().into_iter().map(row),
+        variables::table().into_iter().map(row),
     )
 }
 
@@ -78,7 +78,7 @@ fn codes<'a>(rows: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 }
 
 fn task_limits() -> String {
-    let rows = plue_runner::limits::table().into_iter();
+    let rows = plue_runner::reference::task_limits().into_iter();
     table(
         &["what", "limit"],
         rows.map(|(what, limit)| vec![what.to_owned(), limit]),

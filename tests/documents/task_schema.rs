@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use plue_runner::config::TaskRules;
-use plue_runner::task::{Document, Format, InvalidTask, Valid, validate};
+use plue_runner::reference::TaskRules;
+use plue_runner::reference::{Document, Format, InvalidTask, Valid, validate};
 use serde_json::{Value, json};
 use support::schema::task_errors;
 

@@ -64,14 +64,13 @@ pub enum StepState {
     Error,
 }
 
-/// Where a log event comes from.
+/// Where a log event comes from. The protocol has `error`, too; what fails is an event of its own here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
     Stdout,
     Stderr,
     Info,
-    Error,
 }
 
 impl LogLevel {
@@ -81,7 +80,6 @@ impl LogLevel {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
             Self::Info => "info",
-            Self::Error => "error",
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What the runner tells of itself: the log on standard output, and traces and metrics when there is a collector.
 //!
 //! The log is the process's. All else is a value that is handed down, [`Telemetry`]: without
-//! `OTEL_EXPORTER_OTLP_ENDPOINT` nothing of OpenTelemetry is made, a [`Span`] is an empty `Option`, and each function
-//! here returns after looking at one field.
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` nothing of OpenTelemetry is made, a [`span::Span`] is an empty `Option`, and each
+//! function here returns after looking at one field.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,11 +16,10 @@ mod span;
 mod trace_context;
 mod writer;
 
-pub use filter::{LogFilter, LogLevel};
-pub use genai::{Answer, ChatSpan, Tokens};
+pub use filter::LogFilter;
+pub use genai::{Answer, Tokens};
 pub use log::{init, rfc3339, set_identity};
 pub use otlp::OtlpConfig;
-pub use span::{Span, TaskSpan};
 pub use trace_context::{CarriedTrace, TRACEPARENT, TraceSource};
 pub use writer::flush;
 

@@ -19,7 +19,7 @@ mod mounts;
 
 use attributes::Attributes;
 
-pub use clear::{Emptied, EmptyError, Left, MARKER};
+pub use clear::{Emptied, EmptyError, MARKER};
 
 /// Folders that are never a workspace, whatever is mounted there.
 const SYSTEM: [&str; 17] = [
@@ -94,11 +94,6 @@ impl Workspace {
             condition,
             marked,
         })
-    }
-
-    /// Where the folder was when it was claimed, without links.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Whether the folder is still where it was: one that was moved away can be emptied, and the next task would stand
@@ -232,7 +227,7 @@ mod tests {
         fs::remove_file(folder.path().join(MARKER)).unwrap();
         fs::write(folder.path().join(MARKER), "").unwrap();
         let real = fs::canonicalize(folder.path()).unwrap();
-        assert_eq!(Workspace::claim(folder.path(), &[]).unwrap().path(), real);
+        assert_eq!(Workspace::claim(folder.path(), &[]).unwrap().path, real);
     }
 
     #[test]

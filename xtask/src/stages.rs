@@ -39,7 +39,7 @@ pub enum Lane {
     Tests,
     /// Attacks on this machine.
     Attacks,
-    /// What is made and run in gVisor: there is one store of images.
+    /// What is made and run in gVisor: there is one store of images. With the chaos suite, which waits as much.
     Pods,
 }
 
@@ -113,7 +113,7 @@ pub const STAGES: [Stage; 19] = [
         name: "chaos",
         promise: "whatever fails around the runner, nothing is lost",
         needs_build: true,
-        lane: Lane::Tests,
+        lane: Lane::Pods,
         run: chaos,
     },
     Stage {

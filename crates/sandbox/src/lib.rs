@@ -119,6 +119,20 @@ pub struct RunningCommand {
     pub cancel: CancellationToken,
 }
 
+impl RunningCommand {
+    /// One that was cancelled while it was being started.
+    fn cancelled(cancel: CancellationToken) -> Self {
+        let (sender, events) = mpsc::channel(1);
+        let status = ExitStatus {
+            code: 137,
+            ending: Ending::Cancelled,
+        };
+        // The channel has room for it, and its other end is here.
+        let _ = sender.try_send(CommandEvent::Exited(status));
+        Self { events, cancel }
+    }
+}
+
 /// The one way to start a command.
 pub trait Sandbox: Send + Sync {
     /// How far commands are confined here.

@@ -44,6 +44,9 @@ const CASES: &[Case] = &[
     ("a_command_that_nobody_waits_for_ends", || {
         Box::pin(a_command_that_nobody_waits_for_ends())
     }),
+    ("a_command_that_is_cancelled_while_it_starts_ends_as_a_cancelled_one", || {
+        Box::pin(a_command_that_is_cancelled_while_it_starts_ends_as_a_cancelled_one())
+    }),
     ("a_program_that_is_not_there_is_said_to_be_missing", || {
         Box::pin(a_program_that_is_not_there_is_said_to_be_missing())
     }),
@@ -199,6 +202,25 @@ async fn a_command_that_nobody_waits_for_ends() {
     drop(running.unwrap());
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(!marker.exists(), "the command went on");
+}
+
+async fn a_command_that_is_cancelled_while_it_starts_ends_as_a_cancelled_one() {
+    let confined = Confined::new().await;
+    let command = CommandSpec {
+        argv: vec!["sleep".to_owned(), "60".to_owned()],
+        working_directory: PathBuf::from("."),
+        env: BTreeMap::new(),
+        timeout: LONG,
+    };
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let mut running = confined.sandbox.start(command, cancel).await.unwrap();
+    match running.events.recv().await {
+        Some(CommandEvent::Exited(status)) => assert_eq!(status.ending, Ending::Cancelled),
+        other => panic!("{other:?}"),
+    }
+    // Nothing of it is in the way of the next.
+    assert_eq!(confined.run("echo next", LONG).await.stdout, "next\n");
 }
 
 async fn a_program_that_is_not_there_is_said_to_be_missing() {

@@ -63,7 +63,6 @@ const START: Duration = Duration::from_secs(20);
 /// How many attendants are asked to start one command: another command may kill one.
 const MAX_ATTEMPTS: u32 = 3;
 
-const NOT_BEGUN: &str = "the command was cancelled before it began";
 const OVER: &str = "the task is over, and so is its sandbox";
 
 /// A sandbox that confines commands, with the processes that run them. It ends when it is dropped, and everything in
@@ -248,7 +247,8 @@ impl Sandbox for StrictSandbox {
                 let attendant = self.attendant().await?;
                 let given = tokio::select! {
                     given = timeout(START, command.give_to(attendant)) => given,
-                    () = cancel.cancelled() => return Err(StartError::Failed(NOT_BEGUN.into())),
+                    // It may have begun: dropping the socket to its attendant ends it.
+                    () = cancel.cancelled() => return Ok(RunningCommand::cancelled(cancel)),
                     () = self.stopped.cancelled() => return Err(StartError::Failed(OVER.into())),
                 };
                 match given {

@@ -209,7 +209,7 @@ impl Supervisor<'_> {
         *self.lock() = Some(Arc::new(stop.by_server()));
         let progress = Arc::clone(&self.journal);
         let (config, process) = (&self.config, &self.process);
-        let arrived = task::run(config, self.silence(), worker, assignment, progress, process, &stop).await;
+        let arrived = task::run(config, &self.standby, self.silence(), worker, assignment, progress, process, &stop).await;
         *self.lock() = None;
         self.health.is(State::Starting);
         telemetry::set_identity(None, self.config.api.request_id.clone());

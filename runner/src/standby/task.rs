@@ -9,7 +9,7 @@ use super::channel::{SupervisorMessage, TaskOrder, WorkerMessage};
 use super::orphans;
 use super::process::{WorkerProcess, describe};
 use crate::api_client::ApiError;
-use crate::config::{Config, Identity};
+use crate::config::{Config, Identity, StandbyConfig};
 use crate::events::callback::Progress;
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
@@ -30,6 +30,7 @@ const LAST_STEPS: Duration = Duration::from_secs(3);
 /// When nobody can be told of anything: there can be no HTTP client for the callback. Nothing was run.
 pub(super) async fn run(
     config: &Config,
+    standby: &StandbyConfig,
     silence: Duration,
     worker: Option<WorkerProcess>,
     assignment: Assignment,
@@ -40,8 +41,8 @@ pub(super) async fn run(
     let started = Instant::now();
     let identity = Identity {
         task_id: TaskId::Number(assignment.id),
+        api: standby.api_of(&assignment.callback_url, &config.api),
         callback_url: assignment.callback_url,
-        api: config.api.clone(),
     };
     let events = EventQueue::new(config.spool.clone());
     let delivery = Delivery::start(

@@ -13,7 +13,24 @@ const SECRETS: &[(&str, &str)] = &[
 
 /// What a command may see.
 const ALLOWED: &[&str] = &[
-    "PATH", "HOME", "LANG", "TERM", "CI", "PWD", "OLDPWD", "SHLVL", "_", "LC_ALL", "USER", "SHELL", "TMPDIR",
+    "PATH",
+    "HOME",
+    "LANG",
+    "TERM",
+    "CI",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "_",
+    "LC_ALL",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TMPDIR",
+    "EMAIL",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_KEY_0",
+    "GIT_CONFIG_VALUE_0",
 ];
 
 async fn scene() -> Scene {

@@ -367,7 +367,20 @@ mod tests {
             .split_whitespace()
             .filter(|name| !matches!(*name, "PWD" | "SHLVL" | "_" | "OLDPWD"))
             .collect();
-        assert_eq!(names, ["CI", "GIVEN", "HOME", "LANG", "PATH", "TERM"]);
+        assert_eq!(
+            names,
+            [
+                "CI",
+                "GIT_CONFIG_COUNT",
+                "GIT_CONFIG_KEY_0",
+                "GIT_CONFIG_VALUE_0",
+                "GIVEN",
+                "HOME",
+                "LANG",
+                "PATH",
+                "TERM"
+            ]
+        );
     }
 
     #[tokio::test]

@@ -35,6 +35,15 @@ const CASES: &[Case] = &[
     ("the_folder_can_be_written_and_the_image_cannot", || {
         Box::pin(the_folder_can_be_written_and_the_image_cannot())
     }),
+    ("a_command_knows_who_and_where_it_is", || {
+        Box::pin(a_command_knows_who_and_where_it_is())
+    }),
+    ("both_outputs_can_be_opened_by_their_names", || {
+        Box::pin(both_outputs_can_be_opened_by_their_names())
+    }),
+    ("git_takes_every_folder_for_safe_and_knows_who_commits", || {
+        Box::pin(git_takes_every_folder_for_safe_and_knows_who_commits())
+    }),
     ("a_listener_of_the_machine_is_not_reached", || {
         Box::pin(a_listener_of_the_machine_is_not_reached())
     }),
@@ -44,9 +53,10 @@ const CASES: &[Case] = &[
     ("a_command_that_nobody_waits_for_ends", || {
         Box::pin(a_command_that_nobody_waits_for_ends())
     }),
-    ("a_command_that_is_cancelled_while_it_starts_ends_as_a_cancelled_one", || {
-        Box::pin(a_command_that_is_cancelled_while_it_starts_ends_as_a_cancelled_one())
-    }),
+    (
+        "a_command_that_is_cancelled_while_it_starts_ends_as_a_cancelled_one",
+        || Box::pin(a_command_that_is_cancelled_while_it_starts_ends_as_a_cancelled_one()),
+    ),
     ("a_program_that_is_not_there_is_said_to_be_missing", || {
         Box::pin(a_program_that_is_not_there_is_said_to_be_missing())
     }),
@@ -166,6 +176,49 @@ async fn the_folder_can_be_written_and_the_image_cannot() {
     );
     assert!(!Path::new("/etc/plue-confined").exists() && !Path::new("/usr/plue-confined").exists());
     assert_eq!(outcome.stdout, "", "homes are empty");
+}
+
+async fn a_command_knows_who_and_where_it_is() {
+    let confined = Confined::new().await;
+    let script = "id -un; id -gn; getent passwd $(id -u) | cut -d: -f6,7; echo $USER $LOGNAME $HOME $SHELL $TMPDIR";
+    let outcome = confined.run(script, LONG).await;
+    let expected = "runner\nrunner\n/tmp/home:/bin/sh\nrunner runner /tmp/home /bin/sh /tmp\n";
+    assert_eq!(outcome.stdout, expected, "{}", outcome.stderr);
+    // The image's own users are known, too, and nobody can change who is who.
+    let script = "id -u root; getent hosts localhost $(hostname) | wc -l; echo x >> /etc/passwd";
+    let outcome = confined.run(script, LONG).await;
+    assert_eq!(outcome.stdout, "0\n2\n", "{}", outcome.stderr);
+    assert_ne!(outcome.status.code, 0);
+}
+
+async fn both_outputs_can_be_opened_by_their_names() {
+    let confined = Confined::new().await;
+    let script = "echo a > /dev/stdout; echo b | tee /dev/stderr; echo c > /dev/fd/2; echo d > /proc/self/fd/1";
+    let outcome = confined.run(script, LONG).await;
+    assert_eq!((&*outcome.stdout, &*outcome.stderr), ("a\nb\nd\n", "b\nc\n"));
+}
+
+async fn git_takes_every_folder_for_safe_and_knows_who_commits() {
+    let confined = Confined::new().await;
+    let script = "git init -q . && touch a && git add a && git commit -qm first && git log --format=%an,%ae";
+    let outcome = confined.run(script, LONG).await;
+    assert_eq!(
+        outcome.stdout, "Plue Runner,runner@sandbox.invalid\n",
+        "{}",
+        outcome.stderr
+    );
+    // What a repository says of itself counts more.
+    let script = "git config user.name Bot && git config user.email b@c.d && git commit -q --allow-empty -m second && \
+                  git log -1 --format=%an,%ae";
+    let outcome = confined.run(script, LONG).await;
+    assert_eq!(outcome.stdout, "Bot,b@c.d\n", "{}", outcome.stderr);
+    // A folder of somebody else, where there is somebody else: root's tests are run with a runner that is root.
+    if rustix::process::geteuid().is_root() {
+        let other = rustix::process::Uid::from_raw(54_321);
+        rustix::fs::chown(confined.folder.path().join(".git"), Some(other), None).unwrap();
+        let outcome = confined.run("git log --oneline | wc -l", LONG).await;
+        assert_eq!(outcome.stdout, "2\n", "{}", outcome.stderr);
+    }
 }
 
 async fn a_listener_of_the_machine_is_not_reached() {

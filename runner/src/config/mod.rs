@@ -66,6 +66,8 @@ pub struct PodName {
 #[derive(Clone, Debug)]
 pub struct StandbyConfig {
     pub register_url: Url,
+    /// Origins besides that of `register_url` that the operator trusts with the token.
+    pub callback_origins: Vec<Url>,
     pub pod_name: String,
     pub pod_ip: String,
     pub node_name: Option<String>,
@@ -76,6 +78,33 @@ pub struct StandbyConfig {
     pub heartbeat_timeout: Duration,
     /// After how many tasks the runner ends; `None`: never.
     pub max_tasks: Option<u64>,
+}
+
+impl StandbyConfig {
+    /// How long a worker may say nothing until it is taken for hung.
+    pub fn silence(&self) -> Duration {
+        /// A worker says that it lives as often as the runner does.
+        const SILENT_BEATS: u32 = 4;
+        self.heartbeat * SILENT_BEATS
+    }
+
+    /// How the server of a task's callback is spoken to. Whoever answers a registration says where that is, so the
+    /// token goes there only when it is where the runner registers, or where the operator says.
+    pub fn api_of(&self, callback: &Url, api: &ApiConfig) -> ApiConfig {
+        let mut trusted = std::iter::once(&self.register_url).chain(&self.callback_origins);
+        if api.token.is_none() || trusted.any(|url| url.origin() == callback.origin()) {
+            return api.clone();
+        }
+        tracing::warn!(
+            origin = callback.origin().ascii_serialization(),
+            "the callback of this task is at another origin than REGISTER_URL, and is not in CALLBACK_ORIGINS: \
+             its events go there without CALLBACK_TOKEN"
+        );
+        ApiConfig {
+            token: None,
+            ..api.clone()
+        }
+    }
 }
 
 /// How the Messages API is reached.

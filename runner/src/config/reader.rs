@@ -101,6 +101,11 @@ impl<'a> Reader<'a> {
                 "it has a user name or a password, and CALLBACK_TOKEN is set too: only one of them can be sent",
             );
         }
+        let callback_origins = self.list(CALLBACK_ORIGINS).unwrap_or_default();
+        let callback_origins: Vec<Url> = callback_origins
+            .iter()
+            .filter_map(|origin| self.url(CALLBACK_ORIGINS, origin))
+            .collect();
         let pod_name = self.pod_name();
         let pod_ip = self.text(POD_IP);
         let problems = self.problems.len();
@@ -117,6 +122,7 @@ impl<'a> Reader<'a> {
         let max_tasks = Some(self.number(STANDBY_MAX_TASKS)).filter(|tasks| *tasks > 0);
         Some(StandbyConfig {
             register_url: register_url?,
+            callback_origins,
             pod_name: pod_name.name,
             pod_ip,
             node_name: self.get(NODE_NAME),

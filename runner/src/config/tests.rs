@@ -192,6 +192,43 @@ fn standby_asks_for_a_registration_url_and_for_no_task() {
 }
 
 #[test]
+fn the_token_goes_to_the_origin_of_the_registration_and_to_those_that_the_operator_names() {
+    let config = read(&[
+        ("MODE", "standby"),
+        ("REGISTER_URL", "http://api:8080/internal/runners/register"),
+        ("CALLBACK_TOKEN", "tok-secret"),
+        ("CALLBACK_ORIGINS", "https://events.internal, http://other:81/ignored"),
+    ])
+    .unwrap();
+    let Mode::Standby(standby) = config.mode else {
+        unreachable!()
+    };
+    for (callback, with_token) in [
+        ("http://api:8080/tasks/7", true),
+        ("https://events.internal/tasks/7", true),
+        ("http://other:81/tasks/7", true),
+        ("http://api/tasks/7", false),
+        ("https://api:8080/tasks/7", false),
+        ("http://events.internal/tasks/7", false),
+        ("http://169.254.169.254/latest/meta-data", false),
+        ("http://api:8080@evil/tasks/7", false),
+    ] {
+        let api = standby.api_of(&callback.parse().unwrap(), &config.api);
+        assert_eq!(api.token.is_some(), with_token, "{callback}");
+    }
+    let wrong = read(&[
+        ("MODE", "standby"),
+        ("REGISTER_URL", "http://api/r"),
+        ("CALLBACK_ORIGINS", "events.internal"),
+    ]);
+    let problems = wrong.unwrap_err().problems;
+    assert!(
+        problems.len() == 1 && problems[0].starts_with("CALLBACK_ORIGINS: "),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn the_operator_extends_models_and_replaces_tools() {
     let config = read(&[
         GOOD[0],

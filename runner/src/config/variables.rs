@@ -141,6 +141,10 @@ variables! {
     REGISTER_URL: Unset = Unset,
         "standby: where the runner registers and asks for tasks; required",
         "http://api.internal/internal/runners/register";
+    CALLBACK_ORIGINS: Unset = Unset,
+        "standby: origins besides that of `REGISTER_URL` to which a task's events take `CALLBACK_TOKEN` along, \
+            separated by commas",
+        "https://events.internal,http://api-2.internal:8080";
     POD_NAME: Derived = Derived("the host name"),
         "standby: the name to register under, of at most 255 characters; each runner needs one of its own",
         "plue-runner-7d9f";

@@ -45,9 +45,6 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a registration that is on its way when a signal comes is waited for.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
-/// How many heartbeats a worker may be silent before it counts as hung.
-const SILENT_BEATS: u32 = 4;
-
 /// A standby runner.
 struct Supervisor<'a> {
     config: Arc<Config>,
@@ -209,7 +206,7 @@ impl Supervisor<'_> {
         *self.lock() = Some(Arc::new(stop.by_server()));
         let progress = Arc::clone(&self.journal);
         let (config, process) = (&self.config, &self.process);
-        let arrived = task::run(config, self.silence(), worker, assignment, progress, process, &stop).await;
+        let arrived = task::run(config, self.standby, worker, assignment, progress, process, &stop).await;
         *self.lock() = None;
         self.health.is(State::Starting);
         telemetry::set_identity(None, self.config.api.request_id.clone());
@@ -218,11 +215,6 @@ impl Supervisor<'_> {
 
     fn lock(&self) -> MutexGuard<'_, Option<Cancel>> {
         self.cancel.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How long a worker may say nothing.
-    fn silence(&self) -> Duration {
-        self.standby.heartbeat * SILENT_BEATS
     }
 
     /// Nothing of one task is visible to the next: no process, no file. A runner that cannot see to that takes no task.
@@ -371,7 +363,7 @@ impl Supervisor<'_> {
 
     /// The worker, or another one when it is lost.
     async fn ensure_healthy(&self, mut worker: WorkerProcess) -> Result<WorkerProcess, Exit> {
-        if worker.is_well(self.silence()) {
+        if worker.is_well(self.standby.silence()) {
             return Ok(worker);
         }
         tracing::warn!("a worker died or hung while it waited for a task; another takes its place");

@@ -101,7 +101,7 @@ async fn end(
             "where the events of its task {id} go was not written down, since it may be a secret or is too long"
         ));
     };
-    let mut api = config.api.clone();
+    let mut api = standby.api_of(&callback_url, &config.api);
     // What ends before the ending must not take all of the time.
     api.timeout = api.timeout.min((left / 4).max(MIN_ATTEMPT));
     let identity = Identity {

@@ -9,7 +9,7 @@ use super::channel::{SupervisorMessage, TaskOrder, WorkerMessage};
 use super::orphans;
 use super::process::{WorkerProcess, describe};
 use crate::api_client::ApiError;
-use crate::config::{Config, Identity};
+use crate::config::{Config, Identity, StandbyConfig};
 use crate::events::callback::Progress;
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
@@ -30,7 +30,7 @@ const LAST_STEPS: Duration = Duration::from_secs(3);
 /// When nobody can be told of anything: there can be no HTTP client for the callback. Nothing was run.
 pub(super) async fn run(
     config: &Config,
-    silence: Duration,
+    standby: &StandbyConfig,
     worker: Option<WorkerProcess>,
     assignment: Assignment,
     progress: Arc<dyn Progress>,
@@ -38,10 +38,11 @@ pub(super) async fn run(
     stop: &Stop,
 ) -> Result<Arrived, ApiError> {
     let started = Instant::now();
+    let silence = standby.silence();
     let identity = Identity {
         task_id: TaskId::Number(assignment.id),
+        api: standby.api_of(&assignment.callback_url, &config.api),
         callback_url: assignment.callback_url,
-        api: config.api.clone(),
     };
     let events = EventQueue::new(config.spool.clone());
     let delivery = Delivery::start(

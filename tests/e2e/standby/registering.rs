@@ -98,6 +98,27 @@ async fn the_token_goes_with_the_registration_the_heartbeat_and_the_events() {
     assert!(!ended.scene.api.heartbeats().is_empty());
 }
 
+/// Whoever answers a registration names the callback. The server there takes no token, and says so of one that comes.
+#[tokio::test]
+async fn the_token_goes_to_no_origin_that_only_a_reply_names() {
+    let token = "internal-token-0123456789";
+    let elsewhere = ApiServer::start().await.unwrap();
+    let reply = json!({
+        "runner_id": 1,
+        "task": { "id": 7, "type": "workflow", "config": workflow(&json!([{ "run": "true" }])) },
+        "callback_url": elsewhere.task_url(7),
+    });
+    let server = ApiServer::with()
+        .token(token)
+        .answering_registrations(move |_| Answer::Say(reply.clone()));
+    let scene = Standby::with(server).await.env("CALLBACK_TOKEN", token).tasks(1);
+    let ended = scene.run().await;
+    assert_eq!(elsewhere.task(7).terminal().unwrap()["type"], "done");
+    assert_eq!(elsewhere.violations(), Vec::<String>::new());
+    let said = &ended.finished.stdout;
+    assert!(said.contains("CALLBACK_ORIGINS") && !said.contains(token), "{said}");
+}
+
 #[tokio::test]
 async fn health_knows_a_runner_that_starts_waits_works_and_is_gone() {
     let scene = Standby::new().await;

@@ -28,6 +28,7 @@ use crate::mutation::Protection;
 
 mod attendant;
 mod children;
+mod identity;
 mod init;
 mod layer;
 mod mounts;

@@ -17,6 +17,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
 };
 
+use super::identity;
 use super::layer::{InLayer, Layer, MissingLayer};
 use super::plan::Plan;
 use super::pod;
@@ -32,6 +33,8 @@ const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 const SCRATCH: [(&str, &str); 3] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), ("shm", "/dev/shm")];
 /// HOME of every command.
 pub(super) const HOME: &str = "/tmp/home";
+/// The folder of the scratch file system with what is laid over files of the image. No command reaches it by its name.
+pub(super) const OVER: &str = "over";
 /// How many files the scratch file system may have for each mebibyte: each takes memory besides its content.
 const FILES_PER_MIB: u64 = 256;
 /// Places that commands have of their own, whatever the image has there.
@@ -319,6 +322,10 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<OwnedFd, MissingLayer> {
             .read(true)
             .custom_flags(libc::O_DIRECTORY)
             .open(&tmp)?;
+        // Their folder is in nobody's reach once /tmp lies over it.
+        let over = tmp.join(OVER);
+        fs::create_dir(&over)?;
+        identity::lay_over(&over, stage, plan)?;
         for (name, _) in SCRATCH {
             let folder = tmp.join(name);
             fs::create_dir(&folder)?;

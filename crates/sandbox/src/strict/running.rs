@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attendant::GRACE;
 use super::wire::{self, CANCEL, Reply, Request};
+use super::{identity, user};
 use crate::output::{self, QUEUED_CHUNKS};
 use crate::request::{self, ENVIRONMENT};
 use crate::{CommandEvent, CommandSpec, Ending, ExitStatus, RunningCommand, StartError};
@@ -58,7 +59,7 @@ impl PreparedCommand {
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))
             .collect();
-        env.insert("HOME".into(), super::mounts::HOME.into());
+        env.extend(identity::ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned())));
         env.extend(spec.env);
         let program = spec.argv.first().cloned().unwrap_or_default();
         let asked = spec.working_directory;
@@ -86,6 +87,9 @@ impl PreparedCommand {
         let (stderr, their_stderr) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let descriptors = [their_stdout.as_fd(), their_stderr.as_fd()];
+        for pipe in descriptors {
+            user::hand_pipe_over(pipe).map_err(failed)?;
+        }
         let asked = async {
             let send = || wire::send_descriptors(control.as_fd(), &self.message, &descriptors);
             let sent = control.async_io(Interest::WRITABLE, send).await?;

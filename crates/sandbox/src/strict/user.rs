@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -17,10 +17,20 @@ use super::children;
 use super::layer::{InLayer, Layer, MissingLayer};
 use super::plan::Plan;
 use super::sys::{self, Fork};
+use crate::mutation::Protection;
 
 /// The user and group of the commands of a runner that is root. Nobody else's: images give out numbers from 0, 1000 and
 /// 65534 on.
 pub(super) const COMMAND_USER: u32 = 60_999;
+
+/// Lets commands open a pipe by its name, `/dev/stdout`: one that root has made is root's.
+pub(super) fn hand_pipe_over(pipe: BorrowedFd<'_>) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() || Protection::Privileges.is_off() {
+        return Ok(());
+    }
+    let (user, group) = (Uid::from_raw(COMMAND_USER), Gid::from_raw(COMMAND_USER));
+    Ok(rustix::fs::fchown(pipe, Some(user), Some(group))?)
+}
 
 /// Stops being root, when that is what we are.
 pub(super) fn leave_root(plan: &Plan) -> Result<(), MissingLayer> {

@@ -1,4 +1,5 @@
 //! The binary: parse, choose the mode, map the result to an exit code.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -74,7 +74,15 @@ pub async fn workflow(node: &Node) -> Result<()> {
     } else {
         "MemTotal: "
     };
-    for expected in ["git version ", "jq-", "user 1000", "no key here", limit] {
+    for expected in [
+        "git version ",
+        "jq-",
+        "user 1000 runner of ",
+        " sandbox",
+        "Plue Runner,",
+        "no key here",
+        limit,
+    ] {
         ensure!(lines.contains(expected), "the steps did not say {expected:?}: {lines}");
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! All of them build the default members with the release profile, so that they share one build of the dependencies:
 //! wasmtime takes minutes to compile, and is compiled once.
-
+#![forbid(unsafe_code)]
 // What a person asked for goes to standard output; there is no log here.
 #![allow(clippy::print_stdout)]
 

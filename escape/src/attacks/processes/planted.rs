@@ -106,6 +106,7 @@ pub const ATTACKS: &[Attack] = &[
         code", |_| {
         "for name in LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT BASH_ENV ENV PYTHONPATH PERL5LIB NODE_OPTIONS GIT_SSH_COMMAND \
          GIT_CONFIG_GLOBAL GIT_EXEC_PATH GIT_CONFIG_COUNT PROMPT_COMMAND; do eval \"value=\\${$name:-}\"; \
+         case \"$name=$value=$GIT_CONFIG_KEY_0\" in GIT_CONFIG_COUNT=1=safe.directory) continue ;; esac; \
          if [ -n \"$value\" ]; then through \"$name is set\"; fi; done; held 'none of them is set'"
             .to_owned()
     })
@@ -117,7 +118,10 @@ pub const ATTACKS: &[Attack] = &[
         ("ENV", "/plue-escape-planted"),
         ("GIT_SSH_COMMAND", "/plue-escape-planted"),
         ("PYTHONPATH", "/plue-escape-planted"),
-        ("GIT_CONFIG_COUNT", "1"),
+        // The sandbox has one setting of its own.
+        ("GIT_CONFIG_COUNT", "2"),
+        ("GIT_CONFIG_KEY_0", "core.pager"),
+        ("GIT_CONFIG_KEY_1", "core.fsmonitor"),
     ])
     .baseline(Baseline::Bounded(|scene| {
         let (said, _) = scene.outside("LD_LIBRARY_PATH=planted-and-run sh -c 'echo \

@@ -179,8 +179,7 @@ fn not_found_advice(model: &str) -> String {
             ),
             None => format!(
                 "Check the name of the model ({model}) and ANTHROPIC_BASE_URL; MODEL_ALIASES sends another model in \
-                    its \
-                 place"
+                    its place"
             ),
         },
     }

@@ -85,6 +85,14 @@ pub struct ExitStatus {
     pub ending: Ending,
 }
 
+impl ExitStatus {
+    /// Of a command that was cancelled, and of whose end nothing more is known.
+    const CANCELLED: Self = Self {
+        code: 137,
+        ending: Ending::Cancelled,
+    };
+}
+
 /// What happens while a command runs. `Exited` comes exactly once, last.
 #[derive(Clone, Debug)]
 pub enum CommandEvent {
@@ -123,12 +131,8 @@ impl RunningCommand {
     /// One that was cancelled while it was being started.
     fn cancelled(cancel: CancellationToken) -> Self {
         let (sender, events) = mpsc::channel(1);
-        let status = ExitStatus {
-            code: 137,
-            ending: Ending::Cancelled,
-        };
         // The channel has room for it, and its other end is here.
-        let _ = sender.try_send(CommandEvent::Exited(status));
+        let _ = sender.try_send(CommandEvent::Exited(ExitStatus::CANCELLED));
         Self { events, cancel }
     }
 }

@@ -51,8 +51,7 @@ pub enum LoadError {
     /// The process may not have as much address space as tools need.
     #[error(
         "the address space of this process is limited to {} MiB (RLIMIT_AS, `ulimit -v`), and tools need {} MiB; \
-            raise the \
-         limit or remove it: memory is limited by the container, not by the address space",
+            raise the limit or remove it: memory is limited by the container, not by the address space",
         .limit >> 20, MIN_ADDRESS_SPACE >> 20
     )]
     AddressSpace {

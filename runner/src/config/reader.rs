@@ -422,20 +422,23 @@ impl<'a> Reader<'a> {
             }
             bytes
         });
-        let text = self
-            .get(COMMAND_PROCESSES)
-            .unwrap_or_else(|| COMMAND_PROCESSES.default.to_string());
-        let processes = text.trim().parse().ok();
-        let processes = processes.filter(|count| (1..=MAX_PROCESSES).contains(count));
-        if processes.is_none() {
-            let problem = format!("{text:?} is no whole number from 1 to {MAX_PROCESSES}");
-            self.wrong(COMMAND_PROCESSES, &problem);
-        }
+        let processes = match self.get(COMMAND_PROCESSES) {
+            None => DEFAULT_PROCESSES,
+            Some(text) => {
+                let count = text.trim().parse().ok();
+                let count = count.filter(|count| (1..=MAX_PROCESSES).contains(count));
+                count.unwrap_or_else(|| {
+                    let problem = format!("{text:?} is no whole number from 1 to {MAX_PROCESSES}");
+                    self.wrong(COMMAND_PROCESSES, &problem);
+                    DEFAULT_PROCESSES
+                })
+            }
+        };
         CommandRules {
             network,
             read_paths,
             memory,
-            processes: processes.unwrap_or(DEFAULT_PROCESSES),
+            processes,
         }
     }
 }

@@ -132,8 +132,7 @@ variables! {
         "25";
     SPOOL_DIR: Text = SpoolConfig::DEFAULT_FOLDER,
         "the folder for events that wait and do not fit in memory (16 MiB), for what `plue-runner health` reads and, \
-            in \
-         standby, for what a runner that is started again has to know: a volume that outlives the container",
+            in standby, for what a runner that is started again has to know: a volume that outlives the container",
         "/var/spool/plue";
     SPOOL_SIZE: Text = "512Mi",
         "how much may wait there: bytes, or with `Ki`, `Mi`, `Gi`. Beyond it, and on a full disk, log lines are cut",
@@ -193,8 +192,7 @@ variables! {
         "claude-sonnet-5-5,claude-haiku-5-5";
     MODEL_ALIASES: Unset = Unset,
         "`asked=sent` pairs: what is sent in place of a model that a task asks for. Without one, a model that is \
-            retired is \
-         replaced by today's of its family; `none` in the list: it is not",
+            retired is replaced by today's of its family; `none` in the list: it is not",
         "claude-sonnet-4-20250514=claude-sonnet-5-5";
     ALLOWED_TOOLS: Text = "read_file,write_file,list_files,grep,shell",
         "the tools that a task may name, plugins included; set to nothing: none",

@@ -13,8 +13,7 @@ use crate::run::{self, Delivery, Patience, Process, Stop};
 use crate::telemetry;
 
 const RESTARTED: &str = "the runner was started again while it ran the task: its process was killed, or the memory of \
-    the \
-                         pod ran out; its log, and the pod's last state, say more";
+    the pod ran out; its log, and the pod's last state, say more";
 
 /// How long one request may take at least, however late it is.
 const MIN_ATTEMPT: Duration = Duration::from_secs(1);

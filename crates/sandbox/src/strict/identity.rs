@@ -38,16 +38,18 @@ pub(super) const ENVIRONMENT: [(&str, &str); 6] = [
 /// When a file cannot be written or mounted.
 pub(super) fn lay_over(folder: &Path, stage: &Path, plan: &Plan) -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let read = |name: &str| fs::read_to_string(stage.join("etc").join(name)).unwrap_or_default();
-    for (name, content) in [
-        ("passwd", users(&read("passwd"), uid, gid)),
-        ("group", groups(&read("group"), gid)),
-        ("hosts", hosts(&read("hosts"), plan.network)),
-    ] {
-        let target = stage.join("etc").join(name);
+    let etc = stage.join("etc");
+    for name in ["passwd", "group", "hosts"] {
+        let target = etc.join(name);
         if !fs::symlink_metadata(&target).is_ok_and(|found| found.is_file()) {
             continue;
         }
+        let image = fs::read_to_string(&target).unwrap_or_default();
+        let content = match name {
+            "passwd" => users(&image, uid, gid),
+            "group" => groups(&image, gid),
+            _ => hosts(&image, plan.network),
+        };
         let source = folder.join(name);
         let lay = || {
             fs::write(&source, content)?;

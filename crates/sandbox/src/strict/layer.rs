@@ -90,8 +90,7 @@ impl Layer {
                 "allow user namespaces: in a pod use runtimeClassName gvisor; on Ubuntu `sysctl \
                  kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile with `userns,`; on Debian \
                  `sysctl kernel.unprivileged_userns_clone=1`; `sysctl user.max_user_namespaces` must not be 0; Docker \
-                 needs \
-                 --security-opt seccomp=unconfined (its own filter refuses unshare)"
+                 needs --security-opt seccomp=unconfined (its own filter refuses unshare)"
             }
             Layer::Namespaces => {
                 "allow namespaces: `sysctl user.max_mnt_namespaces user.max_pid_namespaces user.max_net_namespaces` \

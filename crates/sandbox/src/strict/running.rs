@@ -197,10 +197,7 @@ async fn forward_until_exit(
             }
             ExitStatus { code, ending }
         }
-        _ if stopped.is_cancelled() || cancel.is_cancelled() => ExitStatus {
-            code: 137,
-            ending: Ending::Cancelled,
-        },
+        _ if stopped.is_cancelled() || cancel.is_cancelled() => ExitStatus::CANCELLED,
         Ok(_) => {
             tracing::warn!(
                 program,

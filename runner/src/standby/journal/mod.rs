@@ -147,8 +147,7 @@ impl Journal {
             name = fresh,
             why,
             "the API server may count a task as this runner's that it does not have: it goes on under a fresh name, \
-                and the \
-             server gives the task away when the old name has been silent for long enough"
+                and the server gives the task away when the old name has been silent for long enough"
         );
         fresh
     }

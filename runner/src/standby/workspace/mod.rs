@@ -48,8 +48,7 @@ pub enum ClaimError {
         "the workspace {} is neither a mount point nor marked, and a standby runner deletes everything in its \
             workspace \
          before and after each task; mount a volume there or, when all that is in it may be deleted, create an empty \
-         file \
-         named {MARKER} in it",
+         file named {MARKER} in it",
         path.display()
     )]
     Unmarked { path: PathBuf },

@@ -81,7 +81,7 @@ async fn run(
             let _entered = thread.enter();
             // A slot stands for a thread and an instance: a thread that was given up keeps it until it really ends.
             let _slot = slot;
-            // Here, and not before there is a thread to give up: a hostile schema can make this take for ever.
+            // Here, and not before there is a thread to give up: to check a large input may take a second or two.
             plugin
                 .schema
                 .check(&input)

@@ -30,6 +30,5 @@ mod regular_file;
 mod resources;
 mod schema;
 mod state;
-mod strict_type;
 mod toolbox;
 mod workspace;

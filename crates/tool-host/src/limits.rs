@@ -144,6 +144,11 @@ limits! {
         "file of a component";
     schema: 256 * KIB, Bytes, None, false,
         "input schema of a tool";
+    schema_paths: 20_000, Count, None, false,
+        "paths through the input schema of a tool from subschema to subschema of the same value, a `$ref` counting as \
+            all that it names";
+    schema_steps: 10_000_000, Count, Some(Code::InvalidInput), false,
+        "visits of subschemas to values when the input of a call is checked";
     calls: 16, Count, None, false,
         "calls at one time; the next one waits, at most as long as its deadline";
     cancel_grace: 5_000, Seconds, Some(Code::Cancelled), true,

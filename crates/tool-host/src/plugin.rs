@@ -189,7 +189,7 @@ fn describe(linked: &LinkedTool) -> Result<(ToolDefinition, InputSchema), Proble
             component: described.name,
         });
     }
-    let schema = InputSchema::new(described.input_schema, linked.limits.schema).map_err(Problem::Schema)?;
+    let schema = InputSchema::new(described.input_schema, &linked.limits).map_err(Problem::Schema)?;
     let definition = ToolDefinition {
         name: described.name,
         description: described.description,

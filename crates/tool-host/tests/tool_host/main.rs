@@ -11,3 +11,4 @@ mod limits;
 mod loading;
 mod proposals;
 mod replace;
+mod schemas;

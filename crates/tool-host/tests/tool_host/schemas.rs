@@ -298,19 +298,19 @@ fn the_deepest_check_that_is_allowed_fits_on_the_stack_of_a_call() {
 
 #[test]
 fn a_schema_as_deep_as_its_text_may_be_is_built() {
-    // What the validator builds at one time: eight definitions, each as deep as JSON goes.
-    let mut definitions = json!({ "d20": {} });
-    for n in 0..20 {
-        let mut deep = json!({ "$ref": format!("#/$defs/d{}", n + 1) });
-        for level in 0..60 {
-            deep = match level % 12 {
-                0 => json!({ "additionalProperties": deep }),
-                _ => json!({ "not": deep }),
-            };
+    // What the validator builds at one time: eight definitions, each as deep as JSON goes. And a long way through them.
+    for (count, depth) in [(20, 115), (3_000, 1)] {
+        let mut definitions = json!({});
+        definitions[format!("d{count}")] = json!({});
+        for n in 0..count {
+            let mut deep = json!({ "$ref": format!("#/$defs/d{}", n + 1) });
+            for _ in 0..depth {
+                deep = json!({ "items": deep });
+            }
+            definitions[format!("d{n}")] = json!({ "properties": { "x": deep } });
         }
-        definitions[format!("d{n}")] = json!({ "properties": { "x": deep } });
+        let schema = json!({ "type": "object", "$defs": definitions, "properties": { "a": { "$ref": "#/$defs/d0" } } });
+        let outcome = called("deep", schema, "{}".to_owned());
+        assert_eq!(outcome.error, None, "{}", outcome.text);
     }
-    let schema = json!({ "type": "object", "$defs": definitions, "properties": { "a": { "$ref": "#/$defs/d0" } } });
-    let outcome = called("deep", schema, "{}".to_owned());
-    assert_eq!(outcome.error, None, "{}", outcome.text);
 }

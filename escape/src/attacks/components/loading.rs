@@ -1,8 +1,8 @@
-//! A plugin that must not load: its bytes, its imports and exports, its schema, its manifest.
+//! A plugin that must not load: its bytes, its imports and exports, its manifest.
 
 use plue_sandbox::mutation::Protection;
 use serde_json::json;
-use support::guest::{ANY_OBJECT, CLOCK, Guest, Import, PROCESS, SOCKETS, WORKSPACE, unknown_import};
+use support::guest::{CLOCK, Guest, Import, PROCESS, SOCKETS, WORKSPACE, unknown_import};
 
 use super::{NAME, bytes, good, plugin, refused, tool};
 use crate::attack::{Attack, Plugin};
@@ -13,14 +13,6 @@ fn importing(import: Import) -> Guest {
 
 fn unknown(interface: &'static str) -> Guest {
     importing(unknown_import(interface))
-}
-
-/// With a schema of its own.
-fn with_schema(schema: &str) -> Guest {
-    Guest {
-        schema: schema.to_owned(),
-        ..good()
-    }
 }
 
 fn version(version: &'static str) -> Guest {
@@ -241,98 +233,6 @@ pub const ATTACKS: &[Attack] = &[
         "exports no `plue:tool/plugin`",
         |_| Ok(bytes(wat::parse_str("(component)")?, "")),
         |_| tool(&good(), ""),
-    ),
-    refused(
-        "components/schema-no-json",
-        "a schema that is no JSON",
-        "the input schema is not JSON",
-        |_| tool(&with_schema("{\"type\":"), ""),
-        |_| tool(&with_schema(ANY_OBJECT), ""),
-    ),
-    refused(
-        "components/schema-no-schema",
-        "a schema that is none",
-        "is no JSON Schema of draft 2020-12",
-        |_| tool(&with_schema(r#"{"type":"object","required":"path"}"#), ""),
-        |_| tool(&with_schema(r#"{"type":"object","required":[]}"#), ""),
-    ),
-    refused(
-        "components/schema-of-10-megabytes",
-        "a schema of 10 MB",
-        "at most 262144 are allowed",
-        |_| {
-            let long = "x".repeat(10_000_000);
-            tool(
-                &with_schema(&format!(r#"{{"type":"object","description":"{long}"}}"#)),
-                "",
-            )
-        },
-        |_| {
-            let short = "x".repeat(100_000);
-            tool(
-                &with_schema(&format!(r#"{{"type":"object","description":"{short}"}}"#)),
-                "",
-            )
-        },
-    ),
-    refused(
-        "components/schema-without-a-bottom",
-        "a schema of 10,000 levels",
-        "the input schema is not JSON",
-        |_| {
-            let (open, close) = ("[".repeat(10_000), "]".repeat(10_000));
-            tool(
-                &with_schema(&format!(r#"{{"type":"object","allOf":{open}{close}}}"#)),
-                "",
-            )
-        },
-        |_| tool(&with_schema(r#"{"type":"object","allOf":[{}]}"#), ""),
-    ),
-    refused(
-        "components/schema-from-a-file",
-        "a schema that refers to a file outside",
-        "is no JSON Schema of draft 2020-12",
-        |scene| {
-            let file = scene.hidden.join("secret.txt");
-            let schema = json!({ "type": "object", "$ref": format!("file://{}", file.display()) });
-            tool(&with_schema(&schema.to_string()), "")
-        },
-        |_| {
-            tool(
-                &with_schema(r##"{"type":"object","$ref":"#/$defs/a","$defs":{"a":{}}}"##),
-                "",
-            )
-        },
-    ),
-    refused(
-        "components/schema-from-the-network",
-        "a schema that refers to a server",
-        "is no JSON Schema of draft 2020-12",
-        |scene| {
-            let schema = json!({ "type": "object", "$ref": format!("http://{}/schema", scene.listeners.tcp) });
-            tool(&with_schema(&schema.to_string()), "")
-        },
-        |_| {
-            tool(
-                &with_schema(r##"{"type":"object","$ref":"#/$defs/a","$defs":{"a":{}}}"##),
-                "",
-            )
-        },
-    ),
-    refused(
-        "components/schema-with-an-exploding-pattern",
-        "a schema whose pattern would take gigabytes to compile",
-        "is no JSON Schema of draft 2020-12",
-        |_| {
-            let schema = json!({ "type": "object", "properties": { "a": { "pattern": "((a{1000}){1000}){1000}" } } });
-            tool(&with_schema(&schema.to_string()), "")
-        },
-        |_| {
-            tool(
-                &with_schema(r#"{"type":"object","properties":{"a":{"pattern":"a{1000}"}}}"#),
-                "",
-            )
-        },
     ),
     refused(
         "components/two-of-a-name",

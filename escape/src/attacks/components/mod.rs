@@ -15,12 +15,14 @@ mod limits;
 mod loading;
 mod process;
 mod read_only;
+mod schemas;
 mod sdk;
 mod strings;
 
 pub const ATTACKS: &[&[Attack]] = &[
     limits::ATTACKS,
     loading::ATTACKS,
+    schemas::ATTACKS,
     compiled::ATTACKS,
     filesystem::ATTACKS,
     kinds::ATTACKS,

@@ -25,6 +25,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(8);
 /// How much of an error response is read, in bytes.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 
+/// How long an error response may take after its head, all of it: each byte of one that drips would be within the time
+/// that is waited for the next.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long the end of a response may take after the turn is over. Only when it was read can the connection serve the
 /// next turn; a new one costs several round trips.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -158,6 +162,7 @@ impl MessagesClient {
         if let Some(traceparent) = self.config.traceparent.0.as_ref().and_then(|source| source()) {
             request = request.header("traceparent", traceparent);
         }
+        // The time without a byte is also that of the whole head: answers that only announce one (1xx) do not count.
         let mut response = request
             .send()
             .await
@@ -186,12 +191,15 @@ impl MessagesClient {
         }
         let mut error_body = Vec::new();
         // What came before a body breaks off is still the best explanation there is.
-        while let Ok(Some(chunk)) = response.chunk().await {
-            error_body.extend_from_slice(chunk.get(..MAX_ERROR_BODY - error_body.len()).unwrap_or(&chunk));
-            if error_body.len() >= MAX_ERROR_BODY {
-                break;
+        let read = async {
+            while let Ok(Some(chunk)) = response.chunk().await {
+                error_body.extend_from_slice(chunk.get(..MAX_ERROR_BODY - error_body.len()).unwrap_or(&chunk));
+                if error_body.len() >= MAX_ERROR_BODY {
+                    break;
+                }
             }
-        }
+        };
+        let _ = tokio::time::timeout(ERROR_BODY_TIMEOUT.min(self.config.idle_timeout), read).await;
         let error = ApiError::parse(&error_body);
         let request_id = request_id.or_else(|| error.request_id.clone());
         let retry = error.should_retry(status, response.headers());

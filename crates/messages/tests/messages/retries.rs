@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plue_messages::TurnEvent;
 
@@ -226,4 +226,39 @@ async fn thinking_that_was_given_out_does_not_hinder_a_retry_and_the_retry_is_to
         ),
         "{events:?}"
     );
+}
+
+#[tokio::test]
+async fn an_error_that_never_ends_is_left_and_says_what_came_of_it() {
+    let head = b"HTTP/1.1 400 X\r\ncontent-type: application/json\r\n\r\nit began ".to_vec();
+    let server = Server::start([Reply::Endless(head, b"x".to_vec(), Duration::from_millis(100))]).await;
+    let began = Instant::now();
+    let (_, error) = run(&server.client(|_| {})).await;
+    let error = error.unwrap().to_string();
+    assert!(error.contains("answered 400: it began xxx"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_only_announces_itself_counts_as_silence() {
+    for (status, apart) in [("100 Continue", 0), ("103 Early Hints", 5)] {
+        let again = format!("HTTP/1.1 {status}\r\n\r\n").into_bytes();
+        let server = Server::start([Reply::Endless(again.clone(), again, Duration::from_millis(apart))]).await;
+        let client = server.client(|config| {
+            config.idle_timeout = Duration::from_millis(500);
+            config.max_retries = 0;
+        });
+        let began = Instant::now();
+        let (_, error) = run(&client).await;
+        let error = error.unwrap().to_string();
+        assert!(
+            error.contains("nothing came from the Messages API for 0.5 s"),
+            "{status}: {error}"
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{status}: {:?}",
+            began.elapsed()
+        );
+    }
 }

@@ -22,6 +22,8 @@ pub enum Reply {
     Close(Vec<u8>),
     /// These bytes, then nothing more, for as long as the client waits.
     Hang(Vec<u8>),
+    /// The first bytes, then the second ones again and again, so far apart, for as long as the client takes them.
+    Endless(Vec<u8>, Vec<u8>, Duration),
     /// These pieces, each sent by itself, and the connection stays open for the next request.
     KeepOpen(Vec<Vec<u8>>),
 }
@@ -141,6 +143,14 @@ async fn serve(
             Some(Reply::Hang(bytes)) => {
                 let _ = socket.write_all(&bytes).await;
                 let _ = socket.read(&mut [0]).await;
+                return;
+            }
+            Some(Reply::Endless(bytes, again, apart)) => {
+                let mut sent = socket.write_all(&bytes).await;
+                while sent.is_ok() {
+                    tokio::time::sleep(apart).await;
+                    sent = socket.write_all(&again).await;
+                }
                 return;
             }
             Some(Reply::KeepOpen(pieces)) => {

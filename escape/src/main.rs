@@ -34,6 +34,7 @@ mod drive;
 mod judge;
 mod listeners;
 mod openat2;
+mod output;
 mod processes;
 mod program;
 mod report;
@@ -128,7 +129,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("plue-escape could not be run: {error:#}");
+            output::note(&format!("plue-escape could not be run: {error:#}"));
             ExitCode::from(2)
         }
     }
@@ -142,7 +143,6 @@ struct Case {
     without: Vec<&'static str>,
 }
 
-#[allow(clippy::print_stdout)]
 fn harness(arguments: &Arguments) -> Result<bool> {
     let mut problems = Vec::new();
     let cases = cases(arguments);
@@ -150,14 +150,7 @@ fn harness(arguments: &Arguments) -> Result<bool> {
         bail!("no attack is left by these options");
     }
     if arguments.list {
-        for case in &cases {
-            println!(
-                "{:<12} {:<50} {}",
-                case.surface.name(),
-                case.attack.id,
-                case.attack.what
-            );
-        }
+        output::print(&list(&cases))?;
         return Ok(true);
     }
     let mut conditions = Vec::new();
@@ -206,12 +199,20 @@ fn harness(arguments: &Arguments) -> Result<bool> {
         elapsed: started.elapsed(),
         conditions,
     };
-    if arguments.json {
-        println!("{:#}", report.json());
-    } else {
-        print!("{}", report.text());
-    }
+    let text = match arguments.json {
+        true => format!("{:#}\n", report.json()),
+        false => report.text(),
+    };
+    output::print(&text)?;
     Ok(report.all_held())
+}
+
+fn list(cases: &[Case]) -> String {
+    let line = |case: &Case| {
+        let Attack { id, what, .. } = case.attack;
+        format!("{:<12} {id:<50} {what}\n", case.surface.name())
+    };
+    cases.iter().map(line).collect()
 }
 
 /// The protections that may go and nothing notices: for each, one attack has to get through when it alone is off.
@@ -357,7 +358,7 @@ async fn told<T>(count: usize, mut rows: impl Stream<Item = T> + Unpin) -> Vec<T
     while let Some(row) = rows.next().await {
         all.push(row);
         if Instant::now() > next {
-            eprintln!("    … {} of {count} runs", all.len());
+            output::note(&format!("    … {} of {count} runs", all.len()));
             next = Instant::now() + TELLS_EVERY;
         }
     }
@@ -411,11 +412,11 @@ async fn tried_until_it_says_something(harness: &Harness, case: &Case) -> Verdic
             .await
             .unwrap_or_else(|error| Verdict::Broken(format!("{error:#}")));
         match &verdict {
-            Verdict::Broken(why) if attempt < ATTEMPTS => eprintln!(
+            Verdict::Broken(why) if attempt < ATTEMPTS => output::note(&format!(
                 "    {} through {} is made again: {why}",
                 case.attack.id,
                 case.surface.name()
-            ),
+            )),
             _ => return verdict,
         }
         attempt += 1;

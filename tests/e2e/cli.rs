@@ -1,6 +1,7 @@
 //! The commands for people: `check` and `plugin`.
 
 use std::fs;
+use std::io::pipe;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -275,4 +276,38 @@ fn plugins_are_listed_with_their_grants() {
     let output = command(&["plugin", "list", "--plugin-dir", "/nowhere"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("/nowhere"), "{}", text(&output));
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error_of_any_program_that_prints() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = task(folder.path(), "steps: [{run: make}]");
+    let runner = RunnerProcess::built().binary().to_owned();
+    let escape = runner.with_file_name("plue-escape");
+    let cases: &[(&Path, &[&str], i32)] = &[
+        (&runner, &["--help"], 0),
+        (&runner, &["--version"], 0),
+        (&runner, &["check", &file], 0),
+        (&runner, &["check", "/nowhere"], 2),
+        (&runner, &["plugin", "list"], 0),
+        (&runner, &["plugin", "list", "--json"], 0),
+        (&runner, &["plugin", "list", "--plugin-dir", "/nowhere"], 2),
+        (&runner, &["health"], 1),
+        (&runner, &["drain"], 1),
+        (&runner, &["escape-test", "--only", "files/absolute"], 0),
+        (&escape, &["--help"], 0),
+        (&escape, &["--list"], 0),
+        (&escape, &["--list", "--only", "no/such-attack"], 2),
+    ];
+    for (program, arguments, code) in cases {
+        let (gone, out) = pipe().unwrap();
+        drop(gone);
+        let (gone, err) = pipe().unwrap();
+        drop(gone);
+        let mut command = Command::new(program);
+        command.args(*arguments).env_clear().env("PATH", "/usr/bin:/bin");
+        command.env("SPOOL_DIR", folder.path());
+        let status = command.stdout(out).stderr(err).status().unwrap();
+        assert_eq!(status.code(), Some(*code), "{} {arguments:?}", program.display());
+    }
 }

@@ -123,7 +123,7 @@ fn changed(path: &Path) -> Result<SystemTime> {
 }
 
 fn print_sizes(layout: &Layout) -> Result<()> {
-    println!("{}", layout.dist().display());
+    let mut text = format!("{}\n", layout.dist().display());
     let mut files: Vec<_> = PROGRAMS.iter().map(|name| layout.dist().join(name)).collect();
     let plugins = layout.plugins();
     for entry in fs::read_dir(&plugins).with_context(|| format!("could not read {}", plugins.display()))? {
@@ -140,9 +140,9 @@ fn print_sizes(layout: &Layout) -> Result<()> {
             .with_context(|| format!("could not look at {}", file.display()))?
             .len();
         let name = file.strip_prefix(layout.dist()).unwrap_or(&file);
-        println!("{:>9}  {}", kibibytes(size), name.display());
+        text.push_str(&format!("{:>9}  {}\n", kibibytes(size), name.display()));
     }
-    Ok(())
+    process::print(&text)
 }
 
 fn kibibytes(bytes: u64) -> String {

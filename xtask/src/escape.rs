@@ -37,7 +37,7 @@ pub fn natively(layout: &Layout, all: bool) -> Result<()> {
     let mut attempt = |place: &str, run: Result<Run>| {
         process::announce(&format!("attacks {place}"));
         if let Err(error) = run.and_then(|run| run.limit(LIMIT).live()) {
-            eprintln!("error: {error:#}");
+            process::say(&format!("error: {error:#}"));
             failures.push(place.to_owned());
         }
     };

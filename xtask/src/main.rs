@@ -3,8 +3,6 @@
 //! All of them build the default members with the release profile, so that they share one build of the dependencies:
 //! wasmtime takes minutes to compile, and is compiled once.
 #![forbid(unsafe_code)]
-// What a person asked for goes to standard output; there is no log here.
-#![allow(clippy::print_stdout)]
 
 mod apt;
 mod bench;
@@ -134,7 +132,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            process::say(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

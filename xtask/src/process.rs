@@ -256,7 +256,7 @@ impl Progress {
     fn show(self, purpose: &str, elapsed: Duration) {
         match self {
             Self::None => {}
-            Self::Heartbeat => eprintln!("    … {purpose}: {} so far", spoken(elapsed)),
+            Self::Heartbeat => say(&format!("    … {purpose}: {} so far", spoken(elapsed))),
             Self::Ticking => {
                 let mut terminal = io::stderr();
                 let _ = write!(terminal, "\r\x1b[K    … {purpose}: {} so far", spoken(elapsed));
@@ -267,19 +267,35 @@ impl Progress {
 
     fn clear(self) {
         if matches!(self, Self::Ticking) {
-            eprint!("\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }
 
 /// Says what begins now.
 pub fn announce(what: &str) {
-    eprintln!("==> {what}");
+    say(&format!("==> {what}"));
 }
 
 /// Says something about the step that runs.
 pub fn note(what: &str) {
-    eprintln!("    {what}");
+    say(&format!("    {what}"));
+}
+
+/// A line on standard error. Whoever listens may go; the work goes on.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A text on standard output, which is what was asked for. A reader that has gone (`… | head`) had what it wanted.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("could not write to standard output")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A duration for people: `0.4 s`, `12 s`, `3 min 05 s`.

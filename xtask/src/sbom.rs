@@ -28,7 +28,7 @@ const SHIPPED: [&str; 7] = [
 
 pub fn run(layout: &Layout) -> Result<ExitCode> {
     write(layout)?;
-    println!("{}", folder(layout).display());
+    process::print(&format!("{}\n", folder(layout).display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

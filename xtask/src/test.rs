@@ -32,7 +32,7 @@ pub fn run(layout: &Layout, only: &[String], without_gvisor: bool, all: bool) ->
         });
     }
     lines.extend(lanes::run(&state, &others));
-    println!("\n{}", summary(&lines, started.elapsed()));
+    process::print(&format!("\n{}\n", summary(&lines, started.elapsed())))?;
     let failed = lines.iter().any(Line::has_failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::process;
 use crate::stages::{Outcome, Stage, State};
 
 /// One stage, for the summary.
@@ -43,7 +44,7 @@ impl Verdict {
             Ok(Outcome::Passed) => Self::Passed,
             Ok(Outcome::Skipped(reason)) => Self::Skipped(reason),
             Err(error) => {
-                eprintln!("error: {error:#}");
+                process::say(&format!("error: {error:#}"));
                 Self::Failed(format!("{error:#}"))
             }
         }

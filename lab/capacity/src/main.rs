@@ -71,7 +71,7 @@ fn run(options: &Options) -> Result<()> {
     for size in &options.runners {
         found.insert(*size, simulation::run(&load, pool(*size)));
     }
-    table::print(options, &load, &found, smallest);
+    table::print(options, &load, &found, smallest)?;
     Ok(())
 }
 

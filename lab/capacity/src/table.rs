@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io::{self, Write as _};
 
 use super::erlang;
 use super::options::Options;
@@ -14,8 +15,13 @@ const HEARTBEATS_PER_SECOND: f64 = 1.0 / 15.0;
 /// How long a server may keep a question, in seconds: a runner gives up after 30 (`CALLBACK_TIMEOUT`).
 const HELD_OPEN: f64 = 25.0;
 
-pub fn print(options: &Options, load: &Load, found: &BTreeMap<u32, Measured>, smallest: Option<u32>) {
-    print!("{}", text(options, load, found, smallest));
+/// Prints the table. A reader that has gone (`… | head`) had what it wanted.
+pub fn print(options: &Options, load: &Load, found: &BTreeMap<u32, Measured>, smallest: Option<u32>) -> io::Result<()> {
+    let text = text(options, load, found, smallest);
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn text(options: &Options, load: &Load, found: &BTreeMap<u32, Measured>, smallest: Option<u32>) -> String {

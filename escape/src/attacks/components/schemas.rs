@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use support::guest::{ANY_OBJECT, Guest};
 
 use super::{bytes, good, killed, refused, tool};
-use crate::attack::Attack;
+use crate::attack::{Attack, Plugin};
 
 /// With a schema of its own.
 fn with_schema(schema: &str) -> Guest {
@@ -46,6 +46,13 @@ fn doubling() -> Value {
             "properties": { "a": { "allOf": [node, node] }, "end": false },
         } },
     })
+}
+
+/// A tool with this schema, called once.
+fn called_with(schema: &Value, input: Value) -> Plugin {
+    let mut plugin = bytes(with_schema(&schema.to_string()).wasm(), "");
+    plugin.calls.clear();
+    plugin.calling(input)
 }
 
 /// An input of so many levels, with what the schema does not allow at its end.
@@ -238,7 +245,7 @@ pub const ATTACKS: &[Attack] = &[
         "components/input-of-many-visits",
         "an input that its schema visits 2^60 times",
         "invalid_input",
-        |_| Ok(bytes(with_schema(&doubling().to_string()).wasm(), "").calling(nested(60))),
-        |_| Ok(bytes(with_schema(&doubling().to_string()).wasm(), "").calling(json!({ "a": { "a": {} } }))),
+        |_| Ok(called_with(&doubling(), nested(60))),
+        |_| Ok(called_with(&doubling(), json!({ "a": { "a": {} } }))),
     ),
 ];

@@ -209,10 +209,30 @@ async fn all_problems_are_told_at_once() {
 
 #[tokio::test]
 async fn an_invalid_workflow_runs_none_of_its_steps() {
-    let task = json!({ "type": "workflow", "steps": [{ "run": "touch made" }, { "type": "deploy" }] });
-    let outcome = Scene::new().await.task(&task).run().await;
-    outcome.refused("invalid_task");
-    assert!(!outcome.scene.workspace().join("made").exists());
+    let one = json!({ "run": "touch made" });
+    for (task, says) in [
+        (
+            json!({ "type": "workflow", "steps": [one, { "type": "deploy" }] }),
+            "steps[1].type: must be one of run, checkout, env",
+        ),
+        (
+            json!({ "type": "workflow", "steps": [one, { "run": "sleep 60", "timeout": 5 }] }),
+            "steps[1].timeout: is not known; did you mean `timeout_seconds` or `timeout_minutes`?",
+        ),
+        (
+            json!({ "jobs": { "a": { "steps": [one] }, "b": { "if": "false", "steps": [one] } } }),
+            "jobs.b.if: is not known",
+        ),
+        (
+            json!({ "steps": [one], "timeout_second": 5 }),
+            "timeout_second: is not known; did you mean `timeout_seconds`?",
+        ),
+    ] {
+        let outcome = Scene::new().await.task(&task).run().await;
+        let error = outcome.refused("invalid_task");
+        assert!(error["message"].as_str().unwrap().contains(says), "{error}");
+        assert!(!outcome.scene.workspace().join("made").exists(), "{task}");
+    }
 }
 
 #[tokio::test]

@@ -88,7 +88,8 @@ pub enum StepKind {
 #[derive(Debug)]
 pub struct Valid {
     pub task: Task,
-    /// Keys that mean nothing to us. In a pod they are warnings, since the server may know more than we do.
+    /// Keys that mean nothing to us, of an agent's task and at the top of a workflow. In a pod they are warnings, since
+    /// the server may know more than we do.
     pub unknown_keys: Vec<Problem>,
 }
 

@@ -165,16 +165,14 @@ impl Reader {
     /// Notes the keys that are not known, each with the known one that is nearest to it.
     pub(super) fn known_keys(&mut self, path: &str, object: &Map<String, Value>, known: &[&str]) {
         for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
-            let nearest = known
-                .iter()
-                .map(|known| (strsim::normalized_damerau_levenshtein(key, known), known))
-                .filter(|(similarity, _)| *similarity > 0.6)
-                .max_by(|a, b| a.0.total_cmp(&b.0));
-            let hint = match nearest {
-                Some((_, known)) => format!("did you mean `{known}`?"),
-                None => format!("known here: {}", known.join(", ")),
-            };
-            self.unknown_key(&join(path, key), format!("is not known; {hint}"));
+            self.unknown_key(&join(path, key), unknown(key, known));
+        }
+    }
+
+    /// The same where a key that is not known is a problem.
+    pub(super) fn only_known_keys(&mut self, path: &str, object: &Map<String, Value>, known: &[&str]) {
+        for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
+            self.problem(&join(path, key), unknown(key, known));
         }
     }
 
@@ -185,6 +183,30 @@ impl Reader {
             message,
         });
     }
+}
+
+/// Says that a key is not known, and which one may be meant.
+fn unknown(key: &str, known: &[&str]) -> String {
+    let hint = match nearest(key, known).as_slice() {
+        [] => format!("known here: {}", known.join(", ")),
+        near => format!("did you mean {}?", near.join(" or ")),
+    };
+    format!("is not known; {hint}")
+}
+
+/// The known key that looks like this one, in backticks; or those of which it is a part, as `timeout` is.
+pub(super) fn nearest(key: &str, known: &[&str]) -> Vec<String> {
+    let quoted = |key: &str| format!("`{key}`");
+    let alike = known
+        .iter()
+        .map(|known| (strsim::normalized_damerau_levenshtein(key, known), known))
+        .filter(|(similarity, _)| *similarity > 0.6)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    if let Some((_, known)) = alike {
+        return vec![quoted(known)];
+    }
+    let has_part = |known: &&&str| known.split('_').any(|part| part == key);
+    known.iter().filter(has_part).map(|known| quoted(known)).collect()
 }
 
 /// A value in an error: its kind, and as much of it as helps.

@@ -7,15 +7,21 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::agent::MAX_TIMEOUT_SECONDS;
-use super::reader::{Reader, join};
+use super::reader::{Reader, join, nearest};
 use super::{Step, StepKind, WorkflowTask};
 use crate::config::TaskRules;
 
 /// How long a step may run that does not say.
 const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What a CI file says beside `steps` and `env`, `name` and `runs-on` mean nothing here, and nobody is to be warned of
-/// them. All else (`needs`, `if`, `strategy`, …) would change what is run, so its author has to hear that it does not.
+/// The keys of a workflow. `name` and `on` are what a CI file has at its top; they mean nothing here.
+const WORKFLOW_KEYS: &[&str] = &["type", "name", "on", "steps", "jobs", "timeout_seconds"];
+
+/// What a CI file may say at its top that would change how its steps are run.
+const CI_KEYS: &[&str] = &["env", "defaults"];
+
+/// What a CI file says beside `steps` and `env`, `name` and `runs-on` mean nothing here. All else (`needs`, `if`,
+/// `strategy`, …) would change what is run, so it is refused.
 const JOB_KEYS: &[&str] = &["name", "runs_on", "env", "steps"];
 
 /// The keys of a step that runs a script: all there are.
@@ -41,8 +47,7 @@ struct Scope<'a> {
 }
 
 pub(super) fn read(object: &Map<String, Value>, rules: &TaskRules, reader: &mut Reader) -> Option<WorkflowTask> {
-    // `name` and `on` are what a CI file has at its top; they mean nothing here and nobody is to be warned of them.
-    reader.known_keys("", object, &["type", "name", "on", "steps", "jobs", "timeout_seconds"]);
+    known_workflow_keys(object, reader);
     let timeout = reader.integer("timeout_seconds", object.get("timeout_seconds"), 1, MAX_TIMEOUT_SECONDS);
     let steps = match (object.get("steps"), object.get("jobs")) {
         (Some(_), Some(_)) => {
@@ -65,6 +70,15 @@ pub(super) fn read(object: &Map<String, Value>, rules: &TaskRules, reader: &mut 
     })
 }
 
+/// The top of a workflow is the API server's too, which may say more there than we know, as it may of any task: a key
+/// that nobody knows is a warning. One that is a slip, or that would change how a step is run, is a problem.
+fn known_workflow_keys(object: &Map<String, Value>, reader: &mut Reader) {
+    let is_ours = |key: &str| CI_KEYS.contains(&key) || !nearest(key, WORKFLOW_KEYS).is_empty();
+    let (ours, others): (Map<_, _>, Map<_, _>) = object.clone().into_iter().partition(|(key, _)| is_ours(key));
+    reader.only_known_keys("", &ours, WORKFLOW_KEYS);
+    reader.known_keys("", &others, WORKFLOW_KEYS);
+}
+
 /// Jobs run one after the other, in the order of the document.
 fn read_jobs(value: &Value, rules: &TaskRules, reader: &mut Reader) -> Option<Vec<Step>> {
     let jobs = reader.object("jobs", value)?;
@@ -76,7 +90,7 @@ fn read_jobs(value: &Value, rules: &TaskRules, reader: &mut Reader) -> Option<Ve
         let path = join("jobs", name);
         let Some(job) = reader.object(&path, job) else { continue };
         let job = snake_case(&path, job, reader);
-        reader.known_keys(&path, &job, JOB_KEYS);
+        reader.only_known_keys(&path, &job, JOB_KEYS);
         let scope = Scope {
             rules,
             env: reader.environment(&join(&path, "env"), job.get("env")),
@@ -157,11 +171,11 @@ fn known_step_keys(path: &str, object: &Map<String, Value>, reader: &mut Reader)
             "means nothing to a step of type {kind}; known here: {}",
             known.join(", ")
         );
-        reader.unknown_key(&join(path, key), message);
+        reader.problem(&join(path, key), message);
     }
     let mut rest = object.clone();
     rest.retain(|key, _| !means_nothing(key));
-    reader.known_keys(path, &rest, known);
+    reader.only_known_keys(path, &rest, known);
 }
 
 fn read_run(path: &str, object: &Map<String, Value>, rules: &TaskRules, reader: &mut Reader) -> Option<StepKind> {
@@ -297,18 +311,46 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_means_nothing_where_it_stands_is_told() {
+    fn a_key_that_means_nothing_where_it_stands_is_refused_by_name() {
         let step = |step: Value| json!({ "steps": [step] });
+        let job = |name: &str, value: &str| json!({ "jobs": { "a": { name: value, "steps": [{ "run": "x" }] } } });
+        let top = |name: &str| json!({ name: 1, "steps": [{ "run": "x" }] });
         let cases = [
             (
-                json!({ "jobs": { "a": { "needs": "b", "steps": [{ "run": "x" }] } } }),
-                "jobs.a.needs: is not known",
+                job("needs", "b"),
+                "jobs.a.needs: is not known; known here: name, runs_on, env, steps",
+            ),
+            (job("if", "x"), "jobs.a.if: is not known"),
+            (
+                job("runs-no", "x"),
+                "jobs.a.runs_no: is not known; did you mean `runs_on`?",
             ),
             (
-                json!({ "jobs": { "a": { "if": "x", "steps": [{ "run": "x" }] } } }),
-                "jobs.a.if: is not known",
+                top("timeout_second"),
+                "timeout_second: is not known; did you mean `timeout_seconds`?",
             ),
-            (step(json!({ "run": "x", "uses": "y" })), "steps[0].uses: is not known"),
+            (top("timeout"), "timeout: is not known; did you mean `timeout_seconds`?"),
+            (
+                top("env"),
+                "env: is not known; known here: type, name, on, steps, jobs, timeout_seconds",
+            ),
+            (top("defaults"), "defaults: is not known"),
+            (
+                step(json!({ "run": "x", "uses": "y" })),
+                "steps[0].uses: is not known; known here: type, name, run",
+            ),
+            (
+                step(json!({ "run": "x", "timeout": 5 })),
+                "steps[0].timeout: is not known; did you mean `timeout_seconds` or `timeout_minutes`?",
+            ),
+            (
+                step(json!({ "run": "x", "timeout-secs": 5 })),
+                "steps[0].timeout_secs: is not known; did you mean `timeout_seconds`?",
+            ),
+            (
+                step(json!({ "run": "x", "directory": "y" })),
+                "steps[0].directory: is not known; did you mean `working_directory`?",
+            ),
             (
                 step(json!({ "type": "checkout", "run": "x" })),
                 "steps[0].run: means nothing to a step of type checkout; known here: type, name",
@@ -327,9 +369,35 @@ mod tests {
             ),
         ];
         for (task, expected) in cases {
+            let problems = read(&task).unwrap_err().problems;
+            assert_eq!(problems.len(), 1, "{task}: {problems:?}");
+            assert!(problems[0].to_string().contains(expected), "{task}: {}", problems[0]);
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_at_the_top_of_a_workflow_is_told_and_not_refused() {
+        let of_an_agent = [
+            "messages",
+            "model",
+            "system_prompt",
+            "tools",
+            "max_turns",
+            "max_tokens",
+            "max_cost_usd",
+        ];
+        for key in of_an_agent
+            .into_iter()
+            .chain(["thinking", "effort", "repository", "collect", "secrets", "id"])
+        {
+            let task = json!({ "type": "workflow", key: 1, "steps": [{ "run": "x" }] });
             let keys = read(&task).unwrap().unknown_keys;
-            assert_eq!(keys.len(), 1, "{task}: {keys:?}");
-            assert!(keys[0].to_string().contains(expected), "{task}: {}", keys[0]);
+            assert_eq!(keys.len(), 1, "{task}");
+            assert!(
+                keys[0].to_string().starts_with(&format!("{key}: is not known")),
+                "{}",
+                keys[0]
+            );
         }
     }
 

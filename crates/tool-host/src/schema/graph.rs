@@ -1,4 +1,4 @@
-//! What a schema applies, and to what: its subschemas, with each `$ref` followed. Counted before anything is built of it.
+//! What a schema applies, and to what: its subschemas, with each `$ref` followed. Counted before anything is built.
 //!
 //! A few bytes of a schema can stand for an endless amount of work: thirty definitions that name the next one twice are
 //! 2^30 paths, and the validator goes along each, some of them when it is built already. So the paths are counted here
@@ -177,7 +177,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn too_many(&self, contents: &Value) -> String {
         format!(
-            "leads along more than {} paths of subschemas (limit `schema_paths`), most of them through {}; \
+            "leads along more than {} paths of subschemas (limit `schema_paths`), among them those of {}; \
              a `$ref` counts as all that it names",
             self.max_paths,
             self.places.show(contents)
@@ -383,10 +383,28 @@ impl<'a> Reader<'a> {
             let paths = self.paths(number, 0, &mut counted)?;
             sum = sum.saturating_add(paths.valid);
             if sum > self.max_paths {
-                return Err(self.too_many(self.value(number)));
+                return Err(self.too_many(self.value(self.innermost(number, &counted))));
             }
         }
         Ok(())
+    }
+
+    /// Of a subschema and those within it the last one that has too many paths alone, if there is one: the place to look
+    /// at.
+    fn innermost(&self, number: u32, counted: &[Counted]) -> u32 {
+        let has_too_many = |one: &&u32| match counted.get(**one as usize) {
+            Some(Counted::Done(paths)) => paths.valid > self.max_paths,
+            _ => false,
+        };
+        let mut at = number;
+        while let Some(within) = self
+            .subschemas
+            .get(at as usize)
+            .and_then(|subschema| subschema.in_place.iter().find(has_too_many))
+        {
+            at = *within;
+        }
+        at
     }
 
     fn value(&self, number: u32) -> &'a Value {
@@ -399,7 +417,7 @@ impl<'a> Reader<'a> {
             Some(Counted::Done(paths)) => return Ok(*paths),
             Some(Counted::Begun) => {
                 return Err(format!(
-                    "names itself at {}, without a step to a property or an item between: to check it would have no end",
+                    "names itself at {}, without a step to a property or an item between: a check would have no end",
                     place()
                 ));
             }

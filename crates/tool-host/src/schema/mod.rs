@@ -1,8 +1,8 @@
 //! A tool's input schema: checked when the plugin is loaded, and every input against it before the tool sees it.
 //!
-//! The schema is the plugin's and the input is the model's, and both are read in the runner's own process, where no limit
-//! of a component holds. So either is counted before it is used: the paths of the schema (`graph`) before a validator
-//! is built, and the visits of a check (`cost`) before it is made.
+//! The schema is the plugin's and the input is the model's, and both are read in the runner's own process, where no
+//! limit of a component holds. So either is counted before it is used: the paths of the schema (`graph`) before a
+//! validator is built, and the visits of a check (`cost`) before it is made.
 
 use std::sync::Arc;
 use std::thread;

@@ -119,7 +119,7 @@ fn a_schema_of_too_many_paths_is_refused_before_it_is_built() {
         for says in [
             "tool/tool.wasm: the input schema leads along more than 20000 paths",
             "`schema_paths`",
-            "#",
+            "among them those of #",
         ] {
             assert!(refusal.contains(says), "{what}, {says}: {refusal}");
         }
@@ -136,7 +136,8 @@ fn a_schema_that_names_itself_in_place_is_refused() {
         json!({ "type": "object", "$dynamicRef": "#x", "$dynamicAnchor": "x" }),
         json!({ "type": "object", "$anchor": "x", "if": { "$ref": "#x" } }),
         json!({ "type": "object", "$id": "https://example.com/a", "oneOf": [{ "$ref": "https://example.com/a" }] }),
-        json!({ "type": "object", "properties": { "a": { "dependentSchemas": { "b": { "$ref": "#/properties/a" } } } } }),
+        json!({ "type": "object",
+            "properties": { "a": { "dependentSchemas": { "b": { "$ref": "#/properties/a" } } } } }),
     ] {
         let refusal = refusal("names itself", schema.clone());
         assert!(

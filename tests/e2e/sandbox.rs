@@ -88,7 +88,7 @@ async fn without_confinement_the_runner_warns_once_and_every_ending_says_so() {
 #[tokio::test]
 async fn no_task_can_choose_its_sandbox() {
     let step = json!({ "run": "echo $SANDBOX; ls /proc | grep -c '^[0-9]'", "env": { "SANDBOX": "weak" } });
-    let task = json!({ "type": "workflow", "steps": [step], "sandbox": "weak", "env": { "SANDBOX": "weak" } });
+    let task = json!({ "type": "workflow", "steps": [step], "sandbox": "weak" });
     let outcome = Scene::new().await.task(&task).run().await;
     assert_eq!(outcome.done()["sandbox"], "strict");
     let lines = outcome.lines("stdout", 0);

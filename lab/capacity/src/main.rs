@@ -2,8 +2,6 @@
 //!
 //! A crate of its own and no default member: what it draws and rolls dice with is not built for `cargo xtask demo`.
 #![forbid(unsafe_code)]
-// What a person asked for goes to standard output; there is no log here.
-#![allow(clippy::print_stdout)]
 
 mod calendar;
 mod draws;

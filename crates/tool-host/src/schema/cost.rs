@@ -11,7 +11,7 @@ use super::graph::{CONDITION_REPEATS, Graph, Subschema, size};
 /// How deep the validator may call itself, over all levels of the value.
 const MAX_DEPTH: u32 = 800;
 /// How many pairs of a subschema and a value are remembered, with the memory that takes.
-const MAX_PAIRS: usize = 200_000;
+const MAX_PAIRS: usize = 400_000;
 /// So many bytes of places in an error weigh as much as a visit.
 const PLACE_BYTES: u64 = 64;
 

@@ -238,6 +238,25 @@ fn an_input_that_costs_too_much_to_check_is_refused() {
 }
 
 #[test]
+fn a_large_input_of_an_ordinary_schema_is_taken() {
+    let schema = json!({ "type": "object",
+        "properties": {
+            "text": { "type": "string", "pattern": "\\S" },
+            "items": { "type": "array", "items": { "anyOf": [{ "$ref": "#/$defs/item" }, { "type": "null" }] } },
+        },
+        "$defs": { "item": { "type": "object", "required": ["id", "kind"], "additionalProperties": false, "properties": {
+            "id": { "type": "integer" },
+            "kind": { "enum": ["file", "folder", "link"] },
+            "tags": { "type": "array", "uniqueItems": true, "items": { "type": "string", "pattern": "^[a-z-]{1,30}$" } },
+        } } } });
+    let item = |id| json!({ "id": id, "kind": "file", "tags": ["one", "two"] });
+    let input = json!({ "text": "a line\n".repeat(150_000), "items": (0..40_000).map(item).collect::<Vec<_>>() });
+    let outcome = called("an ordinary schema", schema, input.to_string());
+    // Its answer has as many bytes as the input, and is too long for a result; the input was taken.
+    assert_ne!(outcome.error, Some(ToolErrorCode::InvalidInput), "{}", outcome.text);
+}
+
+#[test]
 fn problems_of_a_large_input_are_not_all_collected() {
     let key = "x".repeat(100_000);
     let schema = json!({ "type": "object", "additionalProperties": { "items": { "type": "string" } } });

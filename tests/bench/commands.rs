@@ -99,7 +99,7 @@ fn confined(runtime: &Runtime, sandbox: &StrictSandbox) {
         let mut command = sandbox.start(spec, CancellationToken::new()).await.expect("it starts");
         loop {
             match command.events.recv().await.expect("it ends") {
-                CommandEvent::Output(..) => {}
+                CommandEvent::Output(..) | CommandEvent::Note(_) => {}
                 CommandEvent::Exited(status) => {
                     assert_eq!(status.code, 0);
                     return;

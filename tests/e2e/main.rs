@@ -16,6 +16,7 @@ mod examples;
 mod guide;
 mod invalid_tasks;
 mod model_api;
+mod ordinary_programs;
 mod plugins;
 mod redaction;
 mod sandbox;

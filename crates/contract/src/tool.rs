@@ -58,6 +58,8 @@ pub struct ToolOutcome {
     pub truncated: bool,
     /// From the call to its end.
     pub duration: Duration,
+    /// What people are to know of the call besides, a line each. The model does not read it.
+    pub notes: Vec<String>,
 }
 
 /// Where live output of a running tool goes. Must not block.

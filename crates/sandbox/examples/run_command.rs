@@ -38,6 +38,7 @@ async fn run(folder: &Path, argv: Vec<String>) -> Result<(), Box<dyn Error>> {
         match event {
             CommandEvent::Output(Stream::Stdout, bytes) => std::io::stdout().write_all(&bytes)?,
             CommandEvent::Output(Stream::Stderr, bytes) => std::io::stderr().write_all(&bytes)?,
+            CommandEvent::Note(note) => println!("{note}"),
             CommandEvent::Exited(status) => println!("{:?}, code {}", status.ending, status.code),
         }
     }

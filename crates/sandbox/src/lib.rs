@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub mod mutation;
 mod output;
 pub mod proc;
 mod request;
+pub use request::MAX_STRING;
 pub mod strict;
 pub mod weak;
 mod with_all;
@@ -81,16 +83,112 @@ pub enum Ending {
 pub struct ExitStatus {
     /// The exit code, or 128 + n when signal n ended it.
     pub code: i32,
+    /// The signal that ended the program itself.
+    pub signal: Option<i32>,
     /// Why it is over.
     pub ending: Ending,
+}
+
+/// What is to be known of a command besides its output and its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// So many processes that it had started still ran at its end, and were ended.
+    Left {
+        /// How many.
+        count: u64,
+        /// The names of the first of them, each once.
+        names: Vec<String>,
+    },
+    /// It has tried to reach a network that is not there.
+    SoughtNetwork,
 }
 
 impl ExitStatus {
     /// Of a command that was cancelled, and of whose end nothing more is known.
     const CANCELLED: Self = Self {
-        code: 137,
         ending: Ending::Cancelled,
+        ..Self::KILLED
     };
+    /// Of a command that was ended with the process that kept it.
+    const KILLED: Self = Self {
+        code: 137,
+        signal: Some(libc::SIGKILL),
+        ending: Ending::Exited,
+    };
+
+    /// One that ended by itself with this code.
+    pub fn exited(code: i32) -> Self {
+        Self {
+            code,
+            signal: None,
+            ending: Ending::Exited,
+        }
+    }
+
+    /// The name of the signal that ended a program, `SIGKILL` for instance: the one that was started or, by the code
+    /// that a shell then gives, the last that it ran.
+    pub fn signal_name(self) -> Option<&'static str> {
+        /// Programs give codes of their own that are above 128, and few of these.
+        const BY_CODE: [i32; 9] = [
+            libc::SIGILL,
+            libc::SIGABRT,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGKILL,
+            libc::SIGSEGV,
+            libc::SIGPIPE,
+            libc::SIGTERM,
+            libc::SIGXFSZ,
+        ];
+        let by_code = Some(self.code - 128).filter(|signal| BY_CODE.contains(signal));
+        signal_name(self.signal.or(by_code)?)
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGUSR1 => "SIGUSR1",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGUSR2 => "SIGUSR2",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGXFSZ => "SIGXFSZ",
+        libc::SIGSYS => "SIGSYS",
+        _ => return None,
+    })
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Left { count, names } => {
+                let (processes, were) = if *count == 1 {
+                    ("process", "was")
+                } else {
+                    ("processes", "were")
+                };
+                write!(f, "{count} {processes} that the command left running {were} ended: ")?;
+                f.write_str(&names.join(", "))?;
+                let more = if *count > names.len() as u64 { " and more" } else { "" };
+                f.write_str(if names.is_empty() { "their names are gone" } else { more })
+            }
+            Note::SoughtNetwork => f.write_str(
+                "the sandbox has no network: what a command would fetch has to be there before, unless the operator \
+                 opens the pod's network with COMMAND_NETWORK=pod",
+            ),
+        }
+    }
 }
 
 /// What happens while a command runs. `Exited` comes exactly once, last.
@@ -98,6 +196,8 @@ impl ExitStatus {
 pub enum CommandEvent {
     /// It has written this, one byte at least. The pieces are as the pipe gave them, and may cut a character.
     Output(Stream, Bytes),
+    /// What is to be known besides. After the output, if at all.
+    Note(Note),
     /// It is over, and nothing that it started is left.
     Exited(ExitStatus),
 }
@@ -123,7 +223,7 @@ pub enum StartError {
 pub struct RunningCommand {
     /// What happens, until [`CommandEvent::Exited`]. Bounded: a reader that is slow slows the command, nothing is lost.
     pub events: mpsc::Receiver<CommandEvent>,
-    /// Ends the command: SIGTERM, two seconds of grace, SIGKILL.
+    /// Ends the command: SIGTERM, the sandbox's grace, SIGKILL.
     pub cancel: CancellationToken,
 }
 

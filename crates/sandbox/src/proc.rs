@@ -3,6 +3,7 @@
 //! Not by a library: gVisor's `/proc` lacks some of Linux's lines and files, and what is missing must not end a
 //! command.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -110,29 +111,101 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// The resident memory of a process in bytes, of which pages that it shares count in part (Pss). Slow: the kernel walks
-/// its page tables. `None` where it cannot be had, and for a process that has exited.
-pub(super) fn proportional(pid: i32) -> Option<u64> {
-    // gVisor has only the longer form, with one count for each mapping.
-    let forms = ["smaps_rollup", "smaps"].iter();
-    let text = forms
-        .filter_map(|form| fs::read_to_string(format!("/proc/{pid}/{form}")).ok())
-        .next()?;
-    let parts = text.lines().filter_map(|line| line.strip_prefix("Pss:"));
-    let kib: Vec<u64> = parts
-        .map_while(|part| part.split_whitespace().next()?.parse().ok())
-        .collect();
-    // Nothing is told of a process whose first thread has exited.
-    (!kib.is_empty()).then(|| kib.iter().sum::<u64>() * 1024)
+/// The resident memory of a process, of which what it shares with others can be told apart.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Shared {
+    /// What counts for this process, in bytes.
+    pub(super) own: u64,
+    /// Files that it has mapped, by device and number, with what is resident of each. They count once for all.
+    pub(super) files: BTreeMap<(String, u64), u64>,
 }
 
-/// What the page tables of a process take, in bytes: 2 MiB for each GiB that is touched thinly, and in no other count.
-pub(super) fn page_tables(pid: i32) -> u64 {
+/// Looks at a process that way. Slow: the kernel walks its page tables. `None` where it cannot be had, and for a process
+/// that has exited.
+pub(super) fn shared(pid: i32) -> Option<Shared> {
+    // Pages that it shares count in part there (Pss).
+    if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+        let own = line_in_kib(&text, "Pss:")?;
+        return Some(Shared {
+            own,
+            ..Shared::default()
+        });
+    }
+    // gVisor has only the longer form, in which shared pages count whole.
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
+    shared_by_mappings(&text)
+}
+
+fn line_in_kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace()
+        .next()?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
+}
+
+/// Reads the form with a head for each mapping, `from-to rights offset device inode path`, and lines about it. `None`
+/// when nothing is told.
+fn shared_by_mappings(text: &str) -> Option<Shared> {
+    let mut shared = None;
+    let mut file = None;
+    for line in text.lines() {
+        if let Some(kib) = line.strip_prefix("Rss:") {
+            let kib: u64 = kib.split_whitespace().next()?.parse().ok()?;
+            let shared: &mut Shared = shared.get_or_insert_default();
+            match file.take() {
+                Some(file) => *shared.files.entry(file).or_default() += kib * 1024,
+                None => shared.own += kib * 1024,
+            }
+        } else if let Some((head, _)) = line.split_once(' ').filter(|(head, _)| head.contains('-')) {
+            let mut fields = line[head.len()..].split_whitespace();
+            let (rights, device, inode) = (fields.next(), fields.nth(1), fields.next());
+            let inode = inode.and_then(|inode| inode.parse().ok()).filter(|inode| *inode != 0);
+            // What a process has written in its own view of a file is its own.
+            let is_own = rights.is_none_or(|rights| rights.contains('w') && rights.ends_with('p'));
+            file = inode
+                .filter(|_| !is_own)
+                .map(|inode| (device.unwrap_or_default().to_owned(), inode));
+        }
+    }
+    shared
+}
+
+/// What of a process's memory is in no count of what is resident, in bytes: its page tables, 2 MiB for each GiB that is
+/// touched thinly, what is swapped out, and its huge pages.
+pub(super) fn beside_resident(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmPTE:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    // gVisor has no such line, and no such tables.
-    kib.unwrap_or(0) * 1024
+    // gVisor has no such lines, and no such tables.
+    let lines = status.lines().filter_map(|line| {
+        let names = ["VmPTE:", "VmSwap:", "HugetlbPages:"];
+        names.iter().find_map(|name| line.strip_prefix(name))
+    });
+    let kib = lines.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.sum::<u64>() * 1024
+}
+
+/// The name of a process's program, as the kernel has it; `None` when it is gone.
+pub(super) fn name(pid: i32) -> Option<String> {
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
+}
+
+/// How often somebody in our network namespace has asked for a place that no route leads to, or for a name server where
+/// there is none. `None` where the kernel does not count.
+pub(super) fn unreached() -> Option<u64> {
+    counted_unreached(&fs::read_to_string("/proc/net/snmp").ok()?)
+}
+
+/// The two numbers in the lines of /proc/net/snmp, of which each pair has the names first: `Ip: A B` and `Ip: 1 2`.
+fn counted_unreached(text: &str) -> Option<u64> {
+    let value = |group: &str, wanted: &str| {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
+        let (names, values) = (lines.next()?, lines.next()?);
+        let place = names.split_whitespace().position(|name| name == wanted)?;
+        values.split_whitespace().nth(place)?.parse::<u64>().ok()
+    };
+    Some(value("Ip: ", "OutNoRoutes")? + value("Udp: ", "NoPorts").unwrap_or(0))
 }
 
 /// One mount, as a line of `/proc/self/mountinfo` has it.
@@ -146,6 +219,8 @@ pub struct Mount {
     pub place: PathBuf,
     /// Its own options with commas between them, `ro,nosuid` for instance. Not those of its file system.
     pub options: String,
+    /// The kind of its file system, `ext4` for instance; empty when the line does not tell.
+    pub kind: String,
 }
 
 impl Mount {
@@ -154,7 +229,7 @@ impl Mount {
         self.options.split(',').any(|one| one == option)
     }
 
-    /// Reads a line: `id parent device root place options …`. `None` when it is no such line.
+    /// Reads a line: `id parent device root place options … - kind …`. `None` when it is no such line.
     fn parse(line: &[u8]) -> Option<Self> {
         fn number(field: &[u8]) -> Option<u64> {
             std::str::from_utf8(field).ok()?.parse().ok()
@@ -165,6 +240,10 @@ impl Mount {
             parent: number(fields.next()?)?,
             place: unescape(fields.nth(2)?),
             options: String::from_utf8_lossy(fields.next()?).into_owned(),
+            kind: {
+                let kind = fields.skip_while(|field| *field != b"-").nth(1);
+                String::from_utf8_lossy(kind.unwrap_or_default()).into_owned()
+            },
         })
     }
 }
@@ -228,20 +307,46 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_mapped_is_told_apart_from_what_is_a_processs_own() {
+        let text = "00400000-00500000 r-xp 00000000 00:0b 77 /usr/bin/program\nSize: 1024 kB\nRss: 100 kB\nPss: 100 kB\n\
+                    00500000-00600000 r--p 00100000 00:0b 77 /usr/bin/program\nRss: 20 kB\n\
+                    00600000-00700000 rw-p 00100000 00:0b 77 /usr/bin/program\nRss: 5 kB\n\
+                    00700000-00800000 rw-s 00000000 00:01 9 /dev/shm/x\nRss: 50 kB\n\
+                    7f0000000000-7f0000100000 rw-p 00000000 00:00 0\nRss: 7 kB\n";
+        let shared = shared_by_mappings(text).unwrap();
+        assert_eq!(shared.own, 12 << 10);
+        let file = |device: &str, inode| (device.to_owned(), inode);
+        let expected = [(file("00:01", 9), 50 << 10), (file("00:0b", 77), 120 << 10)];
+        assert_eq!(shared.files, BTreeMap::from(expected));
+        assert_eq!(shared_by_mappings(""), None);
+        let own = super::shared(own_pid()).unwrap();
+        assert!(own.own > 0 && own.files.is_empty());
+    }
+
+    #[test]
+    fn what_no_route_leads_to_is_counted_with_name_servers_that_are_not_there() {
+        let text = "Ip: Forwarding OutNoRoutes\nIp: 2 3\nUdp: InDatagrams NoPorts\nUdp: 0 4\n";
+        assert_eq!(counted_unreached(text), Some(7));
+        assert_eq!(counted_unreached("Ip: Forwarding\nIp: 1\n"), None);
+        assert!(unreached().is_some());
+    }
+
+    #[test]
     fn a_line_of_the_mount_table_is_read_whatever_the_place_is_called() {
-        let mount = |place: &[u8], options: &str| Mount {
+        let mount = |place: &[u8], options: &str, kind: &str| Mount {
             id: 36,
             parent: 35,
             place: Path::new(std::ffi::OsStr::from_bytes(place)).to_owned(),
             options: options.to_owned(),
+            kind: kind.to_owned(),
         };
         let cases: [(&[u8], Option<Mount>); 5] = [
             (
                 br"36 35 98:0 /a /mnt/a\040b\134c\012 rw,noexec master:1 - ext3 /dev/root rw,errors=continue",
-                Some(mount(b"/mnt/a b\\c\n", "rw,noexec")),
+                Some(mount(b"/mnt/a b\\c\n", "rw,noexec", "ext3")),
             ),
-            (b"36 35 98:0 / /\xff ro", Some(mount(b"/\xff", "ro"))),
-            (br"36 35 98:0 / /end\ rw", Some(mount(br"/end\", "rw"))),
+            (b"36 35 98:0 / /\xff ro", Some(mount(b"/\xff", "ro", ""))),
+            (br"36 35 98:0 / /end\ rw", Some(mount(br"/end\", "rw", ""))),
             (b"36 35", None),
             (b"no mount", None),
         ];

@@ -3,9 +3,10 @@
 //! A command gets a clean environment, a session of its own and a time limit, and its whole process group ends with it.
 //! It reaches every file, process and network that the runner reaches, which every terminal event says.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -21,13 +22,14 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::output::{self, QUEUED_CHUNKS};
+use super::output::{self, Outputs, QUEUED_CHUNKS};
 use super::proc::{Process, own_pid, pids};
-use super::request::{self, ENVIRONMENT, Workspace};
+use super::request::{self, ENVIRONMENT, Workspace, long_script};
+use super::strict::CommandRules;
 use super::{CommandEvent, CommandSpec, Ending, ExitStatus, Level, RunningCommand, Sandbox, StartError};
 
-/// How long a process group has between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long processes that were killed may take to be gone.
+const KILLED: Duration = Duration::from_secs(2);
 /// Between two tries to reap processes that were killed.
 const REAP_INTERVAL: Duration = Duration::from_millis(1);
 /// The longest time limit: what is longer would overflow the clock.
@@ -37,6 +39,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 #[derive(Debug)]
 pub struct WeakSandbox {
     workspace: Workspace,
+    /// How long a process group has between SIGTERM and SIGKILL.
+    grace: Duration,
+    env: BTreeMap<String, String>,
     live: Arc<Live>,
 }
 
@@ -69,23 +74,27 @@ impl Drop for Registered {
 }
 
 impl WeakSandbox {
-    /// Commands run in (or below) this folder.
+    /// Commands run in (or below) this folder. Of the rules, the environment and the grace are kept.
     ///
     /// # Errors
     /// When the folder does not exist or is no folder, or this process cannot become a subreaper.
-    pub fn new(workspace: &Path) -> io::Result<Self> {
+    pub fn new(workspace: &Path, rules: &CommandRules) -> io::Result<Self> {
         let workspace = Workspace::new(workspace)?;
         // A subreaper: orphans of commands become our children, which we can reap.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         Ok(Self {
             workspace,
+            grace: rules.grace,
+            env: rules.env.clone(),
             live: Arc::default(),
         })
     }
 
     fn spawn(&self, spec: &CommandSpec) -> Result<(Child, TempDir), StartError> {
         request::check(spec)?;
-        let [program, arguments @ ..] = spec.argv.as_slice() else {
+        let script =
+            long_script::take(spec.argv.clone()).map_err(|error| request::start_error(&spec.argv[0], &error))?;
+        let [program, arguments @ ..] = script.argv.as_slice() else {
             return Err(StartError::Invalid("the command is empty".into()));
         };
         let directory = self.workspace.directory(&spec.working_directory)?;
@@ -97,12 +106,15 @@ impl WeakSandbox {
             .env_clear()
             .envs(ENVIRONMENT)
             .env("HOME", home.path())
+            .envs(&self.env)
             .envs(&spec.env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        own_session(&mut command);
+        let file = script.file();
+        let file = file.map_err(|error| StartError::Failed(format!("no file for a long script: {error}")))?;
+        prepare(&mut command, file);
         let child = command.spawn().map_err(|error| request::start_error(program, &error))?;
         Ok((child, home))
     }
@@ -119,6 +131,7 @@ impl Sandbox for WeakSandbox {
             let (sender, events) = mpsc::channel(QUEUED_CHUNKS);
             let deadline = Instant::now() + spec.timeout.min(MAX_TIMEOUT);
             let group = child.id().and_then(|id| i32::try_from(id).ok());
+            let grace = self.grace;
             self.live.groups().extend(group);
             let registered = Registered {
                 live: Arc::clone(&self.live),
@@ -128,7 +141,7 @@ impl Sandbox for WeakSandbox {
             tokio::spawn({
                 let cancel = cancel.clone();
                 async move {
-                    let status = forward_until_exit(child, &sender, deadline, cancel).await;
+                    let status = forward_until_exit(child, &sender, deadline, grace, cancel).await;
                     let _ = tokio::task::spawn_blocking(move || {
                         remove_home(home);
                         reap_orphans(&registered.live.groups());
@@ -159,7 +172,7 @@ impl Sandbox for WeakSandbox {
                     ended.await;
                 }
             };
-            if timeout(GRACE, all_ended).await.is_err() {
+            if timeout(KILLED, all_ended).await.is_err() {
                 tracing::error!("a command that was killed does not end and is left behind");
             }
         }
@@ -173,13 +186,18 @@ async fn forward_until_exit(
     mut child: Child,
     events: &mpsc::Sender<CommandEvent>,
     deadline: Instant,
+    grace: Duration,
     cancel: CancellationToken,
 ) -> ExitStatus {
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let mut output = std::pin::pin!(output::forward_both(stdout, stderr, events));
+    let outputs = outputs(&mut child);
     // Whether a pipe is still open; a command may close both and go on.
-    let mut open = true;
+    let mut open = outputs.is_some();
+    let mut output = std::pin::pin!(async {
+        if let Some(outputs) = outputs {
+            outputs.forward(events).await;
+        }
+    });
     let ending = {
         let mut end = std::pin::pin!(child.wait());
         loop {
@@ -195,7 +213,7 @@ async fn forward_until_exit(
     if ending != Ending::Exited {
         signal(group, Signal::TERM);
         // The pipes are read on: a process that writes its last words must not block on them.
-        let mut gone = std::pin::pin!(timeout(GRACE, child.wait()));
+        let mut gone = std::pin::pin!(timeout(grace, child.wait()));
         loop {
             tokio::select! {
                 _ = &mut gone => break,
@@ -210,8 +228,23 @@ async fn forward_until_exit(
     if open {
         output::drain(output, events).await;
     }
-    let code = status.map_or(-1, |status| exit_code(&status));
-    ExitStatus { code, ending }
+    use std::os::unix::process::ExitStatusExt;
+    ExitStatus {
+        code: status.as_ref().map_or(-1, exit_code),
+        signal: status.ok().and_then(|status| status.signal()),
+        ending,
+    }
+}
+
+/// Our ends of its pipes. `None`: they cannot be read, which the log says.
+fn outputs(child: &mut Child) -> Option<Outputs> {
+    let (stdout, stderr) = (child.stdout.take()?, child.stderr.take()?);
+    let outputs = stdout
+        .into_owned_fd()
+        .and_then(|stdout| Outputs::new(stdout, stderr.into_owned_fd()?));
+    outputs
+        .inspect_err(|error| tracing::error!(%error, "the output of a command cannot be read"))
+        .ok()
 }
 
 fn signal(group: Option<Pid>, signal: Signal) {
@@ -235,7 +268,7 @@ async fn reap(group: Option<Pid>) {
             }
         }
     };
-    if timeout(GRACE, gone).await.is_err() {
+    if timeout(KILLED, gone).await.is_err() {
         tracing::warn!("a process that was killed does not end; it may wait for a device");
     }
 }
@@ -290,23 +323,37 @@ fn reap_orphans(leaders: &BTreeSet<i32>) {
     }
 }
 
-/// Makes the command the leader of a session, so that it has no terminal and a process group that we can end.
+/// Makes the command the leader of a session, so that it has no terminal and a process group that we can end, and gives
+/// it the file of a long script.
 #[allow(unsafe_code)]
-fn own_session(command: &mut Command) {
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed; setsid(2) is one.
+fn prepare(command: &mut Command, script: Option<File>) {
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; setsid(2) and dup2(2) are such.
     unsafe {
-        command.pre_exec(|| rustix::process::setsid().map(|_| ()).map_err(io::Error::from));
+        command.pre_exec(move || {
+            rustix::process::setsid()?;
+            match &script {
+                Some(script) if libc::dup2(script.as_raw_fd(), long_script::DESCRIPTOR) < 0 => {
+                    Err(io::Error::last_os_error())
+                }
+                _ => Ok(()),
+            }
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
-    use std::collections::BTreeMap;
-
     use super::super::Stream;
     use super::super::output::DRAIN;
     use super::*;
+
+    fn rules() -> CommandRules {
+        CommandRules {
+            grace: Duration::from_secs(2),
+            ..CommandRules::default()
+        }
+    }
 
     struct Run {
         stdout: String,
@@ -334,7 +381,7 @@ mod tests {
         while let Some(event) = command.events.recv().await {
             match event {
                 CommandEvent::Output(Stream::Stdout, bytes) => stdout.extend_from_slice(&bytes),
-                CommandEvent::Output(Stream::Stderr, _) => {}
+                CommandEvent::Output(Stream::Stderr, _) | CommandEvent::Note(_) => {}
                 CommandEvent::Exited(status) => {
                     return Run {
                         stdout: String::from_utf8_lossy(&stdout).into_owned(),
@@ -358,7 +405,7 @@ mod tests {
     #[tokio::test]
     async fn a_command_sees_only_the_clean_environment_and_the_given_variables() {
         let folder = workspace();
-        let sandbox = WeakSandbox::new(folder.path()).unwrap();
+        let sandbox = WeakSandbox::new(folder.path(), &rules()).unwrap();
         let mut spec = spec("env | cut -d= -f1 | sort | tr '\\n' ' '", Duration::from_secs(10));
         spec.env.insert("GIVEN".into(), "x".into());
         let result = run(&sandbox, spec).await;
@@ -386,13 +433,14 @@ mod tests {
     #[tokio::test]
     async fn a_timeout_ends_the_whole_group_and_one_that_ignores_term_is_killed() {
         let folder = workspace();
-        let sandbox = WeakSandbox::new(folder.path()).unwrap();
+        let sandbox = WeakSandbox::new(folder.path(), &rules()).unwrap();
         let script = "trap '' TERM; sh -c 'trap \"\" TERM; sleep 97.31' & echo $$; wait";
         let result = run(&sandbox, spec(script, Duration::from_millis(300))).await;
         assert_eq!(
             result.status,
             ExitStatus {
                 code: 137,
+                signal: Some(libc::SIGKILL),
                 ending: Ending::TimedOut
             }
         );
@@ -403,7 +451,7 @@ mod tests {
     #[tokio::test]
     async fn a_background_child_that_holds_the_pipe_does_not_hold_up_the_result() {
         let folder = workspace();
-        let sandbox = WeakSandbox::new(folder.path()).unwrap();
+        let sandbox = WeakSandbox::new(folder.path(), &rules()).unwrap();
         let result = run(&sandbox, spec("sleep 60 & echo done", Duration::from_secs(30))).await;
         assert_eq!((result.stdout.as_str(), result.status.code), ("done\n", 0));
     }
@@ -411,16 +459,10 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_closes_its_outputs_before_it_ends_is_not_waited_for_after_its_end() {
         let folder = workspace();
-        let sandbox = WeakSandbox::new(folder.path()).unwrap();
+        let sandbox = WeakSandbox::new(folder.path(), &rules()).unwrap();
         let started = Instant::now();
         let result = run(&sandbox, spec("exec >&- 2>&-; sleep 0.1", Duration::from_secs(30))).await;
-        assert_eq!(
-            result.status,
-            ExitStatus {
-                code: 0,
-                ending: Ending::Exited
-            }
-        );
+        assert_eq!(result.status, ExitStatus::exited(0));
         assert!(
             started.elapsed() < DRAIN,
             "there is no pipe left that could have something in it"
@@ -430,7 +472,7 @@ mod tests {
     #[tokio::test]
     async fn exit_codes_and_signals_are_told() {
         let folder = workspace();
-        let sandbox = WeakSandbox::new(folder.path()).unwrap();
+        let sandbox = WeakSandbox::new(folder.path(), &rules()).unwrap();
         for (script, code) in [
             ("exit 0", 0),
             ("exit 7", 7),
@@ -450,7 +492,7 @@ mod tests {
         let folder = workspace();
         std::os::unix::fs::symlink("/etc", folder.path().join("link")).unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
-        let sandbox = WeakSandbox::new(folder.path()).unwrap();
+        let sandbox = WeakSandbox::new(folder.path(), &rules()).unwrap();
         let inside = folder.path().canonicalize().unwrap().join("inner");
         let denied = ["/etc", "..", "inner/../..", "../plue-weak-nothing", "link", "/"];
         let missing = ["nowhere", "file"];

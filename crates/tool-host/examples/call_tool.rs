@@ -8,6 +8,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use plue_sandbox::strict::CommandRules;
 use plue_sandbox::weak::WeakSandbox;
 use plue_tool_host::{Host, HostConfig, Toolbox};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let host = Host::load(HostConfig {
         plugin_dir: PathBuf::from(plugins),
         // For tools that start commands. Who confines those starts a `StrictSandbox` here.
-        sandbox: Arc::new(WeakSandbox::new(&workspace)?),
+        sandbox: Arc::new(WeakSandbox::new(&workspace, &CommandRules::default())?),
         workspace,
     })?;
     let toolbox = host.toolbox(std::slice::from_ref(tool))?;

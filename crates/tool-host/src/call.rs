@@ -2,7 +2,7 @@
 //! cannot be stopped it is given up.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -30,20 +30,24 @@ const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
 /// When the caller drops the future, the call is cancelled.
 pub(crate) async fn call(plugin: &Arc<Plugin>, slots: &Arc<Semaphore>, input: &str, grants: CallGrants) -> ToolOutcome {
     let started = Instant::now();
+    let notes = grants.notes.clone();
     let result = run(plugin, slots, input, grants).await;
     let duration = started.elapsed();
+    let notes = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
     match result {
         Ok(output) => ToolOutcome {
             error: None,
             text: without_nul(output.text),
             truncated: output.truncated.is_some(),
             duration,
+            notes,
         },
         Err(failure) => ToolOutcome {
             error: Some(failure.code),
             text: without_nul(failure.text),
             truncated: false,
             duration,
+            notes,
         },
     }
 }

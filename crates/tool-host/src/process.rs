@@ -83,6 +83,10 @@ impl process::HostRunningCommand for CallState {
                     let text = output.live.push(&bytes);
                     (output.take(bytes), text)
                 }
+                Some(CommandEvent::Note(note)) => {
+                    self.note(&note);
+                    continue;
+                }
                 Some(CommandEvent::Exited(status)) => {
                     let text = running.stdout.live.finish() + &running.stderr.live.finish();
                     running.finish(status);

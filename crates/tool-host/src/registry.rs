@@ -145,6 +145,16 @@ pub fn list_plugins(plugin_dir: &Path) -> Result<Vec<PluginInfo>, LoadError> {
     Ok(plugins.values().map(|plugin| info(plugin)).collect())
 }
 
+/// Whether one of these tools may run commands, by the manifests alone: before anything is loaded. What cannot be read is
+/// an error of whoever loads it, and counts as one that may.
+pub fn may_run_commands(plugin_dir: &Path, tools: &[String]) -> bool {
+    let read = |file: PathBuf| manifest::read(&file).ok();
+    let manifests: Option<Vec<_>> = find_folders(plugin_dir)
+        .ok()
+        .and_then(|files| files.into_iter().map(read).collect());
+    manifests.is_none_or(|all| all.iter().any(|one| one.process && tools.contains(&one.name)))
+}
+
 /// Makes the ahead-of-time form of every plugin in a folder, and gives the files. Takes the right to write the folders
 /// away from group and others: compiled code is only loaded from where nobody else can put it.
 pub fn compile_plugins(plugin_dir: &Path) -> Result<Vec<PathBuf>, LoadError> {

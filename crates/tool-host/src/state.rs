@@ -2,7 +2,7 @@
 //! with it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 use wasmtime::ResourceLimiter;
@@ -46,6 +46,8 @@ pub(crate) struct CallGrants {
     /// Where commands are started; `None` when the call may start none.
     pub(crate) sandbox: Option<Arc<dyn Sandbox>>,
     pub(crate) live: LiveOutput,
+    /// What people are to know of the call's commands.
+    pub(crate) notes: Arc<Mutex<Vec<String>>>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -56,6 +58,7 @@ impl CallGrants {
             workspace: None,
             sandbox: None,
             live: Arc::new(|_| {}),
+            notes: Arc::default(),
             cancel: CancellationToken::new(),
         }
     }
@@ -119,6 +122,16 @@ impl CallState {
             live_used: 0,
             open_files: 0,
         })
+    }
+
+    /// Keeps what people are to know of a command. Of many commands of one call, the first.
+    pub(crate) fn note(&self, note: &plue_sandbox::Note) {
+        /// A tool may start any number of commands.
+        const MAX_NOTES: usize = 20;
+        let mut notes = self.grants.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() < MAX_NOTES {
+            notes.push(note.to_string());
+        }
     }
 
     /// Counts a piece of live output or a log line; an error when there was too much.

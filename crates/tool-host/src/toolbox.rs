@@ -62,6 +62,7 @@ impl TaskToolbox {
             text,
             truncated: false,
             duration: Duration::ZERO,
+            notes: Vec::new(),
         }
     }
 }
@@ -88,6 +89,7 @@ impl Toolbox for TaskToolbox {
                 workspace: Some(self.host.workspace.clone()),
                 sandbox: plugin.linked.manifest.process.then(|| self.host.sandbox.clone()),
                 live,
+                notes: Arc::default(),
                 cancel,
             };
             call::call(plugin, &self.host.slots, input, grants).await

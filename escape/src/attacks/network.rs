@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -96,16 +97,18 @@ fn unix_abstract(target: &Target) -> io::Result<std::os::unix::net::SocketAddr> 
 
 /// Listens at a socket file in each place that holds what is somebody's own, for as long as the scene is there.
 fn serve(scene: &Scene) -> anyhow::Result<()> {
-    for folder in &scene.private {
-        let path = folder.join("service.socket");
-        let listener = UnixListener::bind(&path).with_context(|| format!("listen at {}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
-        scene.meanwhile(move || {
-            let _open = &listener;
-            std::thread::sleep(Duration::from_millis(50));
-            true
-        });
-    }
+    scene.private.iter().try_for_each(|folder| serve_in(scene, folder))
+}
+
+fn serve_in(scene: &Scene, folder: &Path) -> anyhow::Result<()> {
+    let path = folder.join("service.socket");
+    let listener = UnixListener::bind(&path).with_context(|| format!("listen at {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+    scene.meanwhile(move || {
+        let _open = &listener;
+        std::thread::sleep(Duration::from_millis(50));
+        true
+    });
     Ok(())
 }
 
@@ -292,6 +295,20 @@ pub const ATTACKS: &[&[Attack]] = &[&[
     .baseline(Baseline::Unless(
         &[libc::ENODATA],
         "no home and no /run takes files of ours",
+    ))
+    .falls_without(&[Protection::Mount]),
+    attack(
+        "network/socket-file-in-the-image",
+        "connects to the socket of a service that has it among the programs",
+        |target| match &target.visible {
+            Some(folder) => Outcome::of("connect", UnixStream::connect(folder.join("service.socket"))),
+            None => Outcome::refused("find such a place", &io::Error::from_raw_os_error(libc::ENODATA)),
+        },
+    )
+    .setup(|scene| scene.visible.iter().try_for_each(|folder| serve_in(scene, folder)))
+    .baseline(Baseline::Unless(
+        &[libc::ENODATA],
+        "no folder of the image takes files of ours",
     ))
     .falls_without(&[Protection::Mount]),
     attack(

@@ -13,6 +13,13 @@ pub fn semaphore(key: i32, make: bool) -> io::Result<i32> {
     checked(id).map(|()| id)
 }
 
+/// A set of so many semaphores that has no name.
+pub fn semaphores(count: i32) -> io::Result<i32> {
+    // SAFETY: takes numbers only.
+    let id = unsafe { libc::semget(libc::IPC_PRIVATE, count, libc::IPC_CREAT | 0o600) };
+    checked(id).map(|()| id)
+}
+
 pub fn remove_semaphore(id: i32) {
     // SAFETY: takes numbers only.
     unsafe {
@@ -42,6 +49,49 @@ pub fn send(queue: i32, length: usize) -> io::Result<()> {
     let length = length.min(8192);
     // SAFETY: the message is longer than what is sent of it.
     checked(unsafe { libc::msgsnd(queue, message.as_ptr().cast(), length, libc::IPC_NOWAIT) })
+}
+
+/// Sends so many descriptors that nobody takes.
+pub fn descriptors_in_flight(count: usize) -> io::Result<()> {
+    use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+    use std::os::fd::AsFd;
+    /// As many as one message may take.
+    const IN_A_MESSAGE: usize = 253;
+    let sent = std::fs::File::open("/dev/null")?;
+    let sent = [sent.as_fd(); IN_A_MESSAGE];
+    let mut sockets = Vec::new();
+    for _ in 0..count.div_ceil(IN_A_MESSAGE) {
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(IN_A_MESSAGE))];
+        let mut message = SendAncillaryBuffer::new(&mut space);
+        message.push(SendAncillaryMessage::ScmRights(&sent));
+        rustix::net::sendmsg(&ours, &[io::IoSlice::new(b"x")], &mut message, SendFlags::NOSIGNAL)?;
+        sockets.push((ours, theirs));
+    }
+    Ok(())
+}
+
+/// Sends ourselves so many signals that are held back.
+pub fn queue_signals(count: usize) -> io::Result<()> {
+    // SAFETY: the set lives through the call, and the signal is held back, so that no handler runs.
+    unsafe {
+        let mut held: libc::sigset_t = std::mem::zeroed();
+        let signal = libc::SIGRTMIN();
+        libc::sigaddset(&raw mut held, signal);
+        checked(libc::sigprocmask(
+            libc::SIG_BLOCK,
+            &raw const held,
+            std::ptr::null_mut(),
+        ))?;
+        let nothing = libc::sigval {
+            sival_ptr: std::ptr::null_mut(),
+        };
+        for _ in 0..count {
+            checked(libc::sigqueue(libc::getpid(), signal, nothing))?;
+        }
+    }
+    Ok(())
 }
 
 /// A POSIX queue of this name, without the `/` in front.

@@ -1,6 +1,7 @@
 //! Parts of the kernel that few programs use.
 
 use std::io;
+use std::path::Path;
 
 use super::{call, close};
 
@@ -65,6 +66,61 @@ pub fn perf() -> io::Result<()> {
         [attributes.as_ptr() as usize, 0, any, any, 0, 0],
     )
     .map(close)
+}
+
+/// An ioctl(2) on a folder.
+fn request(folder: &Path, request: usize, argument: usize) -> io::Result<()> {
+    let folder = std::fs::File::open(folder)?;
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&folder) as usize;
+    call(libc::SYS_ioctl, [descriptor, request, argument, 0, 0, 0]).map(drop)
+}
+
+/// Sets the flag by which times of access are not kept (`FS_NOATIME_FL`), beside those that are set.
+pub fn set_inode_flags(folder: &Path) -> io::Result<()> {
+    const GET: usize = 0x8008_6601;
+    const SET: usize = 0x4008_6602;
+    let mut flags = 0_u64;
+    request(folder, GET, &raw mut flags as usize)?;
+    flags |= 0x80;
+    request(folder, SET, &raw const flags as usize)
+}
+
+/// The same flag, as XFS has it.
+pub fn set_extended_flags(folder: &Path) -> io::Result<()> {
+    const GET: usize = 0x801c_581f;
+    const SET: usize = 0x401c_5820;
+    // struct fsxattr: flags, three sizes, and what is reserved.
+    let mut attributes = [0_u32; 7];
+    request(folder, GET, attributes.as_mut_ptr() as usize)?;
+    attributes[0] |= 0x40;
+    request(folder, SET, attributes.as_ptr() as usize)
+}
+
+/// The same by file_setattr(2) of Linux 6.17.
+pub fn file_setattr(folder: &Path) -> io::Result<()> {
+    let folder = super::path_of(folder)?;
+    // struct file_attr: flags, and three sizes.
+    let attributes = [0x40_u64, 0, 0];
+    let (folder, attributes) = (folder.as_ptr() as usize, attributes.as_ptr() as usize);
+    call(469, [libc::AT_FDCWD as isize as usize, folder, attributes, 24, 0, 0]).map(drop)
+}
+
+/// A key of 64 bytes, for the file system of this folder.
+pub fn add_encryption_key(folder: &Path) -> io::Result<()> {
+    const ADD: usize = 0xc050_6617;
+    // struct fscrypt_add_key_arg: a specifier of 40 bytes, which begins with its type 2; the size of the key, and 36
+    // bytes of nothing; the key.
+    let mut key = [7_u32; 36];
+    key[..20].fill(0);
+    key[0] = 2;
+    key[10] = 64;
+    request(folder, ADD, key.as_mut_ptr() as usize)
+}
+
+/// A context for one operation.
+pub fn io_setup() -> io::Result<()> {
+    let mut context = 0_usize;
+    call(libc::SYS_io_setup, [1, &raw mut context as usize, 0, 0, 0, 0]).map(drop)
 }
 
 pub fn userfaultfd() -> io::Result<()> {

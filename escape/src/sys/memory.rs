@@ -79,7 +79,8 @@ pub fn raise_hard_limit() -> io::Result<()> {
 pub fn allow_core_dumps() -> io::Result<()> {
     let core = libc::RLIMIT_CORE as i32;
     match limits(core, None)? {
-        [_, 0] => limits(core, Some([u64::MAX, u64::MAX])).map(drop),
+        // One byte is no core, and says to the kernel that no program is to be handed one.
+        [_, 0 | 1] => limits(core, Some([u64::MAX, u64::MAX])).map(drop),
         [_, most] => limits(core, Some([most, most])).map(drop),
     }
 }

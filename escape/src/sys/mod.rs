@@ -255,6 +255,29 @@ pub fn fchmodat2(path: &std::path::Path, mode: u32) -> io::Result<()> {
     call(452, [HERE, path.as_ptr() as usize, mode as usize, 0, 0, 0]).map(|_| ())
 }
 
+/// Exchanges two names all the time, in a process of its own, while something is done.
+pub fn while_exchanging(one: &std::path::Path, other: &std::path::Path, run: impl FnOnce()) -> io::Result<()> {
+    let (one, other) = (path_of(one)?, path_of(other)?);
+    let exchange = || {
+        let (one, other) = (one.as_ptr() as usize, other.as_ptr() as usize);
+        let flags = libc::RENAME_EXCHANGE as usize;
+        call(libc::SYS_renameat2, [HERE, one, HERE, other, flags, 0]).map(drop)
+    };
+    exchange()?;
+    // SAFETY: as in `in_child`: the child does nothing but this, until it is ended.
+    let child = match unsafe { libc::fork() } {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => loop {
+            let _ = exchange();
+        },
+        child => child,
+    };
+    run();
+    kill(child, libc::SIGKILL)?;
+    let _ = ended(child);
+    Ok(())
+}
+
 /// Creates a file with openat2(2), whose mode lies in memory, where no filter looks.
 pub fn create_by_openat2(path: &std::path::Path, mode: u64) -> io::Result<()> {
     let path = path_of(path)?;

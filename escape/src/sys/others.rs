@@ -78,16 +78,6 @@ pub fn process_vm_readv(pid: i32, from: u64, into: &mut [u8]) -> io::Result<usiz
     Ok(got as usize)
 }
 
-pub fn process_vm_writev_self() -> io::Result<()> {
-    let from = [1_u8; 8];
-    let mut to = [0_u8; 8];
-    let local = [from.as_ptr() as usize, from.len()];
-    let remote = [to.as_mut_ptr() as usize, to.len()];
-    let (local, remote) = (local.as_ptr() as usize, remote.as_ptr() as usize);
-    let own = std::process::id() as usize;
-    call(libc::SYS_process_vm_writev, [own, local, 1, remote, 1, 0]).map(drop)
-}
-
 /// Writes a zero into another process. A wrong address is an error only for who may write at all.
 pub fn process_vm_writev(pid: i32, at: u64) -> io::Result<()> {
     let byte = [0_u8];

@@ -38,6 +38,19 @@ pub fn fill_and_let_go(length: usize, hold: impl FnOnce()) -> io::Result<()> {
     Ok(())
 }
 
+/// Fills pages of 2 MiB that are set aside for who asks for them.
+pub fn fill_large_pages(length: usize, hold: impl FnOnce()) -> io::Result<()> {
+    // SAFETY: every access is inside of the new mapping, which lives until the process ends.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
+        let memory = map(length, libc::PROT_READ | libc::PROT_WRITE, flags)?;
+        memory.write_bytes(7, length);
+        hold();
+        std::hint::black_box(memory.read_volatile());
+    }
+    Ok(())
+}
+
 /// Makes the kernel keep so many bytes of page tables, by reading here and there in memory that nobody ever wrote.
 pub fn fill_page_tables(length: usize) -> io::Result<()> {
     /// What one page of the tables stands for.

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, EventSink, TaskErrorCode, ToolState, millis};
+use crate::events::{Event, EventSink, LogLevel, TaskErrorCode, ToolState, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::task::AgentTask;
 use crate::telemetry::Telemetry;
@@ -235,6 +235,7 @@ impl Agent<'_> {
                 text: why.to_owned(),
                 truncated: false,
                 duration: Duration::ZERO,
+                notes: Vec::new(),
             };
             self.tool_end(&id, &outcome);
         }
@@ -383,6 +384,14 @@ impl Agent<'_> {
     }
 
     fn tool_end(&self, tool_id: &str, outcome: &ToolOutcome) {
+        for note in &outcome.notes {
+            self.events.push(Event::Log {
+                level: LogLevel::Info,
+                message: note.clone(),
+                step_index: None,
+                partial: false,
+            });
+        }
         let event = Event::ToolEnd {
             tool_id: tool_id.to_owned(),
             tool_state: if outcome.error.is_some() {

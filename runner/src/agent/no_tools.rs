@@ -32,6 +32,7 @@ impl Toolbox for NoTools {
                 text,
                 truncated: false,
                 duration: Duration::ZERO,
+                notes: Vec::new(),
             }
         }
         .boxed()

@@ -14,7 +14,7 @@ use plue_contract::secret::Secret;
 use plue_contract::size;
 use plue_messages::AuthStyle;
 use plue_sandbox::Level;
-use plue_sandbox::strict::{CommandRules, DEFAULT_PROCESSES, Network};
+use plue_sandbox::strict::{CommandRules, DEFAULT_GRACE, DEFAULT_PROCESSES, Network};
 
 /// What no folder of the operator's choice may lie in.
 const KERNELS_OWN: [&str; 3] = ["/proc", "/dev", "/sys"];
@@ -363,11 +363,15 @@ impl<'a> Reader<'a> {
     }
 
     fn at_least_one(&mut self, variable: Variable<Number>) -> u64 {
+        self.at_least(variable, 1)
+    }
+
+    fn at_least(&mut self, variable: Variable<Number>, least: u64) -> u64 {
         let number = self.number(variable);
-        if number == 0 {
-            self.wrong(variable, "it must be at least 1");
+        if number < least {
+            self.wrong(variable, &format!("it must be at least {least}"));
         }
-        number.max(1)
+        number.max(least)
     }
 
     /// How far commands are confined. Whoever misspells it is not taken for one who wants less.
@@ -434,12 +438,47 @@ impl<'a> Reader<'a> {
                 })
             }
         };
+        let open_files = self.at_least(COMMAND_OPEN_FILES, MIN_OPEN_FILES);
         CommandRules {
             network,
             read_paths,
             memory,
             processes,
+            open_files,
+            grace: self.command_grace(),
+            env: self.committer(),
         }
+    }
+
+    /// Who commits, as git asks for it.
+    fn committer(&self) -> BTreeMap<String, String> {
+        let names = [
+            GIT_AUTHOR_NAME,
+            GIT_AUTHOR_EMAIL,
+            GIT_COMMITTER_NAME,
+            GIT_COMMITTER_EMAIL,
+        ];
+        let given = |variable: Variable<Unset>| Some((variable.name.to_owned(), self.get(variable)?));
+        names.into_iter().filter_map(given).collect()
+    }
+
+    /// Within the time that the runner has for its own end: what is left of it is for the ending to arrive.
+    fn command_grace(&mut self) -> Duration {
+        // What is wrong with that one is said where it is read for itself.
+        let shutdown = self.get(SHUTDOWN_GRACE).and_then(|text| text.trim().parse().ok());
+        let most = Duration::from_secs(shutdown.unwrap_or(SHUTDOWN_GRACE.default)) * 2 / 5;
+        let Some(text) = self.get(COMMAND_GRACE) else {
+            return DEFAULT_GRACE.min(most);
+        };
+        let asked = text.trim().parse().ok().map(Duration::from_secs);
+        asked.filter(|grace| *grace <= most).unwrap_or_else(|| {
+            let problem = format!(
+                "{text:?} is no whole number from 0 to {}, which is two fifths of SHUTDOWN_GRACE",
+                most.as_secs()
+            );
+            self.wrong(COMMAND_GRACE, &problem);
+            most
+        })
     }
 }
 
@@ -457,6 +496,8 @@ fn host_name() -> Option<String> {
     (!shared.contains(&name)).then(|| name.chars().take(MAX_POD_NAME).collect())
 }
 
+/// A shell with a pipe in it needs so many.
+const MIN_OPEN_FILES: u64 = 16;
 /// A shell needs some.
 const MIN_MEMORY: u64 = 16 << 20;
 const MAX_PROCESSES: u32 = 100_000;

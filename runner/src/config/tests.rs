@@ -89,6 +89,9 @@ fn a_malformed_variable_is_named_with_an_example_and_the_callback_stays_known() 
         ("COMMAND_MEMORY", "99999999999Gi"),
         ("COMMAND_PROCESSES", "0"),
         ("COMMAND_PROCESSES", "many"),
+        ("COMMAND_OPEN_FILES", "3"),
+        ("COMMAND_GRACE", "11"),
+        ("COMMAND_GRACE", "soon"),
         ("ANTHROPIC_BASE_URL", "api.anthropic.com"),
         ("ANTHROPIC_BASE_URL", "ftp://host/"),
         ("ANTHROPIC_AUTH_STYLE", "basic"),
@@ -257,6 +260,9 @@ fn commands_are_confined_as_the_operator_says() {
         ("COMMAND_READ_PATHS", "/opt/tools, /home/me/.rustup"),
         ("COMMAND_MEMORY", "2Gi"),
         ("COMMAND_PROCESSES", "64"),
+        ("COMMAND_OPEN_FILES", "4096"),
+        ("COMMAND_GRACE", "3"),
+        ("GIT_AUTHOR_NAME", "Bot"),
     ])
     .unwrap();
     let expected = CommandRules {
@@ -264,6 +270,9 @@ fn commands_are_confined_as_the_operator_says() {
         read_paths: vec!["/opt/tools".into(), "/home/me/.rustup".into()],
         memory: Some(2 << 30),
         processes: 64,
+        open_files: 4096,
+        grace: Duration::from_secs(3),
+        env: [("GIT_AUTHOR_NAME".to_owned(), "Bot".to_owned())].into(),
     };
     assert_eq!((config.sandbox, config.commands), (Level::Weak, expected));
     for (text, bytes) in [

@@ -1,7 +1,7 @@
 //! The environment variables: each once, with its name, its kind, its default, what it means and an example. The reader
 //! takes the default from here, errors the example, and `docs/reference/environment.md` is written from the table.
 
-use plue_sandbox::strict::DEFAULT_PROCESSES;
+use plue_sandbox::strict::{DEFAULT_OPEN_FILES, DEFAULT_PROCESSES};
 
 use crate::events::SpoolConfig;
 
@@ -213,6 +213,25 @@ variables! {
     COMMAND_PROCESSES: Number = DEFAULT_PROCESSES as u64,
         "how many processes one command may have at a time",
         "256";
+    COMMAND_OPEN_FILES: Number = DEFAULT_OPEN_FILES,
+        "how many files each process of a command may have open at a time, if the runner may have so many",
+        "8192";
+    COMMAND_GRACE: Derived = Derived("10, or two fifths of a `SHUTDOWN_GRACE` below 25"),
+        "how long a command that is to end has between SIGTERM and SIGKILL, in seconds: at most two fifths of \
+            `SHUTDOWN_GRACE`",
+        "5";
+    GIT_AUTHOR_NAME: Unset = Unset,
+        "who is the author of what commands commit; without it, `Plue Runner`, unless the repository says who",
+        "Release Bot";
+    GIT_AUTHOR_EMAIL: Unset = Unset,
+        "the author's address",
+        "bot@example.com";
+    GIT_COMMITTER_NAME: Unset = Unset,
+        "who commits, likewise",
+        "Release Bot";
+    GIT_COMMITTER_EMAIL: Unset = Unset,
+        "the committer's address",
+        "bot@example.com";
     LOG_LEVEL: Text = "INFO",
         "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`, in any letter case; `module=LEVEL` for one module of the \
          runner or for another crate, separated by commas",

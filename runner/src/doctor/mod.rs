@@ -86,6 +86,9 @@ pub async fn examine(config: &DoctorConfig) -> Vec<Check> {
         }
         Err(missing) => (up_to(&missing), None),
     };
+    if let Some(sandbox) = &sandbox {
+        checks.extend(probes::others(sandbox));
+    }
     checks.push(probes::openat2());
     checks.extend(probes::tools(config, sandbox.clone()).await);
     checks.extend(probes::reachable(config).await);
@@ -107,7 +110,11 @@ fn up_to(missing: &MissingLayer) -> Vec<Check> {
     let lines = Layer::ALL.iter().map(|&layer| {
         if layer == missing.layer {
             state = State::NotTried;
-            return Check::layer(layer, State::Missing, format!("{}: {}", missing.doing, missing.problem));
+            let mut check = Check::layer(layer, State::Missing, format!("{}: {}", missing.doing, missing.problem));
+            if missing.remedy.is_some() {
+                check.remedy.clone_from(&missing.remedy);
+            }
+            return check;
         }
         let seen = if state == State::Ok {
             "made"
@@ -159,7 +166,7 @@ async fn from_inside(sandbox: &StrictSandbox) -> Result<Vec<Finding>, String> {
     while let Some(event) = command.events.recv().await {
         match event {
             CommandEvent::Output(Stream::Stdout, bytes) => output.extend_from_slice(&bytes),
-            CommandEvent::Output(Stream::Stderr, _) => {}
+            CommandEvent::Output(Stream::Stderr, _) | CommandEvent::Note(_) => {}
             CommandEvent::Exited(status) if status.code != 0 => return Err(format!("exit code {}", status.code)),
             CommandEvent::Exited(_) => break,
         }

@@ -33,6 +33,38 @@ pub(super) fn openat2() -> Check {
     )
 }
 
+/// What of others on this machine commands do not reach, and what they do.
+pub(super) fn others(sandbox: &StrictSandbox) -> Vec<Check> {
+    let found = sandbox.covered();
+    let private: Vec<String> = found.private.iter().map(|path| path.display().to_string()).collect();
+    let sockets = match found.sockets {
+        0 => "no socket of a service is in sight".to_owned(),
+        1 => "1 socket of a service".to_owned(),
+        count => format!("{count} sockets of services"),
+    };
+    let groups: Vec<String> = found.groups.iter().map(u32::to_string).collect();
+    let state = if groups.is_empty() { State::Ok } else { State::Without };
+    vec![
+        Check::new(
+            "what is covered",
+            State::Ok,
+            format!("{sockets}; {}", private.join(", ")),
+            "commands reach no home, and no service of this machine",
+            "",
+        ),
+        Check::new(
+            "groups",
+            state,
+            match groups.is_empty() {
+                true => "commands have no group but their own".to_owned(),
+                false => format!("commands keep the groups {}", groups.join(", ")),
+            },
+            "commands open nothing of the image by a group of the runner's user",
+            "only root can give groups up: start the runner as a user without groups that open anything (docker, lxd, adm)",
+        ),
+    ]
+}
+
 /// The plugins, their folder, and the memory of their calls.
 pub(super) async fn tools(config: &DoctorConfig, sandbox: Option<Arc<StrictSandbox>>) -> Vec<Check> {
     let folder = plugin_dir(config.plugin_dir.as_deref());
@@ -40,7 +72,7 @@ pub(super) async fn tools(config: &DoctorConfig, sandbox: Option<Arc<StrictSandb
     let sandbox: Arc<dyn Sandbox> = match sandbox {
         Some(sandbox) => sandbox,
         // Nothing is run in it: plugins are loaded, and that is all.
-        None => match WeakSandbox::new(&config.workspace) {
+        None => match WeakSandbox::new(&config.workspace, &config.commands) {
             Ok(sandbox) => Arc::new(sandbox),
             Err(_) => return checks,
         },

@@ -18,6 +18,7 @@ use plue_sandbox::Level;
 
 mod delivery;
 mod exit;
+mod no_commands;
 mod prepare;
 mod process;
 mod settings;
@@ -32,13 +33,13 @@ pub use stop::{Signals, Stop, StopReason};
 
 use prepare::Prepared;
 
-/// The longest that a cancelled task may take to put its things away before it is left behind; with a short
-/// `SHUTDOWN_GRACE` it is a third of that, so that time is left for the ending to arrive.
-const CANCEL_GRACE: Duration = Duration::from_secs(8);
+/// How long a cancelled task may take to put its things away, once its commands have ended.
+const PUTTING_AWAY: Duration = Duration::from_secs(3);
 
-/// How long a cancelled task may take, when its process has this long to end.
-pub fn cancel_grace(shutdown_grace: Duration) -> Duration {
-    CANCEL_GRACE.min(shutdown_grace / 3)
+/// How long a cancelled task may take before it is left behind: its commands have their grace and, with a short
+/// `SHUTDOWN_GRACE`, all of it at most half of that, so that time is left for the ending to arrive.
+fn cancel_grace(config: &Config) -> Duration {
+    (config.commands.grace + PUTTING_AWAY).min(config.shutdown_grace / 2)
 }
 
 /// How the task ended, before anybody was told.
@@ -182,7 +183,7 @@ impl Work<'_> {
             }
         };
         let end_commands = prepared.sandbox.shut_down();
-        let grace = cancel_grace(self.config.shutdown_grace);
+        let grace = cancel_grace(self.config);
         let result = self.stop.supervise(running, timeout, grace, end_commands).await;
         // Whoever hears of the task's end finds nothing of it left.
         prepared.sandbox.shut_down().await;

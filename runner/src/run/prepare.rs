@@ -18,8 +18,9 @@ use plue_messages::{ClientConfig, MessagesClient, Traceparent};
 use plue_sandbox::strict::StrictSandbox;
 use plue_sandbox::weak::WeakSandbox;
 use plue_sandbox::{Level, Sandbox};
-use plue_tool_host::{Host, LoadedTools};
+use plue_tool_host::{Host, LoadedTools, may_run_commands};
 
+use super::no_commands::NoCommands;
 use super::settings::check_settings;
 
 /// Nothing was run, and this is why.
@@ -133,7 +134,9 @@ async fn sandbox(config: &Config) -> Result<Arc<dyn Sandbox>, Refused> {
             "SANDBOX=weak: commands are not confined. They see the files, processes and network that the runner sees, \
              its API key included, and their memory is not bounded"
         );
-        return Ok(Arc::new(WeakSandbox::new(workspace).map_err(unusable)?));
+        return Ok(Arc::new(
+            WeakSandbox::new(workspace, &config.commands).map_err(unusable)?,
+        ));
     }
     let own = [plugin_dir(config.plugin_dir.as_deref())];
     let sandbox = StrictSandbox::start(workspace, &own, &config.commands).await;
@@ -168,6 +171,10 @@ async fn prepare_agent(
         let sandbox = async {
             match ready.sandbox {
                 Some(sandbox) => Ok(sandbox),
+                // Who runs no command is not told that none could be confined.
+                None if !may_run_commands(&plugin_dir(config.plugin_dir.as_deref()), &task.tools) => {
+                    Ok(Arc::new(NoCommands(config.sandbox)) as Arc<dyn Sandbox>)
+                }
                 None => sandbox(config).await,
             }
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use plue_sandbox::MAX_STRING;
 use serde_json::{Map, Value};
 
 /// How much of a wrong value an error shows.
@@ -155,6 +156,14 @@ impl Reader {
                     continue;
                 }
             };
+            if name.len() + "=".len() + text.len() > MAX_STRING {
+                let problem = format!(
+                    "is longer than {MAX_STRING} bytes with its name, and the system hands no longer variable to a \
+                     program: put the value into a file of the workspace"
+                );
+                self.problem(&path, problem);
+                continue;
+            }
             if self.without_nul(&path, &text).is_some() {
                 variables.insert(name.clone(), text);
             }

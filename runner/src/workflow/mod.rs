@@ -1,16 +1,17 @@
 //! Runs the steps of a workflow in order. The first that does not succeed ends it.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Event, EventSink, LogLevel, StepState, TaskErrorCode, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::task::{Step, StepKind, WorkflowTask};
 use crate::telemetry::Telemetry;
-use plue_sandbox::{CommandEvent, CommandSpec, Ending, ExitStatus, Sandbox, Stream};
+use plue_sandbox::{CommandEvent, CommandSpec, Ending, ExitStatus, Note, Sandbox, Stream};
 
 pub(crate) mod lines;
 mod output;
@@ -50,16 +51,17 @@ impl Outcome {
     fn of_command(status: ExitStatus, limit: Duration) -> Self {
         let code = status.code;
         let ended = |state, reason: String, task_code| Outcome::ended(state, reason, Some(code), task_code);
+        let by_itself = || match (status.signal_name(), status.signal) {
+            (Some(name), Some(_)) => format!("the command was killed by {name} (exit code {code})"),
+            (Some(name), None) => format!("the command ended with exit code {code}, as of a program killed by {name}"),
+            (None, _) => format!("the command ended with exit code {code}"),
+        };
         match status.ending {
             Ending::Exited if code == 0 => Outcome {
                 exit_code: Some(0),
                 ..Outcome::SUCCESS
             },
-            Ending::Exited => ended(
-                StepState::Failure,
-                format!("the command ended with exit code {code}"),
-                TaskErrorCode::StepFailed,
-            ),
+            Ending::Exited => ended(StepState::Failure, by_itself(), TaskErrorCode::StepFailed),
             Ending::TimedOut => {
                 let reason = format!("the step ran longer than its {} s and was ended", limit.as_secs());
                 ended(StepState::Failure, reason, TaskErrorCode::Timeout)
@@ -190,8 +192,26 @@ impl Workflow<'_> {
                 return Outcome::ended(StepState::Error, error.to_string(), None, code);
             }
         };
-        match self.pass_on(index, &mut command.events).await {
-            Some(status) => Outcome::of_command(status, limit),
+        let (status, notes) = self.pass_on(index, &mut command.events).await;
+        for note in notes.iter().filter(|note| matches!(note, Note::Left { .. })) {
+            self.events.push(Event::Log {
+                level: LogLevel::Info,
+                message: note.to_string(),
+                step_index: Some(index),
+                partial: false,
+            });
+        }
+        match status {
+            Some(status) => {
+                let mut outcome = Outcome::of_command(status, limit);
+                if let Some(reason) = &mut outcome.reason
+                    && notes.contains(&Note::SoughtNetwork)
+                {
+                    reason.push_str("; ");
+                    reason.push_str(&Note::SoughtNetwork.to_string());
+                }
+                outcome
+            }
             None => {
                 let reason = "the sandbox lost the command".into();
                 Outcome::ended(StepState::Error, reason, None, TaskErrorCode::Sandbox)
@@ -199,37 +219,41 @@ impl Workflow<'_> {
         }
     }
 
-    /// Tells what a command writes, as it writes it, until it has ended. `None`: nobody knows how.
-    async fn pass_on(&self, index: usize, output: &mut mpsc::Receiver<CommandEvent>) -> Option<ExitStatus> {
+    /// Tells what a command writes, as it writes it, until it has ended; how, and what there is to know besides. No
+    /// status: nobody knows how.
+    async fn pass_on(
+        &self,
+        index: usize,
+        output: &mut mpsc::Receiver<CommandEvent>,
+    ) -> (Option<ExitStatus>, Vec<Note>) {
         let mut stdout = Output::new(index, LogLevel::Stdout, self.events);
         let mut stderr = Output::new(index, LogLevel::Stderr, self.events);
-        let mut flush_at = None;
-        loop {
-            let waits = stdout.waits() || stderr.waits();
-            if !waits {
-                flush_at = None;
-            }
-            let flush_deadline = *flush_at.get_or_insert_with(|| tokio::time::Instant::now() + self.flush_after);
+        let mut notes = Vec::new();
+        let status = loop {
+            let waits_since = [stdout.waits_since(), stderr.waits_since()].into_iter().flatten().min();
+            let flush_at = waits_since.map(|since| since + self.flush_after);
             let event = tokio::select! {
                 event = output.recv() => event,
                 // A line that is not finished is shown after a while: it may be a prompt or a progress bar.
-                () = tokio::time::sleep_until(flush_deadline), if waits => {
-                    stdout.flush();
-                    stderr.flush();
-                    flush_at = None;
+                () = sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => {
+                    for waiting in [&mut stdout, &mut stderr] {
+                        if waiting.waits_since().is_some_and(|since| since + self.flush_after <= Instant::now()) {
+                            waiting.flush();
+                        }
+                    }
                     continue;
                 }
             };
             match event {
                 Some(CommandEvent::Output(Stream::Stdout, bytes)) => stdout.push(&bytes),
                 Some(CommandEvent::Output(Stream::Stderr, bytes)) => stderr.push(&bytes),
-                Some(CommandEvent::Exited(status)) => {
-                    stdout.finish();
-                    stderr.finish();
-                    return Some(status);
-                }
-                None => return None,
+                Some(CommandEvent::Note(note)) => notes.push(note),
+                Some(CommandEvent::Exited(status)) => break Some(status),
+                None => break None,
             }
-        }
+        };
+        stdout.finish();
+        stderr.finish();
+        (status, notes)
     }
 }

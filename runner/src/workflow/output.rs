@@ -1,5 +1,7 @@
 //! What a step's command writes, on its way from bytes to log events.
 
+use tokio::time::Instant;
+
 use super::lines::{Line, LineSplitter};
 use crate::events::{Event, EventSink, LogLevel};
 use plue_redaction::Stream;
@@ -12,6 +14,8 @@ pub(super) struct Output<'a> {
     /// Before the bytes are lines: a secret may go over several.
     plain: Stream<'static>,
     lines: LineSplitter,
+    /// Since when a part of a line waits for its end.
+    waits_since: Option<Instant>,
 }
 
 impl<'a> Output<'a> {
@@ -22,23 +26,31 @@ impl<'a> Output<'a> {
             events,
             plain: events.redactor().stream(),
             lines: LineSplitter::new(),
+            waits_since: None,
         }
     }
 
-    /// Whether a line waits for its end.
-    pub(super) fn waits(&self) -> bool {
-        !self.lines.is_empty()
+    /// Since when a part of a line waits for its end: since its first byte came.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.waits_since
     }
 
     /// Takes what the command wrote.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         let lines = self.lines.push(&self.plain.push(bytes));
+        if !lines.is_empty() {
+            self.waits_since = None;
+        }
+        if !self.lines.is_empty() {
+            self.waits_since.get_or_insert_with(Instant::now);
+        }
         self.send(lines);
     }
 
-    /// Tells what there is of a line that has no end yet.
+    /// Tells what there is of a line that has no end yet. Half a character goes on waiting, for the rest of it.
     pub(super) fn flush(&mut self) {
         let line = self.lines.flush();
+        self.waits_since = None;
         self.send(line);
     }
 

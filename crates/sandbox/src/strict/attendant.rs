@@ -14,21 +14,30 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, getpid, set_child_subreaper};
 
 use super::children::{self, Children};
+use super::ipc;
 use super::mounts::HOME;
+use super::plan::Network;
 use super::pod::Reading;
 use super::privileges;
 use super::shared::{PAUSE, ROUNDS, Shared};
 use super::sys;
 use super::tree::{Tree, Usage};
-use super::wire::{self, ReceivedCommand, Reply};
+use super::wire::{self, End, ReceivedCommand, Reply};
 use crate::Ending;
 use crate::mutation::Protection;
-use crate::proc::own_pid;
+use crate::proc::{self, own_pid};
+use crate::request::long_script;
 
-/// How long a command that is to end has between SIGTERM and SIGKILL.
-pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// The same for orphans that a command left behind.
+/// How long processes that a command left behind have between SIGTERM and SIGKILL.
 const GRACE_FOR_ORPHANS: Duration = Duration::from_millis(500);
+/// How many of them are named.
+const MAX_NAMES: usize = 3;
+/// How long the processes of an earlier command may take to leave room for one.
+const ROOM: Duration = Duration::from_secs(2);
+/// The niceness of commands. Whoever watches them gets the processor before any number of them, and so does the runner.
+const NICE: i32 = 10;
+/// What the thread needs that starts a command, in bytes.
+const STACK: usize = 64 << 10;
 /// The longest time between two looks at what a command uses.
 const MAX_WATCH: Duration = Duration::from_millis(50);
 /// The shortest, for a command near one of its bounds.
@@ -51,6 +60,12 @@ struct Command<'a> {
     next_look: Instant,
     /// What the pod held when it was first looked at.
     held_before: Option<u64>,
+    /// What had been asked of networks in vain before it.
+    unreached_before: Option<u64>,
+    /// The signal that ended the main process.
+    signal: Option<i32>,
+    /// It is the only command, and has so many processes that looking at each takes long.
+    is_a_crowd: bool,
 }
 
 /// Runs one command after the other, until the runner hangs up; the exit code of this process.
@@ -79,7 +94,13 @@ fn run(received: ReceivedCommand, control: BorrowedFd<'_>, shared: &Shared<'_>, 
         let code = error.raw_os_error().unwrap_or(libc::EINVAL);
         return wire::write_message(control, &Reply::NoDirectory(code));
     }
-    let main = match start(received, nothing) {
+    let unreached_before = match shared.plan.network {
+        Network::None => proc::unreached(),
+        Network::Pod => None,
+    };
+    // From now on it may have run, whatever becomes of us.
+    let _ = wire::write_message(control, &Reply::Starting);
+    let main = match start(received, nothing, shared.is_gvisor) {
         Ok(main) => main,
         Err(error) => {
             let code = error.raw_os_error().unwrap_or(libc::EINVAL);
@@ -95,23 +116,27 @@ fn run(received: ReceivedCommand, control: BorrowedFd<'_>, shared: &Shared<'_>, 
         deadline: now.checked_add(timeout),
         next_look: now + MIN_WATCH,
         held_before: None,
+        unreached_before,
+        signal: None,
+        is_a_crowd: false,
     };
     // A runner that has hung up is noticed in the loop.
     let _ = wire::write_message(control, &Reply::Started);
     let ending = command.watch()?;
-    let code = command.end(ending);
-    wire::write_message(control, &Reply::Exited { code, ending })
+    let end = command.end(ending);
+    wire::write_message(control, &Reply::Exited(end))
 }
 
 /// Starts the main process; its PID.
-fn start(received: ReceivedCommand, nothing: &File) -> io::Result<i32> {
+fn start(received: ReceivedCommand, nothing: &File, is_gvisor: bool) -> io::Result<i32> {
     let ReceivedCommand {
         request,
         stdout,
         stderr,
     } = received;
     let text = |text: &str| CString::new(text).map_err(io::Error::other);
-    let argv = request
+    let script = long_script::take(request.argv)?;
+    let argv = script
         .argv
         .iter()
         .map(|argument| text(argument))
@@ -126,16 +151,37 @@ fn start(received: ReceivedCommand, nothing: &File) -> io::Result<i32> {
         // An earlier command may have removed it, or put something else there.
         let _ = std::fs::create_dir(HOME);
     }
+    let file = script.file()?;
+    let mut descriptors = vec![(0, nothing.as_fd()), (1, stdout.as_fd()), (2, stderr.as_fd())];
+    descriptors.extend(file.as_ref().map(|file| (long_script::DESCRIPTOR, file.as_fd())));
     let started = Instant::now();
     loop {
-        match sys::spawn(&argv, &env, [nothing.as_fd(), stdout.as_fd(), stderr.as_fd()]) {
+        let spawn = || sys::spawn(&argv, &env, &descriptors);
+        // gVisor knows no niceness.
+        let spawned = if is_gvisor { spawn() } else { spawn_lowered(spawn) };
+        match spawned {
             // No process is to be had: those of an earlier command may still be exiting.
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && started.elapsed() < GRACE => {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && started.elapsed() < ROOM => {
                 std::thread::sleep(PAUSE);
             }
             result => return result,
         }
     }
+}
+
+/// Starts a process that has the niceness of commands from its first moment, and all that it starts. We keep ours, which
+/// could not be had back: niceness is a thread's, and so another thread does it.
+fn spawn_lowered(spawn: impl FnOnce() -> io::Result<i32> + Send) -> io::Result<i32> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || {
+            // A kernel that refuses starts it all the same.
+            let _ = rustix::process::setpriority_process(None, NICE);
+            spawn()
+        })?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("starting it failed")))
+    })
 }
 
 impl Command<'_> {
@@ -169,7 +215,10 @@ impl Command<'_> {
     fn reap(&mut self) -> bool {
         loop {
             match children::reap() {
-                Children::Exited(child) if child.pid == self.main => self.code = Some(child.code),
+                Children::Exited(child) if child.pid == self.main => {
+                    self.code = Some(child.code);
+                    self.signal = child.signal;
+                }
                 Children::Exited(_) => {}
                 Children::Running | Children::Stopped(_) => return true,
                 Children::None => return false,
@@ -186,12 +235,13 @@ impl Command<'_> {
         let all = AllCommands::of(&tree, us);
         let plan = self.shared.plan;
         let max = u64::from(plan.processes);
+        self.is_a_crowd = all.commands == 1 && own.processes > max / 8;
         let crowd = own.processes > max || own.threads > privileges::max_threads(plan);
         let all_crowd = all.processes > max && own.processes >= all.processes / all.commands;
         if (crowd || all_crowd) && !Protection::Processes.is_off() {
             return Ok(Some(Ending::Processes));
         }
-        let apart = self.shared.scratch_used();
+        let apart = self.shared.scratch_used() + ipc::used();
         let pod = self.shared.meter.read()?;
         let held_before = *self.held_before.get_or_insert(pod.held);
         let too_much =
@@ -201,8 +251,7 @@ impl Command<'_> {
         }
         let used = own.taken().max(all.taken()) + apart;
         let left = Duration::from_millis(plan.memory.saturating_sub(used) / FILL_RATE);
-        let crowded = all.processes > max / 8;
-        let longest = if crowded { MIN_WATCH } else { MAX_WATCH };
+        let longest = if all.processes > max / 8 { MIN_WATCH } else { MAX_WATCH };
         let effort = begun.elapsed() * EXACT_COUNT_SHARE;
         self.next_look = Instant::now() + left.clamp(MIN_WATCH, longest).max(effort.min(MAX_WATCH));
         Ok(None)
@@ -227,17 +276,42 @@ impl Command<'_> {
         (grown > self.shared.plan.memory || pod.is_short) && own.taken() >= all.taken() / all.commands
     }
 
-    /// Ends everything that the command started, and gives its exit code.
-    fn end(&mut self, ending: Ending) -> i32 {
-        if Protection::Reaping.is_off() && ending == Ending::Exited {
-            return self.code.unwrap_or(-1);
+    /// Ends everything that the command started, and says how it ended.
+    fn end(&mut self, ending: Ending) -> End {
+        let mut left = Vec::new();
+        if !Protection::Reaping.is_off() || ending != Ending::Exited {
+            let grace = match ending {
+                Ending::Exited => GRACE_FOR_ORPHANS,
+                Ending::TimedOut | Ending::Cancelled => self.shared.plan.grace,
+                // Who takes too much does not get the time to take more.
+                Ending::Memory | Ending::Processes => Duration::ZERO,
+            };
+            if self.reap() && ending == Ending::Exited {
+                left = Tree::read().map(|tree| tree.below(own_pid())).unwrap_or_default();
+            }
+            let names = names(&left);
+            self.end_all(grace);
+            self.remove_objects();
+            return self.said(ending, left.len() as u64, names);
         }
-        let grace = match ending {
-            Ending::Exited => GRACE_FOR_ORPHANS,
-            Ending::TimedOut | Ending::Cancelled => GRACE,
-            // Who takes too much does not get the time to take more.
-            Ending::Memory | Ending::Processes => Duration::ZERO,
-        };
+        self.said(ending, 0, Vec::new())
+    }
+
+    fn said(&self, ending: Ending, left: u64, names: Vec<String>) -> End {
+        let code = self.code.unwrap_or(-1);
+        let unreached = self.unreached_before.filter(|_| code != 0);
+        End {
+            code,
+            signal: self.signal,
+            ending,
+            left,
+            names,
+            sought_network: unreached.is_some_and(|before| proc::unreached().is_some_and(|now| now > before)),
+        }
+    }
+
+    /// Ends what runs still: with SIGTERM and, after the grace, with SIGKILL.
+    fn end_all(&mut self, grace: Duration) {
         if self.reap() && !grace.is_zero() {
             self.signal_all(Signal::TERM);
             let end = Instant::now() + grace;
@@ -255,10 +329,25 @@ impl Command<'_> {
             }
             std::thread::sleep(PAUSE);
         }
-        self.code.unwrap_or(-1)
+    }
+
+    /// Removes what the command left in the kernel, unless another one runs, whose it may be.
+    fn remove_objects(&self) {
+        let queues = self.shared.mounted.queues.as_ref();
+        if ipc::is_empty(queues) {
+            return;
+        }
+        let others = Tree::read().map(|tree| AllCommands::of(&tree, own_pid()).live.len());
+        if others.is_ok_and(|others| others == 0) {
+            ipc::remove(queues);
+        }
     }
 
     fn signal_all(&self, signal: Signal) {
+        if self.is_a_crowd {
+            // Which are ours takes long to see, among so many that want the processor: nobody else has any.
+            return children::kill_all(signal);
+        }
         match Tree::read() {
             Ok(tree) => tree
                 .below(own_pid())
@@ -268,6 +357,17 @@ impl Command<'_> {
             Err(_) => children::kill_all(signal),
         }
     }
+}
+
+/// The names of the first of these processes, each once.
+fn names(processes: &[i32]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in processes.iter().filter_map(|pid| proc::name(*pid)) {
+        if names.len() < MAX_NAMES && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// What all commands that run at the same time have together.

@@ -8,6 +8,8 @@ pub(super) struct Exited {
     pub(super) pid: i32,
     /// The exit code, or 128 and the signal.
     pub(super) code: i32,
+    /// The signal.
+    pub(super) signal: Option<i32>,
 }
 
 /// What there is to know of our children.
@@ -39,6 +41,7 @@ fn look(options: WaitOptions) -> Children {
         Ok(Some((pid, status))) => Children::Exited(Exited {
             pid: pid.as_raw_nonzero().get(),
             code: exit_code(status),
+            signal: status.terminating_signal(),
         }),
         Err(_) => Children::None,
     }

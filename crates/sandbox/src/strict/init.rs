@@ -14,12 +14,12 @@ use rustix::thread::UnshareFlags;
 use super::children::{self, Children};
 use super::layer::{InLayer, Layer, MissingLayer};
 use super::plan::{Network, Plan};
-use super::pod::Meter;
+use super::pod::{self, Meter};
 use super::shared::{PAUSE, ROUNDS, Shared};
 use super::sys::{self, Fork};
 use super::tree::Tree;
 use super::wire::{self, Setup};
-use super::{attendant, mounts, privileges, seccomp, user};
+use super::{attendant, mounts, privileges, seccomp, set_group_id, user};
 use crate::mutation::Protection;
 use crate::proc::own_pid;
 
@@ -61,6 +61,10 @@ fn run() -> i32 {
 
 /// Makes the namespaces, starts the init in them, and waits for it.
 fn keep(socket: &OwnedFd, plan: &Plan) -> Result<i32, MissingLayer> {
+    let proc = set_group_id::open_proc().in_layer(Layer::Proc, "opening the old /proc")?;
+    let (ours, theirs) = sys::socket_pair().in_layer(Layer::Init, "making a socket")?;
+    // Whoever started the runner may have keys in the kernel, whose names commands would see.
+    sys::leave_session_keys();
     if !Protection::Privileges.is_off() {
         user::leave_root(plan)?;
     }
@@ -77,9 +81,13 @@ fn keep(socket: &OwnedFd, plan: &Plan) -> Result<i32, MissingLayer> {
         "unshare of the mount, PID, network, IPC and UTS namespaces",
     )?;
     match sys::fork().in_layer(Layer::Namespaces, "starting the init of the PID namespace")? {
-        Fork::Parent(init) => Ok(children::wait(init)),
+        Fork::Parent(init) => {
+            drop(theirs);
+            Ok(stay(init, ours.as_fd(), proc.as_fd()))
+        }
         Fork::Child => {
-            let made = become_init(plan).and_then(|shared| {
+            drop((ours, proc));
+            let made = become_init(plan, theirs).and_then(|shared| {
                 // Wherever the keeper is killed, we end too. Not before now: changes of rights would undo it.
                 set_parent_process_death_signal(Some(Signal::KILL))
                     .in_layer(Layer::Init, "tying the init to its keeper")?;
@@ -95,12 +103,41 @@ fn keep(socket: &OwnedFd, plan: &Plan) -> Result<i32, MissingLayer> {
     }
 }
 
+/// What the keeper does until the init ends: it answers the calls that the filter leaves to it. The init's exit code.
+fn stay(init: i32, from_init: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> i32 {
+    let answers = wire::receive_descriptors(from_init, &mut [0]).ok();
+    let listener = answers.and_then(|(_, descriptors)| descriptors.into_iter().next());
+    // Without rights it can do for a command no more than the command could.
+    let is_ready =
+        (Protection::Privileges.is_off() || privileges::give_up().is_ok()) && sys::hold_child_signals().is_ok();
+    let Some(listener) = listener.filter(|_| is_ready) else {
+        return children::wait(init);
+    };
+    loop {
+        match children::reap() {
+            Children::Exited(child) if child.pid == init => return child.code,
+            Children::None => return 0,
+            Children::Exited(_) | Children::Running | Children::Stopped(_) => {}
+        }
+        let asked = sys::wait_for_input(listener.as_fd(), None).and_then(|_| sys::has_input(listener.as_fd()));
+        let answered = asked.and_then(|asked| match asked {
+            true => set_group_id::answer_next(listener.as_fd(), proc),
+            false => Ok(()),
+        });
+        if answered.is_err() {
+            // Nobody is left to ask.
+            drop(listener);
+            return children::wait(init);
+        }
+    }
+}
+
 /// Everything that commands will find, and what they will not.
-fn become_init(plan: &Plan) -> Result<Shared<'_>, MissingLayer> {
+fn become_init(plan: &Plan, to_keeper: OwnedFd) -> Result<Shared<'_>, MissingLayer> {
     let meter = Meter::open().in_layer(Layer::Limits, "looking at the memory of the pod")?;
     // Where the kernel runs out of memory all the same, it ends a command rather than the runner.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    let scratch = mounts::change_root(plan)?;
+    let mounted = mounts::change_root(plan)?;
     rustix::system::sethostname(HOST_NAME.as_bytes()).in_layer(Layer::Namespaces, "naming the machine")?;
     if plan.network == Network::None && !Protection::Network.is_off() {
         match sys::loopback_up() {
@@ -115,11 +152,21 @@ fn become_init(plan: &Plan) -> Result<Shared<'_>, MissingLayer> {
     if !Protection::Privileges.is_off() {
         privileges::give_up()?;
     }
-    if !Protection::Seccomp.is_off() {
-        seccomp::install()?;
+    if !Protection::Seccomp.is_off()
+        && let Some(answers) = seccomp::install()?
+    {
+        wire::send_descriptors(to_keeper.as_fd(), b"l", &[answers.as_fd()])
+            .in_layer(Layer::Seccomp, "handing the keeper what the filter leaves to it")?;
     }
+    drop(to_keeper);
     sys::hold_child_signals().in_layer(Layer::Init, "waiting for the end of commands")?;
-    Ok(Shared { plan, meter, scratch })
+    let is_gvisor = pod::is_gvisor();
+    Ok(Shared {
+        plan,
+        meter,
+        is_gvisor,
+        mounted,
+    })
 }
 
 /// Starts attendants, until the runner hangs up.

@@ -128,7 +128,7 @@ impl fmt::Display for Layer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error(
     "the sandbox cannot be made, its layer \"{layer}\" is missing: {doing}: {problem}. What to do: {}",
-    layer.remedy()
+    remedy.as_deref().unwrap_or(layer.remedy())
 )]
 pub struct MissingLayer {
     /// Which one.
@@ -137,6 +137,8 @@ pub struct MissingLayer {
     pub doing: String,
     /// What the system said.
     pub problem: String,
+    /// What to do, when that is not what mends the layer otherwise.
+    pub remedy: Option<String>,
 }
 
 impl MissingLayer {
@@ -145,6 +147,15 @@ impl MissingLayer {
             layer,
             doing: doing.into(),
             problem: problem.to_string(),
+            remedy: None,
+        }
+    }
+
+    /// The same with something better to do.
+    pub(super) fn with_remedy(self, remedy: impl Into<String>) -> Self {
+        Self {
+            remedy: Some(remedy.into()),
+            ..self
         }
     }
 }

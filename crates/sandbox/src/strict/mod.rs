@@ -30,15 +30,19 @@ mod attendant;
 mod children;
 mod identity;
 mod init;
+mod ipc;
+mod kernel_files;
 mod layer;
 mod mounts;
 mod plan;
 mod pod;
+mod private;
 mod privileges;
 mod probe;
 mod rights;
 mod running;
 mod seccomp;
+mod set_group_id;
 mod shared;
 mod sys;
 mod tree;
@@ -47,7 +51,7 @@ mod wire;
 
 pub use init::run_if_asked;
 pub use layer::{Layer, MissingLayer};
-pub use plan::{CommandRules, DEFAULT_PROCESSES, Network};
+pub use plan::{CommandRules, DEFAULT_GRACE, DEFAULT_OPEN_FILES, DEFAULT_PROCESSES, Network};
 pub use probe::{Expected, Finding, try_layers};
 
 use layer::InLayer;
@@ -77,6 +81,17 @@ pub struct StrictSandbox {
     idle: Idle,
     /// Fires when the sandbox is shut down.
     stopped: CancellationToken,
+}
+
+/// What commands could reach otherwise, or can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Covered {
+    /// How many Unix sockets are covered.
+    pub sockets: usize,
+    /// Homes and what else is somebody's own.
+    pub private: Vec<PathBuf>,
+    /// The numbers of the supplementary groups that commands keep.
+    pub groups: Vec<u32>,
 }
 
 enum State {
@@ -137,7 +152,18 @@ impl StrictSandbox {
             port,
             network: plan.network,
             opened: opened.flatten().chain(workspace).collect(),
+            hidden: plan.hidden.clone(),
             namespaces: probe::namespaces(),
+        }
+    }
+
+    /// What was found of others on this machine, and covered: for people.
+    pub fn covered(&self) -> Covered {
+        let is_there = |path: &&PathBuf| std::fs::symlink_metadata(path).is_ok();
+        Covered {
+            sockets: self.plan.sockets.iter().filter(is_there).count(),
+            private: self.plan.hidden.iter().filter(is_there).cloned().collect(),
+            groups: user::kept_groups(),
         }
     }
 
@@ -243,7 +269,7 @@ impl Sandbox for StrictSandbox {
         async move {
             request::check(&spec)?;
             let directory = self.workspace.directory(&spec.working_directory)?;
-            let command = PreparedCommand::new(spec, directory)?;
+            let command = PreparedCommand::new(spec, directory, &self.plan)?;
             for _ in 0..MAX_ATTEMPTS {
                 let attendant = self.attendant().await?;
                 let given = tokio::select! {

@@ -18,10 +18,11 @@ use rustix::mount::{
 };
 
 use super::identity;
+use super::kernel_files;
 use super::layer::{InLayer, Layer, MissingLayer};
 use super::plan::Plan;
 use super::pod;
-use super::rights::{Right, restrict};
+use super::rights::{Right, close_device, restrict};
 use crate::mutation::Protection;
 use crate::proc;
 
@@ -29,19 +30,28 @@ use crate::proc;
 const STAGES: [&str; 4] = ["/tmp", "/mnt", "/var", "/usr"];
 /// Devices that hold and tell nothing.
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+/// The terminals of commands: their own, and none of the machine's. So many at a time, since the kernel has a number of
+/// them for all.
+const TERMINALS: &std::ffi::CStr = c"newinstance,ptmxmode=666,mode=620,max=256";
+/// The same in gVisor, which has no such number, and takes the mode for that of the folder.
+const TERMINALS_IN_GVISOR: &std::ffi::CStr = c"newinstance,ptmxmode=666";
 /// Where the private files of commands are mounted, by their folder below the scratch file system.
 const SCRATCH: [(&str, &str); 3] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), ("shm", "/dev/shm")];
 /// HOME of every command.
 pub(super) const HOME: &str = "/tmp/home";
 /// The folder of the scratch file system with what is laid over files of the image. No command reaches it by its name.
 pub(super) const OVER: &str = "over";
+/// An empty file there.
+const EMPTY: &str = "empty";
+/// Where the names of POSIX message queues are mounted there, for the attendants alone.
+const QUEUES: &str = "queues";
 /// How many files the scratch file system may have for each mebibyte: each takes memory besides its content.
 const FILES_PER_MIB: u64 = 256;
 /// Places that commands have of their own, whatever the image has there.
 const REPLACED: [&str; 4] = ["/tmp", "/var/tmp", "/dev", "/proc"];
 
 /// A folder of the old root that stays in reach.
-struct Source {
+pub(super) struct Source {
     path: PathBuf,
     folder: File,
 }
@@ -60,25 +70,35 @@ impl Source {
     }
 
     /// Mounts the folder, and what is mounted below it, at `target`.
-    fn bind(&self, target: &Path) -> io::Result<()> {
+    pub(super) fn bind(&self, target: &Path) -> io::Result<()> {
         // By the current folder: the path may be covered by now.
         rustix::process::fchdir(&self.folder)?;
         Ok(mount_bind_recursive(".", target)?)
     }
 }
 
-/// Builds the new root, and makes it the root of this process. Gives the file system in memory that /tmp is on.
-pub(super) fn change_root(plan: &Plan) -> Result<Option<OwnedFd>, MissingLayer> {
+/// What was mounted for the sandbox's own processes, and no command can name.
+pub(super) struct Mounted {
+    /// The file system in memory that /tmp is on. `None`: commands have the image's own /tmp (in a mutation run).
+    pub(super) scratch: Option<OwnedFd>,
+    /// The folder with a file for each POSIX message queue. `None` where the kernel has none.
+    pub(super) queues: Option<OwnedFd>,
+}
+
+/// Builds the new root, and makes it the root of this process.
+pub(super) fn change_root(plan: &Plan) -> Result<Mounted, MissingLayer> {
     if Protection::Mount.is_off() {
-        return mount_proc(Path::new("/"), Path::new("/proc")).map(|()| None);
+        return mount_proc(Path::new("/"), Path::new("/proc")).map(|()| Mounted {
+            scratch: None,
+            queues: None,
+        });
     }
     // What is mounted from now on is nobody else's. gVisor has no propagation, and refuses to switch it off.
     let _ = mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE);
     let workspace = open_workspace(plan)?;
-    let read_paths = plan.read_paths.iter().map(|path| Source::open(&path.canonicalize()?));
-    let read_paths: Vec<Source> = read_paths
-        .collect::<io::Result<_>>()
-        .in_layer(Layer::Image, "opening a folder of COMMAND_READ_PATHS")?;
+    let read_paths = plan.read_paths.iter().map(|path| open_read_path(path));
+    let read_paths: Vec<Source> = read_paths.collect::<Result<_, _>>()?;
+    let processors = Source::open(Path::new(kernel_files::PROCESSORS)).ok();
     // Links in the image lead through the old root for as long as that is the root: they are followed now.
     let covers = Covers::of(plan, &read_paths)?;
     let stage = stage().in_layer(Layer::Image, "finding a folder to build the root on")?;
@@ -86,7 +106,15 @@ pub(super) fn change_root(plan: &Plan) -> Result<Option<OwnedFd>, MissingLayer> 
     let mut covered = vec![folder_below(&stage, Path::new("/dev"))];
     covered.extend(cover(&stage, &covers.first)?);
     devices(&stage)?;
-    let scratch = scratch(&stage, plan)?;
+    let (scratch, over) = scratch(&stage, plan)?;
+    let queues = queues(&over);
+    let kernel_files = folder_below(&stage, Path::new(kernel_files::FOLDER));
+    if covered.contains(&kernel_files) {
+        kernel_files::show(&stage, plan, processors.as_ref()).in_layer(
+            Layer::Image,
+            format!("telling commands of processors and memory in {}", kernel_files::FOLDER),
+        )?;
+    }
     // Files of a volume are truncated there by an open, before anybody looks whether their mount is read-only.
     if pod::is_gvisor() {
         let volumes = writable_volumes(plan, &stage).in_layer(Layer::Image, "looking at the mounts of the image")?;
@@ -97,13 +125,27 @@ pub(super) fn change_root(plan: &Plan) -> Result<Option<OwnedFd>, MissingLayer> 
     }
     place_workspace(&stage, plan, &workspace)?;
     covered.extend(cover(&stage, &covers.last)?);
+    cover_files(&stage, &over, &covers.files)?;
     // Until here folders could be made in them.
     for folder in &covered {
         restrict(folder, Right::Read, false).in_layer(Layer::Image, format!("closing {}", folder.display()))?;
     }
     mount_proc(&stage, &folder_below(&stage, Path::new("/proc")))?;
     enter(&stage).in_layer(Layer::Image, "changing the root")?;
-    Ok(Some(scratch))
+    Ok(Mounted {
+        scratch: Some(scratch),
+        queues,
+    })
+}
+
+fn open_read_path(path: &Path) -> Result<Source, MissingLayer> {
+    let opened = path.canonicalize().and_then(|path| Source::open(&path));
+    opened.map_err(|error| {
+        let doing = format!("opening {} of COMMAND_READ_PATHS", path.display());
+        let remedy = "see that each path of COMMAND_READ_PATHS is a folder that is there, and that the runner's user \
+                      may enter, or leave it out";
+        MissingLayer::new(Layer::Image, doing, error).with_remedy(remedy)
+    })
 }
 
 /// The processes of our PID namespace, and no others. Without a namespace of our own there is nothing to mount: the
@@ -118,11 +160,14 @@ fn mount_proc(root: &Path, target: &Path) -> Result<(), MissingLayer> {
         return bound.in_layer(Layer::Proc, "keeping the old /proc");
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("proc", target, "proc", flags, None).in_layer(Layer::Proc, "mounting a new /proc")
+    mount("proc", target, "proc", flags, None).in_layer(Layer::Proc, "mounting a new /proc")?;
+    // What a command could write there is how the kernel takes it: as the first to end when memory runs out, for one.
+    // Its open files are written as before: a link to one leads out of /proc.
+    restrict(target, Right::Read, false).in_layer(Layer::Proc, "making /proc read-only")
 }
 
 /// `/stage` and `/a/b` are `/stage/a/b`.
-fn folder_below(stage: &Path, path: &Path) -> PathBuf {
+pub(super) fn folder_below(stage: &Path, path: &Path) -> PathBuf {
     stage.join(path.strip_prefix("/").unwrap_or(path))
 }
 
@@ -157,13 +202,16 @@ struct Covers {
     first: Vec<PathBuf>,
     /// Those that lie in the workspace, or in a folder that the operator opens.
     last: Vec<PathBuf>,
+    /// Files, and sockets.
+    files: Vec<PathBuf>,
 }
 
 impl Covers {
     fn of(plan: &Plan, read_paths: &[Source]) -> Result<Self, MissingLayer> {
         let opened = || read_paths.iter().map(|source| &source.path).chain([&plan.workspace]);
         let mut folders = BTreeSet::new();
-        for folder in &plan.hidden {
+        let file_systems = kernel_file_systems().in_layer(Layer::Image, "looking at the mounts of the image")?;
+        for folder in plan.hidden.iter().chain(&file_systems) {
             // What cannot be looked at is not there, or no command can look at it either.
             let Ok(folder) = folder.canonicalize() else {
                 continue;
@@ -172,6 +220,9 @@ impl Covers {
                 folders.insert(folder);
             }
         }
+        let sockets = plan.sockets.iter().filter_map(|socket| socket.canonicalize().ok());
+        // The task's own may talk to each other.
+        let sockets = sockets.filter(|socket| !socket.starts_with(&plan.workspace));
         for folder in &plan.own {
             match folder.canonicalize() {
                 Ok(folder) if folder == plan.workspace => {
@@ -187,16 +238,44 @@ impl Covers {
                 Err(error) => return Err(error).in_layer(Layer::Image, format!("looking at {}", folder.display())),
             }
         }
+        let (folders, mut files): (Vec<PathBuf>, Vec<PathBuf>) = folders.into_iter().partition(|path| path.is_dir());
+        files.extend(sockets);
         let (last, first): (Vec<PathBuf>, Vec<PathBuf>) = folders
             .into_iter()
-            .filter(|folder| folder.is_dir())
             .partition(|folder| opened().any(|opened| folder.starts_with(opened)));
         let is_replaced = |folder: &PathBuf| REPLACED.iter().any(|place| folder.starts_with(place));
         Ok(Self {
             first: first.into_iter().filter(|folder| !is_replaced(folder)).collect(),
             last,
+            files,
         })
     }
+}
+
+/// What the kernel shows of itself, of processes and devices, by the names of such file systems.
+const KERNEL_FILE_SYSTEMS: [&str; 13] = [
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "debugfs",
+    "tracefs",
+    "devtmpfs",
+    "devpts",
+    "mqueue",
+    "bpf",
+    "securityfs",
+    "pstore",
+    "configfs",
+];
+
+/// Where such a file system is mounted besides the usual places: in the root of a container that is built there, for
+/// instance. That of another PID namespace shows all its processes.
+fn kernel_file_systems() -> io::Result<Vec<PathBuf>> {
+    let is_usual = |place: &Path| ["/proc", "/sys", "/dev"].iter().any(|usual| place.starts_with(usual));
+    let mounts = proc::mounts()?.into_iter();
+    let theirs = mounts.filter(|mount| KERNEL_FILE_SYSTEMS.contains(&&*mount.kind) && !is_usual(&mount.place));
+    Ok(theirs.map(|mount| mount.place).collect())
 }
 
 fn stage() -> io::Result<PathBuf> {
@@ -251,7 +330,37 @@ fn cover(stage: &Path, folders: &[PathBuf]) -> Result<Vec<PathBuf>, MissingLayer
     Ok(covered)
 }
 
-fn tmpfs(target: &Path, options: &std::ffi::CStr) -> io::Result<()> {
+/// An empty file in the place of each of these, which may be a socket.
+fn cover_files(stage: &Path, over: &Source, files: &[PathBuf]) -> Result<(), MissingLayer> {
+    for file in files {
+        let place = folder_below(stage, file);
+        // What lies in a covered folder is not there any more.
+        if fs::symlink_metadata(&place).is_ok_and(|found| !found.is_dir() && !found.is_symlink()) {
+            let cover = || -> io::Result<()> {
+                rustix::process::fchdir(&over.folder)?;
+                mount_bind(EMPTY, &place)?;
+                restrict(&place, Right::Read, false)
+            };
+            cover().in_layer(Layer::Image, format!("covering {}", place.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The message queues of commands, as files. They outlive who makes them, and an attendant has to see them for that.
+fn queues(over: &Source) -> Option<OwnedFd> {
+    let mounted = || -> io::Result<OwnedFd> {
+        rustix::process::fchdir(&over.folder)?;
+        fs::create_dir(QUEUES)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("mqueue", QUEUES, "mqueue", flags, None)?;
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        Ok(rustix::fs::open(QUEUES, flags, rustix::fs::Mode::empty())?)
+    };
+    mounted().ok()
+}
+
+pub(super) fn tmpfs(target: &Path, options: &std::ffi::CStr) -> io::Result<()> {
     Ok(mount(
         "tmpfs",
         target,
@@ -284,8 +393,10 @@ fn devices(stage: &Path) -> Result<(), MissingLayer> {
         let (source, target) = (Path::new("/dev").join(name), dev.join(name));
         File::create(&target)
             .and_then(|_| Ok(mount_bind(&source, &target)?))
+            .and_then(|()| close_device(&target))
             .in_layer(Layer::Devices, format!("mounting /dev/{name}"))?;
     }
+    terminals(&dev);
     let links = [
         ("fd", "/proc/self/fd"),
         ("stdin", "/proc/self/fd/0"),
@@ -298,10 +409,26 @@ fn devices(stage: &Path) -> Result<(), MissingLayer> {
     fs::create_dir(dev.join("shm")).in_layer(Layer::Devices, "making /dev/shm")
 }
 
+/// Terminals of the commands' own. A kernel that gives an ordinary user none (before Linux 4.7, for one) is no reason
+/// to run no command.
+fn terminals(dev: &Path) {
+    let terminals = dev.join("pts");
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let options = if pod::is_gvisor() { TERMINALS_IN_GVISOR } else { TERMINALS };
+    let mounted = fs::create_dir(&terminals)
+        .and_then(|()| Ok(mount("devpts", &terminals, "devpts", flags, options)?))
+        .and_then(|()| symlink("pts/ptmx", dev.join("ptmx")));
+    // The one that a process was started from, which no command has before it makes one.
+    let own = dev.join("tty");
+    let _ = mounted
+        .and_then(|()| File::create(&own))
+        .and_then(|_| Ok(mount_bind("/dev/tty", &own)?));
+}
+
 /// One file system in memory for all that commands keep outside of the workspace: bounded once, and counted once.
-fn scratch(stage: &Path, plan: &Plan) -> Result<OwnedFd, MissingLayer> {
+fn scratch(stage: &Path, plan: &Plan) -> Result<(OwnedFd, Source), MissingLayer> {
     let tmp = folder_below(stage, Path::new("/tmp"));
-    let result = || -> io::Result<OwnedFd> {
+    let result = || -> io::Result<(OwnedFd, Source)> {
         if fs::symlink_metadata(&tmp).is_ok_and(|found| found.is_symlink()) {
             // It would lead out of the new root while that is built.
             return Err(io::Error::other("the image has a link there"));
@@ -325,7 +452,10 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<OwnedFd, MissingLayer> {
         // Their folder is in nobody's reach once /tmp lies over it.
         let over = tmp.join(OVER);
         fs::create_dir(&over)?;
+        fs::write(over.join(EMPTY), "")?;
+        rustix::fs::chmod(over.join(EMPTY), rustix::fs::Mode::empty()).map_err(io::Error::from)?;
         identity::lay_over(&over, stage, plan)?;
+        let over = Source::open(&over)?;
         for (name, _) in SCRATCH {
             let folder = tmp.join(name);
             fs::create_dir(&folder)?;
@@ -341,7 +471,7 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<OwnedFd, MissingLayer> {
                 folder.bind(&place)?;
             }
         }
-        Ok(root.into())
+        Ok((root.into(), over))
     };
     result().in_layer(Layer::Scratch, "mounting a new /tmp")
 }

@@ -1,10 +1,12 @@
 //! What a sandbox is to look like: decided by the runner, sent once to the init, which obeys.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::pod;
+use super::{pod, private};
 
 /// What commands may reach over a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +31,21 @@ pub struct CommandRules {
     pub memory: Option<u64>,
     /// How many processes one command may have at a time.
     pub processes: u32,
+    /// How many files each of its processes may have open at a time.
+    pub open_files: u64,
+    /// How long a command that is to end has between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// What the operator gives to every command. What the task gives counts more.
+    pub env: BTreeMap<String, String>,
 }
 
 /// How many processes a command may have, when nobody says otherwise.
 pub const DEFAULT_PROCESSES: u32 = 512;
+/// How many open files, likewise. Descriptors on their way between processes are counted for a user: whoever may have
+/// more of them than others takes theirs away.
+pub const DEFAULT_OPEN_FILES: u64 = 1024;
+/// How long between SIGTERM and SIGKILL, likewise.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
 impl Default for CommandRules {
     fn default() -> Self {
@@ -41,12 +54,16 @@ impl Default for CommandRules {
             read_paths: Vec::new(),
             memory: None,
             processes: DEFAULT_PROCESSES,
+            open_files: DEFAULT_OPEN_FILES,
+            grace: DEFAULT_GRACE,
+            env: BTreeMap::new(),
         }
     }
 }
 
 /// Folders of the image, or of somebody's machine, that commands find empty. Sockets, secrets and homes are there.
-const HIDDEN: [&str; 7] = [
+/// Those of a Mac or of Windows are where a Linux in one mounts them.
+const HIDDEN: [&str; 12] = [
     "/run",
     "/var/run",
     "/run/secrets",
@@ -54,6 +71,11 @@ const HIDDEN: [&str; 7] = [
     "/root",
     "/home",
     "/sys",
+    "/Users",
+    "/mnt",
+    "/media",
+    "/srv/home",
+    "/export/home",
 ];
 
 /// The whole sandbox, in one message.
@@ -63,8 +85,10 @@ pub(super) struct Plan {
     pub(super) workspace: PathBuf,
     /// The workspace as the operator names it.
     pub(super) named: PathBuf,
-    /// What is covered by an empty folder, unless the operator opens that very folder.
+    /// What is covered by an empty folder or file, unless the operator opens that very folder.
     pub(super) hidden: Vec<PathBuf>,
+    /// Sockets of the machine's services, which are covered unless they lie in the workspace.
+    pub(super) sockets: Vec<PathBuf>,
     /// The runner's own folders, which are covered whatever is opened.
     pub(super) own: Vec<PathBuf>,
     /// What is opened again below them, read-only.
@@ -75,74 +99,38 @@ pub(super) struct Plan {
     pub(super) memory: u64,
     /// How many processes they may be, zombies included.
     pub(super) processes: u32,
+    /// How many files each process may have open.
+    pub(super) open_files: u64,
+    /// Between SIGTERM and SIGKILL.
+    pub(super) grace: Duration,
+    /// What every command has in its environment, below what it is given itself.
+    pub(super) env: BTreeMap<String, String>,
+    /// The share of the processors that the pod has, in the words of its control group. `None`: all of them.
+    pub(super) processor_share: Option<String>,
 }
 
 impl Plan {
     /// The plan for a workspace. `own` are the runner's own folders (its plugins, for one), which commands do not see.
     pub(super) fn new(workspace: &Path, named: &Path, own: &[PathBuf], rules: &CommandRules) -> Self {
-        // In the workspace it is as good as any folder of it.
-        let home = home().filter(|home| !home.starts_with(workspace));
-        let hidden = HIDDEN.iter().map(PathBuf::from).chain(home).collect();
+        let look_up = |name: &str| std::env::var(name).ok();
+        let private = private::folders_and_files(&look_up);
+        // In the workspace it is as good as any folder of it, and around the workspace it is where that lies.
+        let private = private.into_iter().filter(|path| !path.starts_with(workspace));
+        let hidden = HIDDEN.iter().map(PathBuf::from).chain(private).collect();
         Self {
             workspace: workspace.to_owned(),
             named: named.to_owned(),
             hidden,
+            sockets: private::sockets(),
             own: own.to_owned(),
             read_paths: rules.read_paths.clone(),
             network: rules.network,
             memory: rules.memory.unwrap_or_else(|| pod::memory() / 4 * 3),
             processes: rules.processes,
-        }
-    }
-}
-
-/// Folders that nobody's home is, though the list of users may say so, and that commands need.
-const NO_HOMES: [&str; 11] = [
-    "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/dev", "/proc", "/tmp", "/var", "/opt",
-];
-
-/// The home of the runner's user, wherever the image has it.
-fn home() -> Option<PathBuf> {
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    home_of(&users, rustix::process::geteuid().as_raw())
-}
-
-/// A user's home by the lines of /etc/passwd: `name:password:uid:gid:comment:home:shell`.
-fn home_of(users: &str, uid: u32) -> Option<PathBuf> {
-    let line = users
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.get(2).is_some_and(|field| field.parse() == Ok(uid)))?;
-    let home = Path::new(line.get(5)?);
-    let is_a_home = home.is_absolute()
-        && home.parent().is_some()
-        && !NO_HOMES.iter().any(|folder| match *folder {
-            // Whole programs live there, and in a folder of it somebody's home may be.
-            "/var" | "/opt" => home == Path::new(folder),
-            folder => home.starts_with(folder),
-        });
-    is_a_home.then(|| home.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_users_home_is_found_wherever_it_is_and_a_folder_of_the_system_is_none() {
-        let users = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/usr/sbin:/x\nsys:x:3:3::/dev:/x\nnone:x:4:4::/:/x\n\
-                     app:x:1000:1000::/opt/app:/bin/sh\nopt:x:5:5::/opt:/x\nbroken\nother:x:1001:1001:,,,:/data/home\n";
-        for (uid, home) in [
-            (0, Some("/root")),
-            (1, None),
-            (3, None),
-            (4, None),
-            (5, None),
-            (1000, Some("/opt/app")),
-            (1001, Some("/data/home")),
-            (7, None),
-        ] {
-            assert_eq!(home_of(users, uid), home.map(PathBuf::from), "{uid}");
+            open_files: rules.open_files,
+            grace: rules.grace,
+            env: rules.env.clone(),
+            processor_share: pod::processor_share(),
         }
     }
 }

@@ -111,6 +111,30 @@ pub(super) fn memory() -> u64 {
     Group::find().map_or(machine, |group| machine.min(group.limit))
 }
 
+/// What `cpu.max` says when nothing is held back.
+pub(super) const ALL_PROCESSORS: &str = "max 100000";
+
+/// The smallest share of the processors that a control group gives us, as `cpu.max` says it: microseconds in each period
+/// of so many. `None`: none is told.
+pub(super) fn processor_share() -> Option<String> {
+    let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    processor_share_in(Path::new(CGROUPS), &membership)
+}
+
+fn processor_share_in(mounted: &Path, membership: &str) -> Option<String> {
+    let path = membership.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let own = mounted.join(path);
+    let groups = own.ancestors().take_while(|folder| folder.starts_with(mounted));
+    let shares = groups.filter_map(|folder| {
+        let text = fs::read_to_string(folder.join("cpu.max")).ok()?;
+        let (quota, period) = text.trim().split_once(' ')?;
+        let (quota, period) = (quota.parse::<u64>().ok()?, period.parse::<u64>().ok()?);
+        // By thousandths of a processor.
+        (period > 0).then(|| (quota * 1000 / period, format!("{quota} {period}")))
+    });
+    shares.min().map(|(_, text)| text)
+}
+
 /// Reads what the pod uses, again and again, from files that were opened before commands' own /sys covers them.
 pub(super) struct Meter {
     source: Source,
@@ -291,6 +315,18 @@ mod tests {
                 is_short: true
             }
         );
+    }
+
+    #[test]
+    fn the_smallest_share_of_the_processors_counts() {
+        let mounted = tempfile::tempdir().unwrap();
+        let root = mounted.path();
+        assert_eq!(processor_share_in(root, "0::/a/b\n"), None);
+        group(&root.join("a/b"), &[("cpu.max", "max 100000\n")]);
+        assert_eq!(processor_share_in(root, "0::/a/b\n"), None);
+        group(&root.join("a"), &[("cpu.max", "150000 100000\n")]);
+        group(root, &[("cpu.max", "50000 25000\n")]);
+        assert_eq!(processor_share_in(root, "0::/a/b\n").as_deref(), Some("150000 100000"));
     }
 
     #[test]

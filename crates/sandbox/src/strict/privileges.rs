@@ -9,8 +9,13 @@ use rustix::thread::{
 use super::layer::{InLayer, Layer, MissingLayer};
 use super::plan::Plan;
 
-/// Open files of one process.
-const OPEN_FILES: u64 = 8192;
+/// Signals that wait for a process: they are counted for a user, and others of that user need some.
+const PENDING_SIGNALS: u64 = 1024;
+/// What POSIX message queues may hold, in bytes: the kernel's own default, which an operator may have raised.
+const MESSAGE_QUEUES: u64 = 819_200;
+/// No core is written below the size of its header, and to the kernel this number says besides that no program is to
+/// be handed one: for that, 0 is no limit at all.
+pub(super) const NO_CORE: u64 = 1;
 /// The largest file that a command may write: 16 GiB.
 const FILE_SIZE: u64 = 16 << 30;
 /// Processes and threads, for each process that a command may have. The bound on a command's tree is the attendant's,
@@ -33,20 +38,31 @@ pub(super) fn every_capability() -> impl Iterator<Item = CapabilitySet> {
 pub(super) fn limit(plan: &Plan) -> Result<(), MissingLayer> {
     let limits = [
         (Resource::Nproc, max_threads(plan), "RLIMIT_NPROC"),
-        (Resource::Nofile, OPEN_FILES, "RLIMIT_NOFILE"),
+        (Resource::Nofile, plan.open_files, "RLIMIT_NOFILE"),
         (Resource::Fsize, FILE_SIZE, "RLIMIT_FSIZE"),
-        (Resource::Core, 0, "RLIMIT_CORE"),
+        (Resource::Core, NO_CORE, "RLIMIT_CORE"),
     ];
     for (resource, max, name) in limits {
-        // The hard limit cannot be raised, and `None` is no limit.
-        let max = getrlimit(resource).maximum.map_or(max, |hard| hard.min(max));
-        let both = Rlimit {
-            current: Some(max),
-            maximum: Some(max),
-        };
-        setrlimit(resource, both).in_layer(Layer::Limits, format!("setting {name}"))?;
+        set(resource, max).in_layer(Layer::Limits, format!("setting {name}"))?;
+    }
+    // What a kernel counts for a user. gVisor has one user's count for nobody but us, and refuses these limits.
+    for (resource, max) in [
+        (Resource::Sigpending, PENDING_SIGNALS),
+        (Resource::Msgqueue, MESSAGE_QUEUES),
+    ] {
+        let _ = set(resource, max);
     }
     Ok(())
+}
+
+fn set(resource: Resource, max: u64) -> rustix::io::Result<()> {
+    // The hard limit cannot be raised, and `None` is no limit.
+    let max = getrlimit(resource).maximum.map_or(max, |hard| hard.min(max));
+    let both = Rlimit {
+        current: Some(max),
+        maximum: Some(max),
+    };
+    setrlimit(resource, both)
 }
 
 /// Gives up all capabilities, and every way to new ones.

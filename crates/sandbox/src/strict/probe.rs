@@ -12,10 +12,11 @@ use rustix::thread::{SecureComputingMode, UnshareFlags, capability_is_in_boundin
 use serde::{Deserialize, Serialize};
 
 use super::init::HOST_NAME;
+use super::kernel_files;
 use super::layer::Layer;
 use super::mounts::HOME;
 use super::plan::Network;
-use super::privileges::every_capability;
+use super::privileges::{NO_CORE, every_capability};
 use super::sys;
 use crate::proc;
 
@@ -42,6 +43,8 @@ pub struct Expected {
     pub network: Network,
     /// Folders that commands see in covered ones: the workspace, by both its names, and what the operator opens.
     pub opened: Vec<PathBuf>,
+    /// What is to be empty.
+    pub hidden: Vec<PathBuf>,
     /// The runner's namespaces, by their kind.
     pub namespaces: BTreeMap<String, PathBuf>,
 }
@@ -145,8 +148,11 @@ fn image(expected: &Expected) -> (bool, String) {
             return (false, format!("{} can be written", folder.display()));
         }
     }
-    for folder in ["/root", "/home", "/run", "/sys"].iter().map(Path::new) {
-        if let Some(seen) = not_opened(folder, &expected.opened) {
+    let kernel_files = [kernel_files::PROCESSORS, kernel_files::GROUP].map(PathBuf::from);
+    let opened: Vec<PathBuf> = expected.opened.iter().cloned().chain(kernel_files).collect();
+    let homes = expected.hidden.iter().filter(|path| path.is_dir());
+    for folder in homes {
+        if let Some(seen) = not_opened(folder, &opened) {
             return (false, format!("{} can be seen", seen.display()));
         }
     }
@@ -190,16 +196,20 @@ fn writable(folder: &Path) -> (bool, String) {
 
 fn devices(_: &Expected) -> (bool, String) {
     let known = [
-        "null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "shm",
+        "null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "shm", "pts", "ptmx", "tty",
     ];
     let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
     let others: Vec<String> = entries
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| !known.contains(&name.as_str()))
         .collect();
+    let seen = match Path::new("/dev/ptmx").exists() {
+        true => "null, zero, full, random, urandom, terminals of their own, and no other",
+        false => "null, zero, full, random, urandom and no other; no terminals",
+    };
     match fs::write("/dev/null", "plue") {
         Err(error) => (false, format!("writing /dev/null: {error}")),
-        Ok(()) if others.is_empty() => (true, "null, zero, full, random, urandom and no other".into()),
+        Ok(()) if others.is_empty() => (true, seen.into()),
         Ok(()) => (false, format!("/dev has {}", others.join(", "))),
     }
 }
@@ -232,7 +242,7 @@ fn limits(_: &Expected) -> (bool, String) {
     let (files, size, core) = (of(Resource::Nofile), of(Resource::Fsize), of(Resource::Core));
     let shown = |limit: Option<u64>| limit.map_or_else(|| "none".into(), |limit| limit.to_string());
     (
-        files.is_some() && size.is_some() && core == Some(0),
+        files.is_some() && size.is_some() && core.is_some_and(|core| core <= NO_CORE),
         format!(
             "open files {}, bytes of a file {}, core {}",
             shown(files),

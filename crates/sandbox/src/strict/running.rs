@@ -10,17 +10,16 @@ use std::time::Duration;
 use rustix::pipe::PipeFlags;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::attendant::GRACE;
-use super::wire::{self, CANCEL, Reply, Request};
+use super::plan::Plan;
+use super::wire::{self, CANCEL, End, Reply, Request};
 use super::{identity, user};
-use crate::output::{self, QUEUED_CHUNKS};
+use crate::output::{self, Outputs, QUEUED_CHUNKS};
 use crate::request::{self, ENVIRONMENT};
-use crate::{CommandEvent, CommandSpec, Ending, ExitStatus, RunningCommand, StartError};
+use crate::{CommandEvent, CommandSpec, Ending, ExitStatus, Note, RunningCommand, StartError};
 
 /// How much longer than its command an attendant may take. It counts on the same clock, and kills without asking.
 const OVERTIME: Duration = Duration::from_secs(30);
@@ -49,17 +48,19 @@ pub(super) struct PreparedCommand {
 pub(super) enum Refusal {
     /// What is wrong with the command.
     Start(StartError),
-    /// The attendant was killed; another may be asked.
+    /// The attendant was killed, and had not begun; another may be asked.
     NoAttendant,
 }
 
 impl PreparedCommand {
-    pub(super) fn new(spec: CommandSpec, directory: PathBuf) -> Result<Self, StartError> {
+    /// In the sandbox that was made by this plan.
+    pub(super) fn new(spec: CommandSpec, directory: PathBuf, plan: &Plan) -> Result<Self, StartError> {
         let mut env: BTreeMap<String, String> = ENVIRONMENT
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))
             .collect();
         env.extend(identity::ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        env.extend(plan.env.clone());
         env.extend(spec.env);
         let program = spec.argv.first().cloned().unwrap_or_default();
         let asked = spec.working_directory;
@@ -74,7 +75,7 @@ impl PreparedCommand {
             program,
             directory: asked,
             message,
-            max_duration: spec.timeout.saturating_add(GRACE).saturating_add(OVERTIME),
+            max_duration: spec.timeout.saturating_add(plan.grace).saturating_add(OVERTIME),
         })
     }
 
@@ -90,28 +91,37 @@ impl PreparedCommand {
         for pipe in descriptors {
             user::hand_pipe_over(pipe).map_err(failed)?;
         }
+        let mut has_begun = false;
         let asked = async {
             let send = || wire::send_descriptors(control.as_fd(), &self.message, &descriptors);
             let sent = control.async_io(Interest::WRITABLE, send).await?;
             control.write_all(&self.message[sent..]).await?;
-            wire::receive_message::<Reply>(&mut control).await
+            loop {
+                match wire::receive_message::<Reply>(&mut control).await? {
+                    Some(Reply::Starting) => has_begun = true,
+                    reply => return Ok(reply),
+                }
+            }
         };
-        match asked.await {
-            Ok(Some(Reply::Started)) => Ok(Started {
-                stdout: Receiver::from_owned_fd(stdout).map_err(failed)?,
-                stderr: Receiver::from_owned_fd(stderr).map_err(failed)?,
-                control,
-            }),
+        let reply: io::Result<Option<Reply>> = asked.await;
+        let hung_up = match &reply {
+            Ok(reply) => matches!(reply, Some(Reply::Exited(_) | Reply::Starting) | None),
+            Err(error) => matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset),
+        };
+        match reply {
+            _ if hung_up && !has_begun => Err(Refusal::NoAttendant),
             Ok(Some(Reply::NotStarted(code))) => Err(failed(io::Error::from_raw_os_error(code))),
             Ok(Some(Reply::NoDirectory(code))) => {
                 let error = io::Error::from_raw_os_error(code);
                 Err(Refusal::Start(request::directory_error(&self.directory, &error)))
             }
-            Ok(Some(Reply::Exited { .. }) | None) => Err(Refusal::NoAttendant),
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                Err(Refusal::NoAttendant)
-            }
-            Err(error) => Err(failed(error)),
+            Err(error) if !hung_up => Err(failed(error)),
+            // One whose attendant was killed as it started it may have run: it is not started a second time. Its output
+            // is in the pipes, and who waits for its end finds that there is nobody to tell of it.
+            Ok(_) | Err(_) => Ok(Started {
+                outputs: Outputs::new(stdout, stderr).map_err(failed)?,
+                control,
+            }),
         }
     }
 }
@@ -119,8 +129,7 @@ impl PreparedCommand {
 /// A command that runs: our ends of its sockets and pipes.
 pub(super) struct Started {
     control: UnixStream,
-    stdout: Receiver,
-    stderr: Receiver,
+    outputs: Outputs,
 }
 
 impl Started {
@@ -155,15 +164,11 @@ async fn forward_until_exit(
     stopped: CancellationToken,
     idle: Idle,
 ) {
-    let Started {
-        mut control,
-        stdout,
-        stderr,
-    } = started;
+    let Started { mut control, outputs } = started;
     let PreparedCommand {
         program, max_duration, ..
     } = prepared;
-    let mut output = std::pin::pin!(output::forward_both(Some(stdout), Some(stderr), &events));
+    let mut output = std::pin::pin!(outputs.forward(&events));
     // Whether a pipe is still open; a command may close both and go on.
     let mut open = true;
     let mut told_to_cancel = false;
@@ -188,14 +193,25 @@ async fn forward_until_exit(
             }
         }
     };
+    let mut notes = Vec::new();
     let status = match reply {
-        Ok(Ok(Some(Reply::Exited { code, ending }))) => {
+        Ok(Ok(Some(Reply::Exited(end)))) => {
             // One that was told to cancel might take that for the start of its next command.
             let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
             if !told_to_cancel && idle.len() < MAX_IDLE {
                 idle.push(Attendant { control });
             }
-            ExitStatus { code, ending }
+            let End {
+                code,
+                signal,
+                ending,
+                left,
+                names,
+                sought_network,
+            } = end;
+            notes.extend((left > 0).then_some(Note::Left { count: left, names }));
+            notes.extend(sought_network.then_some(Note::SoughtNetwork));
+            ExitStatus { code, signal, ending }
         }
         _ if stopped.is_cancelled() || cancel.is_cancelled() => ExitStatus::CANCELLED,
         Ok(_) => {
@@ -204,21 +220,21 @@ async fn forward_until_exit(
                 "the attendant of a command was killed or stopped, by the command itself for all we know; everything \
                  of the command was ended with it"
             );
-            ExitStatus {
-                code: 137,
-                ending: Ending::Exited,
-            }
+            ExitStatus::KILLED
         }
         Err(_) => {
             tracing::error!(program, "the attendant of a command does not answer");
             ExitStatus {
-                code: 137,
                 ending: Ending::TimedOut,
+                ..ExitStatus::KILLED
             }
         }
     };
     if open {
         output::drain(output, &events).await;
+    }
+    for note in notes {
+        let _ = events.send(CommandEvent::Note(note)).await;
     }
     let _ = events.send(CommandEvent::Exited(status)).await;
 }

@@ -5,6 +5,7 @@
 //! architecture (32-bit ones, for instance) end the process, as nobody can say what they would be.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 use libc::c_long;
 use seccompiler::{
@@ -13,6 +14,7 @@ use seccompiler::{
 };
 
 use super::layer::{Layer, MissingLayer};
+use super::{pod, sys};
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: TargetArch = TargetArch::x86_64;
@@ -22,12 +24,16 @@ const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 /// `open_tree_attr(2)` of Linux 6.15, which has the same number everywhere.
 const OPEN_TREE_ATTR: c_long = 467;
 
+/// `file_setattr(2)` of Linux 6.17, likewise.
+const FILE_SETATTR: c_long = 469;
+
 /// Answered with EPERM.
+///
+/// ptrace(2) and process_vm_readv(2) are not here: debuggers and leak checkers need them for processes of their own
+/// command. Those of the sandbox cannot be traced ([`privileges`](super::privileges) makes them so), and what a tracer
+/// changes of a call is filtered after it has.
 const REFUSED: &[c_long] = &[
     // Other processes' memory and descriptors.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
     libc::SYS_process_madvise,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
@@ -54,6 +60,8 @@ const REFUSED: &[c_long] = &[
     libc::SYS_fanotify_init,
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
+    // What ioctl does with a file's flags, as a call of its own.
+    FILE_SETATTR,
     // Large parts of the kernel that have had holes.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
@@ -96,14 +104,10 @@ const UNKNOWN: &[c_long] = &[
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // Memory that belongs to no process's own count: COMMAND_MEMORY would not see it. System V's objects and message
-    // queues outlive their command besides.
-    libc::SYS_memfd_create,
+    // Memory that is in no count at all.
     libc::SYS_memfd_secret,
-    libc::SYS_shmget,
-    libc::SYS_semget,
-    libc::SYS_msgget,
-    libc::SYS_mq_open,
+    // Its contexts are of the whole machine, and without a bound for one user.
+    libc::SYS_io_setup,
     // Its mode lies in memory too, and may ask for a set-user-ID file.
     libc::SYS_openat2,
 ];
@@ -130,15 +134,20 @@ const IOPRIO_WHO_USER: u64 = 3;
 const SET_ID_BITS: [libc::mode_t; 2] = [libc::S_ISUID, libc::S_ISGID];
 
 /// The same on every architecture; the library knows it on some.
-const FCHMODAT2: c_long = 452;
+pub(super) const FCHMODAT2: c_long = 452;
 
-/// Calls that give a file a mode, with the index of that argument.
-const MODES: &[(c_long, u8)] = &[
+/// Calls that change the mode of what is there, with the index of that argument. It may be a folder, for which
+/// set-group-ID means only whose what is made in it will be: [`set_group_id`](super::set_group_id) tells them apart.
+const CHANGES: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, 1),
     (libc::SYS_fchmod, 1),
     (libc::SYS_fchmodat, 2),
     (FCHMODAT2, 2),
+];
+
+/// Calls that make a file with a mode, likewise.
+const MAKES: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_creat, 1),
     #[cfg(target_arch = "x86_64")]
@@ -166,29 +175,123 @@ const NAMESPACE_FLAGS: u64 = (libc::CLONE_NEWNS
 /// The kinds of socket that there are: of the machine's own files, and of networks.
 const SOCKETS: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
+/// Large pages are in no process's own count. The calls that ask for them, with the index of their flags, and the answer
+/// of a machine that has none: programs take others.
+const LARGE_PAGES: &[(c_long, u8, u64, i32)] = &[
+    (libc::SYS_mmap, 3, libc::MAP_HUGETLB as u64, libc::ENOMEM),
+    (libc::SYS_shmget, 2, libc::SHM_HUGETLB as u64, libc::ENOMEM),
+    // Chromium asks with every flag that there is, to hear that some are none.
+    (libc::SYS_memfd_create, 1, libc::MFD_HUGETLB as u64, libc::EINVAL),
+];
+
+/// Calls that give a file to another user or group, with the index of the user; the group is behind it. Nobody but the
+/// file's own has a number in the user namespace, where the kernel says EINVAL for that: programs know EPERM, which is
+/// what it says to an ordinary user elsewhere.
+const GIVES: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chown, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_lchown, 1),
+    (libc::SYS_fchown, 1),
+    (libc::SYS_fchownat, 2),
+];
+/// The number that stands for no change.
+const UNCHANGED: u32 = u32::MAX;
+
 /// Puts characters into a terminal's input as if they had been typed.
 const TIOCSTI: u64 = 0x5412;
 /// Selects and pastes on a console.
 const TIOCLINUX: u64 = 0x541c;
 
-/// Filters this process, and all that it starts, for good.
-pub(super) fn install() -> Result<(), MissingLayer> {
+/// The lower half of an ioctl's request: whose it is, and its number. The upper half is the size of what it takes, in
+/// which a 32-bit form differs.
+const REQUEST: u64 = 0xffff;
+/// Requests that leave something on a file, a folder or a file system: flags that a later task's files inherit,
+/// encryption, verity, sizes, defragmentation. Those of the group `f`, and one of `v`.
+const LEAVES_ITS_MARK: [u64; 22] = [
+    // FS_IOC_SETFLAGS and, of the file system ext4, SETVERSION, SETRSVSZ, GROUP_EXTEND, GROUP_ADD, MIGRATE,
+    // ALLOC_DA_BLKS, MOVE_EXT, RESIZE_FS, SWAP_BOOT, CLEAR_ES_CACHE, CHECKPOINT, SETFSUUID.
+    0x6602, 0x6604, 0x6606, 0x6607, 0x6608, 0x6609, 0x660c, 0x660f, 0x6610, 0x6611, 0x6628, 0x662b, 0x662c,
+    // FS_IOC_SET_ENCRYPTION_POLICY, GET_ENCRYPTION_PWSALT (which makes one), ADD_ENCRYPTION_KEY,
+    // REMOVE_ENCRYPTION_KEY, and that of all users.
+    0x6613, 0x6614, 0x6617, 0x6618, 0x6619,
+    // FS_IOC_ENABLE_VERITY, PRECACHE_EXTENTS, the label of ext4's superblock, FS_IOC_SETVERSION.
+    0x6685, 0x6612, 0x662d, 0x7602,
+];
+/// Groups of which every request is refused but these: btrfs (with what any file system copies by), XFS (with what asks
+/// for a file's attributes) and F2FS.
+const FILE_SYSTEMS: [(u64, &[u64]); 3] = [
+    // FICLONE, FICLONERANGE, FIDEDUPERANGE, FS_IOC_GETFSLABEL, and what asks btrfs about a folder.
+    (
+        0x9400,
+        &[
+            0x4004_9409,
+            0x4020_940d,
+            0xc018_9436,
+            0x8100_9431,
+            0x8008_9419,
+            0x8400_941f,
+        ],
+    ),
+    // FS_IOC_FSGETXATTR.
+    (0x5800, &[0x801c_581f]),
+    (0xf500, &[]),
+];
+
+/// Filters this process, and all that it starts, for good. Gives what answers for set-group-ID, when the kernel lets
+/// another process do so.
+pub(super) fn install() -> Result<Option<OwnedFd>, MissingLayer> {
     let missing = |problem: String| MissingLayer::new(Layer::Seccomp, "installing the filter", problem);
-    for program in programs().map_err(|error| missing(error.to_string()))? {
+    let asked = asked().map_err(|error| missing(error.to_string()))?;
+    // gVisor and Linux before 5.0 have no such thing, and one process has no two.
+    let answers = sys::filter_with_listener(&asked).ok();
+    // In gVisor nobody but the pod's own containers sees the files, and none of them gains a group by executing one.
+    let folders = answers.is_some() || pod::is_gvisor();
+    for program in programs(folders).map_err(|error| missing(error.to_string()))? {
         seccompiler::apply_filter(&program).map_err(|error| missing(error.to_string()))?;
     }
-    Ok(())
+    Ok(answers)
 }
 
-fn programs() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+/// Has another process asked for each change of a mode to one with set-group-ID.
+fn asked() -> Result<BpfProgram, seccompiler::BackendError> {
+    let bit = u64::from(libc::S_ISGID);
+    let mut rules = Rules::new();
+    for &(call, mode) in CHANGES {
+        let asked = argument(mode, SeccompCmpOp::MaskedEq(bit), bit)?;
+        rules.insert(call, vec![SeccompRule::new(vec![asked])?]);
+    }
+    let stand_in = SeccompAction::Trace(0);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, stand_in, ARCHITECTURE)?;
+    let mut program: BpfProgram = filter.try_into()?;
+    // The library has no word for the answer that is meant.
+    for step in &mut program {
+        if u32::from(step.code) == libc::BPF_RET | libc::BPF_K && step.k == libc::SECCOMP_RET_TRACE {
+            step.k = libc::SECCOMP_RET_USER_NOTIF;
+        }
+    }
+    Ok(program)
+}
+
+/// With `folders`, set-group-ID is left to who can tell a folder from a file.
+fn programs(folders: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let mut programs = vec![
-        filter(refused()?, libc::EPERM)?,
+        filter(refused(folders)?, libc::EPERM)?,
         filter(unknown(), libc::ENOSYS)?,
         // A pair of another family reaches that family's code too, and loads its module, before it is refused.
         filter(
-            BTreeMap::from([(libc::SYS_socket, sockets()?), (libc::SYS_socketpair, sockets()?)]),
+            BTreeMap::from([
+                (libc::SYS_socket, sockets()?),
+                (libc::SYS_socketpair, vec![SeccompRule::new(other_families()?)?]),
+            ]),
             libc::EAFNOSUPPORT,
         )?,
+        filter(
+            BTreeMap::from([(libc::SYS_socket, kernel_sockets()?)]),
+            libc::EPROTONOSUPPORT,
+        )?,
+        filter(large_pages(libc::ENOMEM)?, libc::ENOMEM)?,
+        filter(large_pages(libc::EINVAL)?, libc::EINVAL)?,
     ];
     if cfg!(target_arch = "x86_64") {
         programs.push(without_x32());
@@ -203,7 +306,7 @@ fn filter(rules: Rules, errno: i32) -> Result<BpfProgram, seccompiler::BackendEr
     SeccompFilter::new(rules, SeccompAction::Allow, answer, ARCHITECTURE)?.try_into()
 }
 
-fn refused() -> Result<Rules, seccompiler::BackendError> {
+fn refused(folders: bool) -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = REFUSED.iter().map(|&call| (call, Vec::new())).collect();
     // gVisor lets anybody make a device file, whatever the mount says.
     #[cfg(target_arch = "x86_64")]
@@ -221,23 +324,29 @@ fn refused() -> Result<Rules, seccompiler::BackendError> {
         )?])?);
     }
     rules.insert(libc::SYS_clone, flags);
-    let requests = [TIOCSTI, TIOCLINUX]
-        .iter()
-        // The kernel looks at the lower half of the request only: so do we.
-        .map(|&request| SeccompRule::new(vec![argument(1, SeccompCmpOp::Eq, request)?]))
-        .collect::<Result<_, _>>()?;
-    rules.insert(libc::SYS_ioctl, requests);
+    rules.insert(libc::SYS_ioctl, requests()?);
     for &call in OF_ANOTHER {
         rules.insert(call, vec![SeccompRule::new(vec![argument(0, SeccompCmpOp::Ne, 0)?])?]);
+    }
+    let own = [rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()];
+    for &(call, user) in GIVES {
+        let to_another = [(user, own[0]), (user + 1, own[1])].map(|(index, own)| {
+            let others = [own, UNCHANGED].map(|one| argument(index, SeccompCmpOp::Ne, one.into()));
+            SeccompRule::new(others.into_iter().collect::<Result<_, _>>()?)
+        });
+        rules.insert(call, to_another.into_iter().collect::<Result<_, _>>()?);
     }
     for &(call, all) in OF_OTHERS {
         let others = [argument(0, SeccompCmpOp::Eq, all)?, argument(1, SeccompCmpOp::Ne, 0)?];
         let one_each = others.into_iter().map(|other| SeccompRule::new(vec![other]));
         rules.insert(call, one_each.collect::<Result<_, _>>()?);
     }
-    for bit in SET_ID_BITS.map(u64::from) {
+    for bit in SET_ID_BITS {
+        let may_be_a_folder = folders && bit == libc::S_ISGID;
+        let bit = u64::from(bit);
         let asked = |index| argument(index, SeccompCmpOp::MaskedEq(bit), bit);
-        for &(call, mode) in MODES {
+        let changes = CHANGES.iter().filter(|_| !may_be_a_folder);
+        for &(call, mode) in MAKES.iter().chain(changes) {
             let rule = SeccompRule::new(vec![asked(mode)?])?;
             rules.entry(call).or_default().push(rule);
         }
@@ -266,13 +375,57 @@ fn unknown() -> Rules {
     UNKNOWN.iter().map(|&call| (call, Vec::new())).collect()
 }
 
-/// Matches every family but those that are allowed.
-fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    let others = SOCKETS
-        .iter()
+/// Matches the requests of ioctl(2) that are refused. The kernel looks at the lower 32 bits of a request only: so do we.
+fn requests() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let mut refused = Vec::new();
+    for request in [TIOCSTI, TIOCLINUX] {
+        refused.push(vec![argument(1, SeccompCmpOp::Eq, request)?]);
+    }
+    for request in LEAVES_ITS_MARK {
+        refused.push(vec![argument(1, SeccompCmpOp::MaskedEq(REQUEST), request)?]);
+    }
+    for (group, allowed) in FILE_SYSTEMS {
+        let mut others = vec![argument(1, SeccompCmpOp::MaskedEq(0xff00), group)?];
+        for &request in allowed {
+            others.push(argument(1, SeccompCmpOp::Ne, request)?);
+        }
+        refused.push(others);
+    }
+    refused.into_iter().map(SeccompRule::new).collect()
+}
+
+/// What every family has but those that are allowed.
+fn other_families() -> Result<Vec<SeccompCondition>, seccompiler::BackendError> {
+    let families = SOCKETS.iter();
+    families
         .map(|&family| argument(0, SeccompCmpOp::Ne, family as u64))
-        .collect::<Result<_, _>>()?;
+        .collect()
+}
+
+/// Matches every family but those that are allowed. A socket to the kernel is another filter's matter.
+fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let mut others = other_families()?;
+    others.push(argument(0, SeccompCmpOp::Ne, libc::AF_NETLINK as u64)?);
     Ok(vec![SeccompRule::new(others)?])
+}
+
+/// Matches every socket to the kernel but the one by which programs ask for their network interfaces.
+fn kernel_sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let others = [
+        argument(0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64)?,
+        argument(2, SeccompCmpOp::Ne, libc::NETLINK_ROUTE as u64)?,
+    ];
+    Ok(vec![SeccompRule::new(others.into())?])
+}
+
+/// Those that are answered like that.
+fn large_pages(errno: i32) -> Result<Rules, seccompiler::BackendError> {
+    let mut rules = Rules::new();
+    for &(call, flags, large, _) in LARGE_PAGES.iter().filter(|(_, _, _, answer)| *answer == errno) {
+        let asked = argument(flags, SeccompCmpOp::MaskedEq(large), large)?;
+        rules.insert(call, vec![SeccompRule::new(vec![asked])?]);
+    }
+    Ok(rules)
 }
 
 fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, seccompiler::BackendError> {
@@ -313,7 +466,7 @@ mod tests {
     fn no_call_is_in_two_lists_and_every_program_fits() {
         let both = REFUSED.iter().filter(|call| UNKNOWN.contains(call)).count();
         assert_eq!(both, 0);
-        for program in programs().unwrap() {
+        for program in programs(false).unwrap().into_iter().chain([asked().unwrap()]) {
             assert!(!program.is_empty() && program.len() < 4096);
         }
     }

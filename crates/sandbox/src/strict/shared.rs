@@ -1,8 +1,8 @@
 //! What the init and its attendants have in common.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use super::mounts::Mounted;
 use super::plan::Plan;
 use super::pod::Meter;
 
@@ -17,14 +17,17 @@ pub(super) struct Shared<'a> {
     pub(super) plan: &'a Plan,
     /// What the pod as a whole has of memory.
     pub(super) meter: Meter,
-    /// The file system in memory that /tmp is on. `None`: commands have the image's own /tmp (in a mutation run).
-    pub(super) scratch: Option<OwnedFd>,
+    /// Whether the kernel is gVisor's.
+    pub(super) is_gvisor: bool,
+    /// What was mounted for us alone.
+    pub(super) mounted: Mounted,
 }
 
 impl Shared<'_> {
     /// What the files in the scratch file system take of the memory, in bytes.
     pub(super) fn scratch_used(&self) -> u64 {
         let found = self
+            .mounted
             .scratch
             .as_ref()
             .and_then(|scratch| rustix::fs::fstatvfs(scratch).ok());

@@ -78,6 +78,24 @@ pub(super) fn id_mapped_copy(path: &Path, user_namespace: BorrowedFd<'_>) -> io:
     Ok(tree)
 }
 
+/// Two sockets, each of which hears the other.
+pub(super) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Takes a session keyring of our own, with nothing in it. Kernels that have no keys have no such keyring either.
+pub(super) fn leave_session_keys() {
+    /// `KEYCTL_JOIN_SESSION_KEYRING`.
+    const JOIN: libc::c_long = 1;
+    // SAFETY: without a name, which is a null pointer.
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN, ptr::null::<libc::c_char>()) };
+}
+
 /// Which side of a fork this is.
 pub(super) enum Fork {
     /// That of the process that forked, with the PID of its child.
@@ -161,14 +179,118 @@ pub(super) fn wait_for_input(descriptor: BorrowedFd<'_>, max: Option<Duration>) 
     }
 }
 
+/// Filters this process by a program, some of whose answers are for who holds the descriptor that this gives (Linux 5.0).
+pub(super) fn filter_with_listener(program: &[seccompiler::sock_filter]) -> io::Result<OwnedFd> {
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog {
+        len: length,
+        // The two structures are the kernel's one.
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: the program is as long as is said, and the kernel copies it. The descriptor is a new one.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+        let descriptor = check(libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        ))?;
+        Ok(OwnedFd::from_raw_fd(descriptor as RawFd))
+    }
+}
+
+/// The requests of a filter's listener.
+mod ioctl {
+    use rustix::ioctl::opcode;
+
+    pub(super) const RECEIVE: libc::c_ulong = opcode::read_write::<libc::seccomp_notif>(b'!', 0) as _;
+    pub(super) const ANSWER: libc::c_ulong = opcode::read_write::<libc::seccomp_notif_resp>(b'!', 1) as _;
+    pub(super) const STILL_WAITS: libc::c_ulong = opcode::write::<u64>(b'!', 2) as _;
+}
+
+/// The next call that the filter leaves to us.
+pub(super) fn next_notification(listener: BorrowedFd<'_>) -> io::Result<libc::seccomp_notif> {
+    // SAFETY: all zeros is a valid notification, and the kernel asks for one; it fills one.
+    unsafe {
+        let mut notification: libc::seccomp_notif = zeroed();
+        check(libc::ioctl(listener.as_raw_fd(), ioctl::RECEIVE, &raw mut notification))?;
+        Ok(notification)
+    }
+}
+
+/// Whether who made that call still waits for the answer, so that its PID is still its own.
+pub(super) fn still_waits(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the number is read, and not kept.
+    unsafe { libc::ioctl(listener.as_raw_fd(), ioctl::STILL_WAITS, &raw const id) == 0 }
+}
+
+/// Answers a call: it succeeded, or failed with this error.
+pub(super) fn answer(listener: BorrowedFd<'_>, id: u64, result: Result<(), c_int>) -> io::Result<()> {
+    let response = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: result.err().map_or(0, |code| -code),
+        flags: 0,
+    };
+    // SAFETY: a whole structure, which the kernel copies.
+    check(unsafe { libc::ioctl(listener.as_raw_fd(), ioctl::ANSWER, &raw const response) }).map(drop)
+}
+
+/// Reads from the memory of another process, at most so much; what is not mapped ends it.
+pub(super) fn read_memory(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let local = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: buffer.len(),
+    };
+    // SAFETY: the buffer is as long as is said; the other address is one of the other process, which the kernel checks.
+    let count = check(unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) })?;
+    Ok(count as usize)
+}
+
+/// `fchmodat2(2)` on a descriptor that may be of the kind `O_PATH` (Linux 6.6).
+pub(super) fn change_mode(file: BorrowedFd<'_>, mode: libc::mode_t) -> io::Result<()> {
+    // SAFETY: the path is an empty string.
+    check(unsafe {
+        libc::syscall(
+            super::seccomp::FCHMODAT2,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            mode,
+            libc::AT_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// Whether the descriptor has something to be read, and not only an end.
+pub(super) fn has_input(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut looked = [rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut looked, Some(&now))?;
+    let found = looked[0].revents();
+    if found.contains(rustix::event::PollFlags::IN) {
+        return Ok(true);
+    }
+    match found.is_empty() {
+        true => Ok(false),
+        false => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
 /// Starts a program (looked for on our PATH when its name has no slash) as the leader of a session, with nothing but
-/// these descriptors as its standard input, output and error. Gives its PID.
+/// these descriptors: its standard input, output and error, and any after them under the number that goes with it. Gives
+/// its PID.
 ///
 /// `posix_spawn` shares our memory with the child until it executes: nothing is copied, and an error comes back.
 ///
 /// # Errors
 /// Whatever fails, in the child too: no program runs then, and nothing of what was prepared for it is left.
-pub(super) fn spawn(argv: &[CString], env: &[CString], descriptors: [BorrowedFd<'_>; 3]) -> io::Result<i32> {
+pub(super) fn spawn(argv: &[CString], env: &[CString], descriptors: &[(c_int, BorrowedFd<'_>)]) -> io::Result<i32> {
     let pointers = |strings: &[CString]| -> Vec<*mut libc::c_char> {
         let strings = strings.iter().map(|text| text.as_ptr().cast_mut());
         strings.chain([ptr::null_mut()]).collect()
@@ -194,8 +316,8 @@ pub(super) fn spawn(argv: &[CString], env: &[CString], descriptors: [BorrowedFd<
                 check(libc::posix_spawnattr_setsigmask(attributes, &raw const signals))?;
                 let flags = libc::POSIX_SPAWN_SETSID as c_int | libc::POSIX_SPAWN_SETSIGMASK;
                 check(libc::posix_spawnattr_setflags(attributes, flags as libc::c_short))?;
-                for (number, descriptor) in (0..).zip(descriptors) {
-                    let added = libc::posix_spawn_file_actions_adddup2(actions, descriptor.as_raw_fd(), number);
+                for (number, descriptor) in descriptors {
+                    let added = libc::posix_spawn_file_actions_adddup2(actions, descriptor.as_raw_fd(), *number);
                     check(added)?;
                 }
                 check(libc::posix_spawnp(
@@ -251,6 +373,116 @@ fn close_each_from(first: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// The objects of System V in our IPC namespace.
+pub(super) mod ipc {
+    use std::ffi::c_int;
+
+    /// The kinds that there are.
+    #[derive(Clone, Copy)]
+    pub(in super::super) enum Kind {
+        SharedMemory,
+        Semaphores,
+        Messages,
+    }
+
+    /// How much of a kind there is.
+    #[derive(Default)]
+    pub(in super::super) struct Count {
+        pub(in super::super) objects: u64,
+        /// Semaphores, or messages.
+        pub(in super::super) parts: u64,
+        pub(in super::super) bytes: u64,
+    }
+
+    const IPC_INFO: c_int = 3;
+    const MSG_STAT: c_int = 11;
+    const MSG_INFO: c_int = 12;
+    const SHM_STAT: c_int = 13;
+    const SHM_INFO: c_int = 14;
+    const SEM_STAT: c_int = 18;
+    const SEM_INFO: c_int = 19;
+    /// Longer than each structure that the kernel fills.
+    type Buffer = [u64; 32];
+
+    /// An order to the kernel about one kind, or one object of it.
+    fn control(kind: Kind, number: c_int, order: c_int, buffer: &mut Buffer) -> c_int {
+        let buffer = buffer.as_mut_ptr();
+        // SAFETY: the buffer is longer than what any of these orders writes.
+        unsafe {
+            match kind {
+                Kind::SharedMemory => libc::shmctl(number, order, buffer.cast()),
+                Kind::Semaphores => libc::semctl(number, 0, order, buffer),
+                Kind::Messages => libc::msgctl(number, order, buffer.cast()),
+            }
+        }
+    }
+
+    /// The numbers, of 32 bits each, that the kernel tells of a kind; zeros when it tells none.
+    fn told(kind: Kind, order: c_int) -> [u64; 10] {
+        let mut buffer = [0; 32];
+        if control(kind, 0, order, &mut buffer) < 0 {
+            return [0; 10];
+        }
+        let word = |index: usize| {
+            let bytes = buffer[index / 2].to_ne_bytes();
+            let half = if index.is_multiple_of(2) {
+                [0, 1, 2, 3]
+            } else {
+                [4, 5, 6, 7]
+            };
+            u64::from(u32::from_ne_bytes(half.map(|at| bytes[at])))
+        };
+        std::array::from_fn(word)
+    }
+
+    /// `struct seminfo` has the sets in its eighth field, and the semaphores in its last.
+    pub(in super::super) fn semaphores() -> Count {
+        let told = told(Kind::Semaphores, SEM_INFO);
+        Count {
+            objects: told[7],
+            parts: told[9],
+            bytes: 0,
+        }
+    }
+
+    /// `struct msginfo` begins with the queues and the messages, and has the bytes of all in its seventh field.
+    pub(in super::super) fn messages() -> Count {
+        let told = told(Kind::Messages, MSG_INFO);
+        Count {
+            objects: told[0],
+            parts: told[1],
+            bytes: told[6],
+        }
+    }
+
+    /// Whether there is no object of a kind.
+    pub(in super::super) fn is_empty(kind: Kind) -> bool {
+        match kind {
+            // `struct shm_info` begins with the segments.
+            Kind::SharedMemory => told(kind, SHM_INFO)[0] == 0,
+            Kind::Semaphores => semaphores().objects == 0,
+            Kind::Messages => messages().objects == 0,
+        }
+    }
+
+    /// Removes every object of a kind.
+    pub(in super::super) fn remove_all(kind: Kind) {
+        let mut buffer = [0; 32];
+        let last = control(kind, 0, IPC_INFO, &mut buffer);
+        let look = match kind {
+            Kind::SharedMemory => SHM_STAT,
+            Kind::Semaphores => SEM_STAT,
+            Kind::Messages => MSG_STAT,
+        };
+        for place in 0..=last {
+            let id = control(kind, place, look, &mut buffer);
+            if id >= 0 {
+                control(kind, id, libc::IPC_RMID, &mut buffer);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -266,8 +498,12 @@ mod tests {
         let [(mut stdout, their_stdout), (mut stderr, their_stderr)] = [(); 2].map(|()| io::pipe().unwrap());
         let start = |argv: &[&str]| {
             let argv: Vec<CString> = argv.iter().map(|text| CString::new(*text).unwrap()).collect();
-            let descriptors = [nothing.as_fd(), their_stdout.as_fd(), their_stderr.as_fd()];
-            spawn(&argv, &[c"WORD=said".to_owned()], descriptors)
+            let descriptors = [
+                (0, nothing.as_fd()),
+                (1, their_stdout.as_fd()),
+                (2, their_stderr.as_fd()),
+            ];
+            spawn(&argv, &[c"WORD=said".to_owned()], &descriptors)
         };
         let missing = start(&["/nowhere/plue"]).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);

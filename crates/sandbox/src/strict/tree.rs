@@ -5,7 +5,7 @@ use std::io;
 
 use crate::proc::{self, Process};
 
-/// A process that maps more than this, in bytes, may have page tables that count beside its resident memory.
+/// Processes that map more than this together, in bytes, may have page tables that count beside their resident memory.
 const SPARSE: u64 = 4 << 30;
 
 /// All processes of the PID namespace at one moment.
@@ -25,7 +25,7 @@ pub(super) struct Usage {
     pub(super) threads: u64,
     /// Their resident memory in bytes. Memory that they share is counted for each of them.
     pub(super) resident: u64,
-    /// The page tables of those that map so much that these count, in bytes.
+    /// What is not resident and counts all the same, page tables for one, when there may be much of it.
     pub(super) tables: u64,
 }
 
@@ -92,16 +92,28 @@ impl Tree {
 
     /// What these processes have together, in bytes, with memory that they share counted once where that can be told.
     pub(super) fn shared_once(&self, processes: &[i32]) -> u64 {
-        let of = |pid: &i32| {
+        let mut total = 0;
+        let mut files = BTreeMap::new();
+        for pid in processes {
             let counted = self.processes.get(pid).map_or(0, Process::resident);
-            proc::proportional(*pid).map_or(counted, |exact| exact.min(counted))
-        };
-        processes.iter().map(of).sum()
+            let Some(shared) = proc::shared(*pid) else {
+                total += counted;
+                continue;
+            };
+            total += shared.own.min(counted);
+            for (file, resident) in shared.files {
+                // Each sees a part of it: the largest is what there is at least.
+                let most: &mut u64 = files.entry(file).or_default();
+                *most = resident.max(*most);
+            }
+        }
+        total + files.values().sum::<u64>()
     }
 
     /// What all processes below this one have.
     pub(super) fn usage(&self, root: i32) -> Usage {
         let mut usage = Usage::default();
+        let mut mapped = 0_u64;
         for pid in self.all_below(root) {
             let Some(process) = self.processes.get(&pid) else {
                 continue;
@@ -111,10 +123,12 @@ impl Tree {
             if !process.is_zombie {
                 usage.live.push(pid);
                 usage.resident += process.resident();
-                if process.mapped > SPARSE {
-                    usage.tables += proc::page_tables(pid);
-                }
+                mapped = mapped.saturating_add(process.mapped);
             }
+        }
+        // Another file for each of them: not for nothing.
+        if mapped > SPARSE {
+            usage.tables = usage.live.iter().map(|pid| proc::beside_resident(*pid)).sum();
         }
         usage
     }

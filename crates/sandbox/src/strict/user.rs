@@ -78,6 +78,20 @@ fn hand_over(workspace: &Path, mapping: &Mapping) -> io::Result<()> {
     )?)
 }
 
+/// The supplementary groups that commands keep, since only root can give some up.
+pub(super) fn kept_groups() -> Vec<u32> {
+    if rustix::process::geteuid().is_root() {
+        return Vec::new();
+    }
+    let own = rustix::process::getegid().as_raw();
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    groups
+        .iter()
+        .map(|group| group.as_raw())
+        .filter(|group| *group != own)
+        .collect()
+}
+
 /// Becomes this user and group for good, without any other group.
 fn become_user(uid: u32, gid: u32) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));

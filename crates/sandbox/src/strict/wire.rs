@@ -51,6 +51,8 @@ pub(super) struct Request {
 /// What becomes of a command.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
+    /// The request was read, and the program is about to be started: from now on it may have run.
+    Starting,
     /// The program runs. [`Reply::Exited`] follows.
     Started,
     /// The program could not be started, with the error in errno.
@@ -58,7 +60,20 @@ pub(super) enum Reply {
     /// The folder to run in could not be entered, with the error in errno.
     NoDirectory(i32),
     /// Nothing of the command is left.
-    Exited { code: i32, ending: Ending },
+    Exited(End),
+}
+
+/// How a command ended, and what is to be known besides.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct End {
+    pub(super) code: i32,
+    pub(super) signal: Option<i32>,
+    pub(super) ending: Ending,
+    /// How many processes ran still, and were ended.
+    pub(super) left: u64,
+    /// The names of some of them.
+    pub(super) names: Vec<String>,
+    pub(super) sought_network: bool,
 }
 
 /// What the runner says while a command runs: end it. Hanging up says the same.

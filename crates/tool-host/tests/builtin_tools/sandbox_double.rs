@@ -69,5 +69,9 @@ fn play(script: &str) -> Vec<CommandEvent> {
 }
 
 fn exited(code: i32, ending: Ending) -> CommandEvent {
-    CommandEvent::Exited(ExitStatus { code, ending })
+    CommandEvent::Exited(ExitStatus {
+        code,
+        signal: None,
+        ending,
+    })
 }

@@ -58,7 +58,11 @@ fn runs() -> Guest {
 }
 
 fn exited(code: i32, ending: Ending) -> CommandEvent {
-    CommandEvent::Exited(ExitStatus { code, ending })
+    CommandEvent::Exited(ExitStatus {
+        code,
+        signal: None,
+        ending,
+    })
 }
 
 fn output(stream: Stream, kib: usize) -> CommandEvent {

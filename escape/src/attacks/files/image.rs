@@ -97,6 +97,15 @@ pub const ATTACKS: &[Attack] = &[
             })
         },
     ),
+    place(
+        "files/times-of-a-device",
+        "leaves a word for others in the times of a device, which is the machine's",
+        |_| Outcome::of("utimensat", sys::touch(Path::new("/dev/null"))),
+    )
+    .baseline(Baseline::Unless(
+        &[libc::EROFS, libc::EACCES],
+        "this user may not even do that",
+    )),
     image("files/image-create", "creates a file in the image", |target| {
         in_the_image(target, "create", |folder| {
             fs::File::create_new(folder.join("new")).map(drop)

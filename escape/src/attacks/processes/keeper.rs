@@ -238,6 +238,48 @@ pub const ATTACKS: &[Attack] = &[
         "this kernel lets nobody look into a process that is not its child",
     )),
     program(
+        "processes/trace-the-sandbox",
+        "traces the sandbox's own processes, in which nothing would hold it",
+        |target| {
+            let mut wanted = keepers(target);
+            wanted.extend((!target.baseline).then_some(1));
+            Outcome::any(
+                wanted
+                    .into_iter()
+                    .map(|pid| Outcome::of("PTRACE_SEIZE", sys::ptrace_seize(pid))),
+            )
+        },
+    )
+    .baseline(Baseline::Unless(
+        &[libc::ENOSYS, libc::EPERM, libc::EIO],
+        "nobody may trace another here",
+    )),
+    program(
+        "processes/trace-what-the-sandbox-starts",
+        "waits for a moment in which what the sandbox starts next can be traced as itself",
+        |target| match sys::in_child(|| sys::ptrace_seize(std::os::unix::process::parent_id().cast_signed())) {
+            // Its own parent: a process of the same command.
+            Ok(()) if target.baseline => Outcome::GotThrough("a parent was traced by its child".to_owned()),
+            _ => {
+                let end = std::time::Instant::now() + Duration::from_millis(300);
+                let mut tries = Outcome::held("nothing of the sandbox could be traced");
+                while std::time::Instant::now() < end {
+                    for keeper in keepers(target) {
+                        if sys::ptrace_seize(keeper).is_ok() {
+                            return Outcome::GotThrough(format!("process {keeper} was traced"));
+                        }
+                        tries = Outcome::held("the keepers cannot be traced at any moment");
+                    }
+                }
+                tries
+            }
+        },
+    )
+    .baseline(Baseline::Unless(
+        &[libc::ENOSYS, libc::EPERM, libc::EIO],
+        "nobody may trace another here",
+    )),
+    program(
         "processes/descriptors-of-the-sandbox",
         "takes the sandbox's socket to the runner",
         |target| {

@@ -25,6 +25,18 @@ const fn filtered(id: &'static str, what: &'static str, run: fn(&crate::target::
     ))
 }
 
+const NO_FLAGS: Baseline = Baseline::Unless(
+    &[
+        libc::ENOSYS,
+        libc::ENOTTY,
+        libc::EOPNOTSUPP,
+        libc::EPERM,
+        libc::EACCES,
+        libc::EINVAL,
+    ],
+    "the workspace's file system has it not, or not for this user",
+);
+
 /// Something that only the machine's root may do. Its arguments are wrong on purpose: whoever may gets another error
 /// than who may not.
 const fn administration(id: &'static str, what: &'static str, run: fn(&crate::target::Target) -> Outcome) -> Attack {
@@ -82,30 +94,6 @@ pub const ATTACKS: &[Attack] = &[
     filtered("processes/userfaultfd", "holds the kernel in a page fault", |_| {
         Outcome::of("userfaultfd", sys::userfaultfd())
     }),
-    filtered("processes/ptrace-a-child", "traces a child of its own", |_| {
-        Outcome::of(
-            "PTRACE_TRACEME",
-            sys::in_child(|| sys::call(libc::SYS_ptrace, [0; 6]).map(|_| ())),
-        )
-    }),
-    filtered(
-        "processes/read-own-memory-by-call",
-        "process_vm_readv on itself",
-        |_| {
-            let secret = [7_u8; 8];
-            let mut copy = [0_u8; 8];
-            let own = std::process::id().cast_signed();
-            Outcome::of(
-                "process_vm_readv",
-                sys::process_vm_readv(own, secret.as_ptr() as u64, &mut copy),
-            )
-        },
-    ),
-    filtered(
-        "processes/write-own-memory-by-call",
-        "process_vm_writev on itself",
-        |_| Outcome::of("process_vm_writev", sys::process_vm_writev_self()),
-    ),
     filtered("processes/kcmp", "compares kernel objects of processes", |_| {
         let own = std::process::id() as usize;
         // KCMP_FILES.
@@ -144,9 +132,49 @@ pub const ATTACKS: &[Attack] = &[
     ),
     filtered(
         "processes/netlink",
-        "opens a socket to the kernel's network settings",
-        |_| socket("AF_NETLINK", libc::AF_NETLINK, libc::SOCK_RAW),
-    ),
+        "opens a socket to a part of the kernel, by each protocol but the one that lists network interfaces",
+        |_| {
+            let protocols = 1..32;
+            Outcome::any(protocols.map(|protocol| {
+                let opened = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol);
+                Outcome::of(&format!("NETLINK protocol {protocol}"), opened)
+            }))
+        },
+    )
+    .baseline(Baseline::Unless(
+        &[libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::EPERM, libc::EACCES],
+        "this kernel has none of them",
+    )),
+    filtered(
+        "processes/inode-flags",
+        "leaves a flag on its workspace, which all that is made there inherits (FS_IOC_SETFLAGS)",
+        |target| Outcome::of("FS_IOC_SETFLAGS", sys::set_inode_flags(&target.workspace)),
+    )
+    .baseline(NO_FLAGS),
+    filtered(
+        "processes/inode-flags-of-xfs",
+        "does the same in the way of another file system (FS_IOC_FSSETXATTR)",
+        |target| Outcome::of("FS_IOC_FSSETXATTR", sys::set_extended_flags(&target.workspace)),
+    )
+    .baseline(NO_FLAGS),
+    filtered(
+        "processes/inode-flags-by-call",
+        "does the same by a call of its own (file_setattr)",
+        |target| Outcome::of("file_setattr", sys::file_setattr(&target.workspace)),
+    )
+    .baseline(NO_FLAGS),
+    filtered(
+        "processes/encrypted-folder",
+        "gives the kernel a key by which nobody else can use a folder of the workspace",
+        |target| Outcome::of("FS_IOC_ADD_ENCRYPTION_KEY", sys::add_encryption_key(&target.workspace)),
+    )
+    .baseline(NO_FLAGS),
+    filtered(
+        "processes/asynchronous-io",
+        "takes contexts for asynchronous input and output, of which the machine has a number for all",
+        |_| Outcome::of("io_setup", sys::io_setup()),
+    )
+    .baseline(Baseline::Unless(&[libc::ENOSYS], "this kernel has none")),
     filtered(
         "processes/bluetooth-and-the-like",
         "opens a socket of a family that nobody uses",

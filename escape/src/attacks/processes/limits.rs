@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plue_sandbox::mutation::Protection;
 
-use super::program;
+use super::{is_gvisor, program};
 use crate::attack::{Attack, Baseline, Expect};
 use crate::baseline::BASELINE;
 use crate::sys;
@@ -117,7 +117,7 @@ pub const ATTACKS: &[Attack] = &[
         "fills a file that is memory and has no name",
         |_| eat("in a memfd", || hold(&mut sys::memfd()?)),
     )
-    .falls_without(&[Protection::Memory, Protection::Seccomp]),
+    .falls_without(MEMORY),
     eater("processes/memory-shared", "fills shared memory without a file", |_| {
         eat("in shared memory", || {
             sys::fill_shared(MUCH)?;
@@ -131,7 +131,37 @@ pub const ATTACKS: &[Attack] = &[
         |_| eat("in a System V segment", || sys::fill_system_v(MUCH, held_for())),
     )
     .baseline(Baseline::Unless(&[libc::ENOSYS, libc::ENOSPC], "this kernel has none"))
-    .falls_without(&[Protection::Memory, Protection::Seccomp]),
+    .falls_without(MEMORY),
+    program(
+        "processes/descriptors-in-flight",
+        "has so many descriptors on their way between processes that no other program of its user may send one",
+        |_| Outcome::of("3000 descriptors on their way", sys::descriptors_in_flight(3000)),
+    )
+    .baseline(Baseline::Unless(
+        &[libc::ETOOMANYREFS],
+        "this user may have as few as a command",
+    )),
+    program(
+        "processes/signals-in-the-queue",
+        "has so many signals wait that no other program of its user gets one",
+        |_| {
+            if is_gvisor() {
+                // The kernel is the pod's alone, and counts them for nobody.
+                return Outcome::refused("count them", &io::Error::from_raw_os_error(libc::ENOSYS));
+            }
+            Outcome::of("5000 signals in the queue", sys::queue_signals(5000))
+        },
+    )
+    .baseline(Baseline::Unless(
+        &[libc::EAGAIN, libc::ENOSYS],
+        "this user may have as few as a command, or nobody counts",
+    ))
+    .falls_without(RLIMITS),
+    program(
+        "processes/standing-when-memory-is-short",
+        "takes itself out of the kernel's sight when memory is short",
+        |_| Outcome::of("write oom_score_adj", fs::write("/proc/self/oom_score_adj", "1000")),
+    ),
     program(
         "processes/fork-bomb",
         "starts more processes than a command may",

@@ -36,6 +36,11 @@ const fn program(id: &'static str, what: &'static str, run: fn(&Target) -> Outco
 /// Without these together, a command may do what namespaces of its own allow it.
 const CONFINED: &[Protection] = &[Protection::Seccomp, Protection::Privileges];
 
+/// Whether this is gVisor, by what only it tells.
+fn is_gvisor() -> bool {
+    std::path::Path::new("/proc/sentry-meminfo").exists()
+}
+
 /// Every process that is in sight, but this one.
 fn in_sight() -> Vec<i32> {
     let own = std::process::id().cast_signed();

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
-use super::program;
+use super::{is_gvisor, program};
 use crate::attack::{Attack, Baseline};
 use crate::sys;
 use crate::target::{Outcome, Target};
@@ -154,6 +154,42 @@ pub const ATTACKS: &[Attack] = &[
         },
     )
     .then(NO_BITS),
+    program(
+        "processes/set-group-id-by-exchange",
+        "has the set-group-id bit asked for a folder, and puts a file in its place meanwhile",
+        |target| {
+            if is_gvisor() {
+                // No other process can answer for a filter there, and so a file may have the bit: for the containers
+                // of the same pod, of which none gains a group by executing it.
+                return Outcome::refused("have it asked", &io::Error::from_raw_os_error(libc::ENOSYS));
+            }
+            let (folder, file) = (target.workspace.join("turned"), target.workspace.join("exchanged"));
+            let prepared = create(&file).and_then(|_| fs::create_dir(&folder));
+            let raced = prepared.and_then(|()| {
+                sys::in_child(|| {
+                    let end = std::time::Instant::now() + std::time::Duration::from_millis(500);
+                    sys::while_exchanging(&folder, &file, || {
+                        while std::time::Instant::now() < end {
+                            let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o2755));
+                        }
+                    })
+                })
+            });
+            let bits = |path: &std::path::Path| {
+                let found = fs::symlink_metadata(path);
+                found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o2000 != 0)
+            };
+            match raced {
+                Ok(()) if bits(&folder) || bits(&file) => Outcome::GotThrough("a file has the bit".to_owned()),
+                Ok(()) => Outcome::held("no file has the bit"),
+                Err(error) => Outcome::refused("exchange them", &error),
+            }
+        },
+    )
+    .baseline(Baseline::Unless(
+        &[libc::ENOSYS, libc::EINVAL],
+        "nothing can be exchanged here, or nobody is asked",
+    )),
     program(
         "processes/set-user-id-by-creating",
         "creates a program with the set-user-id bit, by each call that takes a mode",

@@ -63,6 +63,29 @@ fn queues() -> io::Result<()> {
     result
 }
 
+/// Sets of semaphores, each as large as a set may be.
+fn semaphores() -> io::Result<()> {
+    /// What the kernel takes for a semaphore at least, and how many a set has.
+    const EACH: usize = 64;
+    const IN_A_SET: usize = 32_000;
+    let mut made = Vec::new();
+    let mut fill = || {
+        for _ in 0..MUCH / (EACH * IN_A_SET) {
+            made.push(sys::semaphores(IN_A_SET as i32)?);
+        }
+        Ok(())
+    };
+    let result = fill();
+    if result.is_ok() {
+        hold();
+    }
+    made.into_iter().for_each(sys::remove_semaphore);
+    result
+}
+
+/// How many processes share what looks like little in each: 2.5 GiB of addresses.
+const MANY: usize = 64;
+
 pub const ATTACKS: &[Attack] = &[
     eater(
         "processes/memory-let-go",
@@ -89,6 +112,44 @@ pub const ATTACKS: &[Attack] = &[
     .baseline(Baseline::Unless(
         &[libc::ENODATA, libc::ENOMEM],
         "this kernel says nothing of page tables, or gives nobody so many addresses",
+    )),
+    eater(
+        "processes/memory-in-page-tables-of-many",
+        "has each of many processes map less than what looks like much, and the kernel keep page tables for all",
+        |_| {
+            eat("in page tables of many", || {
+                sys::in_children(MANY, || {
+                    sys::fill_page_tables(MUCH / MANY)?;
+                    hold();
+                    Ok(())
+                })
+            })
+        },
+    )
+    .falls_without(&[])
+    .baseline(Baseline::Unless(
+        &[libc::ENODATA, libc::ENOMEM],
+        "this kernel says nothing of page tables, or gives nobody so many addresses",
+    )),
+    eater(
+        "processes/memory-in-large-pages",
+        "takes pages of a size that no process's count has",
+        |_| eat("in large pages", || sys::fill_large_pages(MUCH, hold)),
+    )
+    .falls_without(&[])
+    .baseline(Baseline::Unless(
+        &[libc::ENOMEM, libc::EPERM, libc::EINVAL],
+        "this machine has set none aside",
+    )),
+    eater(
+        "processes/memory-in-semaphores",
+        "makes so many System V semaphores that they alone are more than it may have",
+        |_| eat("in semaphores", semaphores),
+    )
+    .falls_without(&[])
+    .baseline(Baseline::Unless(
+        &[libc::ENOSYS, libc::ENOSPC, libc::EINVAL],
+        "this kernel has none, or few",
     )),
     eater(
         "processes/memory-in-names",

@@ -133,6 +133,7 @@ impl Toolbox for ScriptedToolbox {
                 text: call.text,
                 truncated: call.truncated,
                 duration: Duration::from_millis(1),
+                notes: Vec::new(),
             }
         }
         .boxed()

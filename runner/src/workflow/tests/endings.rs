@@ -22,7 +22,7 @@ async fn each_ending_of_a_command_has_its_state_its_reason_and_its_code() {
             139,
             Ending::Exited,
             "failure",
-            "the command ended with exit code 139",
+            "the command ended with exit code 139, as of a program killed by SIGSEGV",
             failed,
         ),
         (

@@ -84,7 +84,11 @@ impl ScriptedCommand {
     }
 
     pub fn ends(self, code: i32, ending: Ending) -> Self {
-        self.then(Step::Exits(ExitStatus { code, ending }))
+        self.then(Step::Exits(ExitStatus {
+            code,
+            signal: None,
+            ending,
+        }))
     }
 
     pub fn exits(self, code: i32) -> Self {

@@ -8,6 +8,7 @@ use plue_runner::reference::TaskErrorCode;
 use plue_runner::reference::variables;
 use plue_tool_host::{ToolErrorCode, limits};
 use serde_json::Value;
+use support::zoo::{ROWS, Row};
 
 use crate::{files, read, root};
 
@@ -29,6 +30,7 @@ fn tables() -> Vec<(&'static str, String)> {
         ("events", events()),
         ("event-fields", event_fields()),
         ("tools", tools()),
+        ("zoo", zoo()),
     ]
 }
 
@@ -278,6 +280,26 @@ fn tools() -> String {
         write!(text, "\n### `{name}`\n\n{}\n\n{arguments}", wrapped(about)).unwrap();
     }
     text + "\n"
+}
+
+/// What the stage `zoo` runs.
+fn zoo() -> String {
+    let row = |row: &Row| {
+        let packages: Vec<String> = row.packages.iter().map(|name| code(name)).collect();
+        let gives = |not: Option<&str>| not.map_or_else(|| "yes".to_owned(), |reason| format!("no: {reason}"));
+        vec![
+            code(row.name),
+            row.what.to_owned(),
+            packages.join(", "),
+            gives(row.not_natively),
+            gives(row.not_in_gvisor),
+            row.note.to_owned(),
+        ]
+    };
+    table(
+        &["row", "what is run", "Debian's packages", "on Linux", "in gVisor", "what to mind"],
+        ROWS.iter().map(row),
+    )
 }
 
 /// A paragraph in lines of at most 120 columns.

@@ -130,6 +130,13 @@ impl Pod {
         Ok(at)
     }
 
+    /// Its root file system.
+    pub fn root(&self) -> Result<PathBuf> {
+        let config = read_json(&self.folder.join("config.json"))?;
+        let root = config["root"]["path"].as_str();
+        root.map(PathBuf::from).context("config.json names no root")
+    }
+
     /// A folder that is a volume of the pod.
     pub fn volume(&self, name: &str) -> PathBuf {
         self.folder.join("volumes").join(name)

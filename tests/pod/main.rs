@@ -11,6 +11,7 @@ mod network;
 mod runsc;
 mod standby;
 mod task;
+mod zoo;
 
 use std::fs;
 use std::path::PathBuf;
@@ -35,13 +36,16 @@ struct Arguments {
     /// Run only this part; may be given several times.
     #[arg(long, value_parser = PARTS.map(|(name, _)| name))]
     only: Vec<String>,
+    /// Of the zoo, run only this row; may be given several times.
+    #[arg(long)]
+    row: Vec<String>,
 }
 
 /// How long one part's servers have to be gone before the next one's take their places.
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// What is tried, by name, and what it makes sure of.
-const PARTS: [(&str, &str); 8] = [
+const PARTS: [(&str, &str); 9] = [
     ("agent", "a Job's agent repairs a repository"),
     ("workflow", "a Job's workflow runs"),
     (
@@ -56,10 +60,12 @@ const PARTS: [(&str, &str); 8] = [
     ("sigterm", "SIGTERM ends a Job's task within its grace, and says so"),
     ("harness", "no attack gets out of the sandbox"),
     ("slim", "an agent without commands runs in the image without a shell"),
+    (ZOO, "programs of all kinds run in the sandbox"),
 ];
 
-/// The part that takes minutes: only when it is asked for.
+/// The parts that take minutes: only when they are asked for.
 const HARNESS: &str = "harness";
+const ZOO: &str = "zoo";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -80,7 +86,7 @@ async fn main() -> ExitCode {
     let mut failed = Vec::new();
     for (name, promise) in PARTS {
         let wanted = match arguments.only.is_empty() {
-            true => name != HARNESS,
+            true => ![HARNESS, ZOO].contains(&name),
             false => arguments.only.iter().any(|only| only == name),
         };
         if !wanted {
@@ -89,7 +95,7 @@ async fn main() -> ExitCode {
         // The servers of the last part have been told to end, and get to it.
         tokio::time::sleep(SETTLE).await;
         let started = Instant::now();
-        match part(name, &node, &mut figures).await {
+        match part(name, &node, &arguments.row, &mut figures).await {
             Ok(()) => println!("  {name:9} {:5.1} s  {promise}", started.elapsed().as_secs_f64()),
             Err(error) => {
                 println!("  {name:9} FAILED   {promise}\n{error:#}");
@@ -105,7 +111,7 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn part(name: &str, node: &Node, figures: &mut Figures) -> Result<()> {
+async fn part(name: &str, node: &Node, rows: &[String], figures: &mut Figures) -> Result<()> {
     match name {
         "agent" => task::agent(node, figures).await,
         "workflow" => task::workflow(node).await,
@@ -114,6 +120,7 @@ async fn part(name: &str, node: &Node, figures: &mut Figures) -> Result<()> {
         "restart" => standby::restart(node).await,
         "sigterm" => task::sigterm(node).await,
         HARNESS => escape::attacks(node).await,
+        ZOO => zoo::rows(node, rows).await,
         _ => task::slim(node).await,
     }
     .with_context(|| format!("the pod `{name}`"))

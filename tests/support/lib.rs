@@ -22,6 +22,7 @@ pub mod standby;
 mod task_record;
 mod task_view;
 pub mod totals;
+pub mod zoo;
 
 pub use api_server::{Answer, ApiServer, Assignment, Attempt, TaskView};
 pub use claude::{Block, Claude, Ending, Reply, Request, Turn};

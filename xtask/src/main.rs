@@ -28,6 +28,7 @@ mod stages;
 mod test;
 mod toolchain;
 mod verdict;
+mod zoo;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -98,6 +99,14 @@ enum Command {
         #[arg(long, value_name = "PART", conflicts_with = "from_source")]
         only: Vec<String>,
     },
+    /// Builds everything, and runs programs of all kinds in the sandbox, on this machine and in a pod in gVisor
+    Zoo {
+        /// Only these rows of docs/reference/what-runs.md
+        #[arg(value_name = "ROW")]
+        rows: Vec<String>,
+        #[command(flatten)]
+        places: zoo::Places,
+    },
     /// Lists what is in what is shipped, as CycloneDX documents in target/dist/sbom
     Sbom,
     /// Builds everything and fuzzes: the paths of the file tools, or the redaction
@@ -151,6 +160,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Gvisor { argv } => gvisor::command(&layout, &argv),
         Command::Build => dist::run(&layout),
         Command::Pod { from_source, only } => pod::run(&layout, from_source, &only),
+        Command::Zoo { rows, places } => zoo::command(&layout, &rows, places),
         Command::Sbom => sbom::run(&layout),
         Command::Plugins { toolchain, out } => plugins::run(&layout, toolchain, out),
         Command::Fuzz { target, seconds } => fuzz::run(&layout, target, seconds),

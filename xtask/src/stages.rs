@@ -11,7 +11,7 @@ use crate::cargo_tools::{self, COMPONENT, DENY};
 use crate::layout::Layout;
 use crate::process::{self, Run};
 use crate::toolchain::{self, Choice, Toolchain};
-use crate::{columns, component, demo, dist, docs, escape, fuzz, gvisor, lab, manifests, plugins, pod};
+use crate::{columns, component, demo, dist, docs, escape, fuzz, gvisor, lab, manifests, plugins, pod, zoo};
 
 /// One part of the test, with its own line in the summary.
 pub struct Stage {
@@ -37,7 +37,7 @@ pub enum Lane {
     Code,
     /// Tests that wait a lot.
     Tests,
-    /// Attacks on this machine.
+    /// Attacks on this machine, and the zoo: the others of this lane are over first.
     Attacks,
     /// What is made and run in gVisor: there is one store of images. With the chaos suite, which waits as much.
     Pods,
@@ -66,7 +66,7 @@ pub const BUILD: &str = "build";
 
 /// All stages, in the order in which they are told of, and in which those of a lane run: quick ones first, and last
 /// those that may be left out, so that this is the last thing that is said.
-pub const STAGES: [Stage; 19] = [
+pub const STAGES: [Stage; 20] = [
     Stage {
         name: "format",
         promise: "rustfmt has nothing to change, and no line is too wide",
@@ -171,6 +171,13 @@ pub const STAGES: [Stage; 19] = [
         needs_build: true,
         lane: Lane::Attacks,
         run: mutations,
+    },
+    Stage {
+        name: "zoo",
+        promise: "programs of all kinds run in the sandbox, in gVisor too",
+        needs_build: true,
+        lane: Lane::Attacks,
+        run: in_zoo,
     },
     Stage {
         name: "advisories",
@@ -475,6 +482,15 @@ fn escape_in_gvisor(state: &State) -> Result<Outcome> {
     }
     pod::attacks(state.layout, state.all)?;
     Ok(Outcome::Passed)
+}
+
+/// What could not be tried is said; all else has passed.
+fn in_zoo(state: &State) -> Result<Outcome> {
+    let skipped = zoo::run(state.layout, &[], zoo::Places::new(state.without_gvisor))?;
+    Ok(match skipped.is_empty() {
+        true => Outcome::Passed,
+        false => Outcome::Skipped(skipped.join("\n")),
+    })
 }
 
 fn mutations(state: &State) -> Result<Outcome> {

@@ -18,12 +18,14 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use self::buildah::{Buildah, Target};
-use self::oci::{Cluster, Image};
+use self::oci::Cluster;
 use crate::escape::TEST_PLUGINS;
 use crate::gvisor::runsc;
 use crate::layout::Layout;
-use crate::process;
+use crate::process::{self, Run};
 use crate::{apt, dist, manifests, sbom};
+
+pub use self::oci::Image;
 
 /// The pods take a minute, the attacks nine. Longer than `plue-pod` waits for any of them.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -49,6 +51,9 @@ const PODS: [(&str, Target); 6] = [
 
 /// The one with the attacks. It takes minutes, and is a stage of its own.
 const HARNESS: &str = "harness";
+
+/// The one of the zoo, which is a stage of its own too.
+const ZOO: &str = "zoo";
 
 /// The same pod with all attacks.
 const HARNESS_ALL: &str = "harness-all";
@@ -89,17 +94,8 @@ pub fn test(layout: &Layout, only: &[String], all: bool) -> Result<()> {
         }
     }
     process::announce("the pods in gVisor");
-    // A network with nothing in it, for the pods and for those that they talk to.
-    process::as_root("the pods in gVisor", "unshare")?
-        .args(["--net", "--mount", "--", "setpriv", "--pdeathsig", "KILL", "--"])
-        .arg(layout.target.join("release/plue-pod"))
-        .arg("--runsc")
-        .arg(runsc)
-        .arg("--bundles")
-        .arg(&bundles.0)
-        .args(only.iter().map(|part| format!("--only={part}")))
-        .limit(LIMIT)
-        .live()
+    let only = only.iter().map(|part| format!("--only={part}"));
+    pods(layout, &runsc, &bundles)?.args(only).live()
 }
 
 fn lay_out(layout: &Layout, folder: &Path, kustomization: &str, image: &Image) -> Result<()> {
@@ -117,11 +113,39 @@ fn lay_out(layout: &Layout, folder: &Path, kustomization: &str, image: &Image) -
     let hostile = layout.target.join(TEST_PLUGINS);
     // Beside the folder of the harness, where that looks for it. The image has no hostile plugin, and no manifest asks
     // for one.
+    let shipped = layout.dist();
     let others: &[(&Path, &str)] = match kustomization {
         HARNESS | HARNESS_ALL => &[(&hostile, "/opt/test-plugins")],
+        ZOO => &[(&shipped, "/opt/plue")],
         _ => &[],
     };
     oci::lay_out(folder, &workload["spec"]["template"], image, &cluster, others)
+}
+
+/// The zoo: programs of many packages, in a pod of the warm pool with an image that derives from ours. What is shipped is
+/// mounted where the image would have it.
+pub fn zoo(layout: &Layout, image: &Image, rows: &[String]) -> Result<()> {
+    let runsc = runsc::find(layout)?;
+    apt::install(layout, &["iproute2"])?;
+    let bundles = Bundles::new(layout)?;
+    lay_out(layout, &bundles.0.join(ZOO), ZOO, image).context("could not make the pod of the zoo")?;
+    process::announce("the zoo in gVisor");
+    pods(layout, &runsc, &bundles)?
+        .arg(format!("--only={ZOO}"))
+        .args(rows.iter().map(|row| format!("--row={row}")))
+        .live()
+}
+
+/// What is around the pods. A network with nothing in it, for them and for those that they talk to.
+fn pods(layout: &Layout, runsc: &Path, bundles: &Bundles) -> Result<Run> {
+    Ok(process::as_root("the pods in gVisor", "unshare")?
+        .args(["--net", "--mount", "--", "setpriv", "--pdeathsig", "KILL", "--"])
+        .arg(layout.target.join("release/plue-pod"))
+        .arg("--runsc")
+        .arg(runsc)
+        .arg("--bundles")
+        .arg(&bundles.0)
+        .limit(LIMIT))
 }
 
 /// The attacks in the pod: for the stage that is theirs.

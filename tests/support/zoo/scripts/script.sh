@@ -1,0 +1,1 @@
+script --quiet --return --command 'tty; stty size >/dev/null && echo "a terminal"' typescript

@@ -297,7 +297,14 @@ fn zoo() -> String {
         ]
     };
     table(
-        &["row", "what is run", "Debian's packages", "on Linux", "in gVisor", "what to mind"],
+        &[
+            "row",
+            "what is run",
+            "Debian's packages",
+            "on Linux",
+            "in gVisor",
+            "what to mind",
+        ],
         ROWS.iter().map(row),
     )
 }

@@ -60,7 +60,7 @@ const PARTS: [(&str, &str); 9] = [
     ("sigterm", "SIGTERM ends a Job's task within its grace, and says so"),
     ("harness", "no attack gets out of the sandbox"),
     ("slim", "an agent without commands runs in the image without a shell"),
-    (ZOO, "programs of all kinds run in the sandbox"),
+    ("zoo", "programs of all kinds run in the sandbox"),
 ];
 
 /// The parts that take minutes: only when they are asked for.

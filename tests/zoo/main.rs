@@ -45,8 +45,8 @@ const AT_A_TIME: usize = 2;
 /// The pod's user, and the group of its volumes.
 const USER: u32 = 1000;
 
-/// What is in a runner's reach: the root file system, read-only, as a pod's is; a workspace; the runner. The kernel makes
-/// no user namespace below a chroot, so that the folder becomes the root of a mount namespace.
+/// What is in a runner's reach: the root file system, read-only, as a pod's is; a workspace; the runner. The kernel
+/// makes no user namespace below a chroot, so that the folder becomes the root of a mount namespace.
 const ENTER: &str = r#"
 root=$1 workspace=$2 dist=$3
 shift 3
@@ -165,7 +165,10 @@ async fn one(run: &Run, api: &ApiServer, task: i64, row: &Row) -> Result<(), Str
     match judged {
         Ok(()) if finished.code == 0 => Ok(()),
         // It says something in the log when it could tell nobody else.
-        Ok(()) => Err(format!("exit code {}\n{}{}", finished.code, finished.stdout, finished.stderr)),
+        Ok(()) => Err(format!(
+            "exit code {}\n{}{}",
+            finished.code, finished.stdout, finished.stderr
+        )),
         Err(wrong) => Err(format!("{wrong}\n{}", finished.stderr)),
     }
 }

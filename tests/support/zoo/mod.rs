@@ -104,3 +104,39 @@ pub fn missing(root: &Path) -> BTreeMap<String, String> {
         .map(|(name, reason)| (name.to_owned(), reason.to_owned()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn each_row_has_a_name_of_its_own_a_script_and_something_to_print() {
+        let names: BTreeSet<&str> = ROWS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), ROWS.len());
+        for row in ROWS {
+            assert!(!row.prints.is_empty() && !row.packages.is_empty(), "{}", row.name);
+            let parsed = Command::new("sh").args(["-n", "-c", row.script]).status().unwrap();
+            assert!(parsed.success(), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn rows_are_chosen_by_name_and_a_name_that_none_has_is_an_error() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(chosen(&[]).unwrap().len(), ROWS.len());
+        assert_eq!(chosen(&names(&["make", "git"])).unwrap().len(), 2);
+        assert_eq!(chosen(&names(&["git", "none"])).unwrap_err(), "none");
+    }
+
+    #[test]
+    fn what_is_missing_is_read_by_row() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(missing(folder.path()).is_empty());
+        fs::create_dir_all(folder.path().join("opt/zoo")).unwrap();
+        fs::write(folder.path().join(MISSING), "go: no such package: golang\n").unwrap();
+        assert_eq!(missing(folder.path())["go"], "no such package: golang");
+    }
+}

@@ -21,7 +21,7 @@ macro_rules! row {
     };
 }
 
-/// All rows. Those with a compiler first, as they take longest.
+/// All rows.
 pub const ROWS: &[Row] = &[
     row!(
         "git",
@@ -135,7 +135,8 @@ pub const ROWS: &[Row] = &[
         "Chromium, headless: runs a page's script, takes a picture",
         ["chromium", "file"],
         ["answer 42", "PNG image data"],
-        "with `--no-sandbox`: its own sandbox needs namespaces, and the runner's is around it"
+        "with `--no-sandbox`: its own sandbox needs namespaces, and the runner's is around it; in gVisor in a pod of \
+         4 GiB, since it counts pages that processes share for each of them"
     ),
     row!(
         "fakeroot",
@@ -143,9 +144,19 @@ pub const ROWS: &[Row] = &[
         ["fakeroot", "dpkg"],
         ["owner: root", "root/root"]
     ),
-    row!("script", "script: a terminal for a command", ["bsdutils"], ["/dev/pts/", "a terminal"]),
+    row!(
+        "script",
+        "script: a terminal for a command",
+        ["bsdutils"],
+        ["/dev/pts/", "a terminal"]
+    ),
     row!("expect", "expect: answers for a person", ["expect"], ["hello zoo"]),
-    row!("tmux", "tmux: a session in the background", ["tmux"], ["sessions: 1, at /dev/pts/"]),
+    row!(
+        "tmux",
+        "tmux: a session in the background",
+        ["tmux"],
+        ["sessions: 1, at /dev/pts/"]
+    ),
     row!(
         "ssh-keygen",
         "ssh-keygen: a key, a signature; ssh-agent",
@@ -183,6 +194,24 @@ pub const ROWS: &[Row] = &[
         ["SIGABRT", "deep (level=3)"]
     ),
     row!("strace", "strace of a shell and its children", ["strace"], ["calls: 2"]),
+    row!(
+        "xargs",
+        "xargs and find: thousands of names, arguments of 120 kB each",
+        ["findutils"],
+        ["names: 3000", "bytes: 960008"]
+    ),
+    row!(
+        "inotify",
+        "inotifywait and Node watch a folder",
+        ["inotify-tools", "nodejs"],
+        ["node saw file", "CLOSE_WRITE,CLOSE file"]
+    ),
+    row!(
+        "nice",
+        "nice, taskset, ionice, setsid, timeout, stdbuf, flock",
+        ["util-linux", "coreutils"],
+        ["nice: 5", "on one processor"]
+    ),
     row!(
         "sqlite",
         "SQLite: three writers and a write-ahead log",

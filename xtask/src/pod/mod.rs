@@ -122,8 +122,8 @@ fn lay_out(layout: &Layout, folder: &Path, kustomization: &str, image: &Image) -
     oci::lay_out(folder, &workload["spec"]["template"], image, &cluster, others)
 }
 
-/// The zoo: programs of many packages, in a pod of the warm pool with an image that derives from ours. What is shipped is
-/// mounted where the image would have it.
+/// The zoo: programs of many packages, in a pod of the warm pool with an image that derives from ours. What is shipped
+/// is mounted where the image would have it.
 pub fn zoo(layout: &Layout, image: &Image, rows: &[String]) -> Result<()> {
     let runsc = runsc::find(layout)?;
     apt::install(layout, &["iproute2"])?;

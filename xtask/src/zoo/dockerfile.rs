@@ -79,14 +79,21 @@ mod tests {
         assert_eq!(full.run, "one     && two");
         let image = full.image(Path::new("/root"));
         assert_eq!((&*image.user, &*image.working_dir), ("7:8", "/w"));
-        assert_eq!((image.env, image.entrypoint), (vec!["A=1".into(), "B=2".into()], vec!["p".into(), "q".into()]));
+        assert_eq!(
+            (image.env, image.entrypoint),
+            (vec!["A=1".into(), "B=2".into()], vec!["p".into(), "q".into()])
+        );
         assert!(Full::parse("FROM b AS full\nRUN one\n\nFROM c AS last\nUSER 9\n").is_none());
     }
 
     #[test]
     fn ours_is_known() {
         let full = Full::parse(include_str!("../../../Dockerfile")).unwrap();
-        assert!(full.run.starts_with("apt-get update") && full.run.contains("useradd"), "{}", full.run);
+        assert!(
+            full.run.starts_with("apt-get update") && full.run.contains("useradd"),
+            "{}",
+            full.run
+        );
         assert_eq!(full.image(Path::new("/")).user, "1000:1000");
     }
 }

@@ -64,7 +64,9 @@ pub fn command(layout: &Layout, rows: &[String], places: Places) -> Result<ExitC
 /// Runs rows on what the stage `build` has made. Gives what could not be tried, in words.
 pub fn run(layout: &Layout, names: &[String], places: Places) -> Result<Vec<String>> {
     let program = layout.target.join("release").join(PROGRAM);
-    let rows = Run::new("asking for the rows of the zoo", &program).arg("list").read()?;
+    let rows = Run::new("asking for the rows of the zoo", &program)
+        .arg("list")
+        .read()?;
     let rows: Vec<Row> = serde_json::from_str(&rows).context("`plue-zoo list` gave something else than rows")?;
     let full = Full::read(layout)?;
     let root = Root::find(layout, &full.run, &rows)?;

@@ -1,5 +1,5 @@
-//! The root file system of the zoo: the image of the Dockerfile, as far as it is Debian's, and the packages of all rows.
-//! It is made as an image for a language is that derives from ours, and kept in the cache.
+//! The root file system of the zoo: the image of the Dockerfile, as far as it is Debian's, and the packages of all
+//! rows. It is made as an image for a language is that derives from ours, and kept in the cache.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -88,7 +88,9 @@ impl Root {
         };
         let suite = image::codename()?;
         let rows: Vec<String> = rows.iter().map(packages).collect();
-        let made_of = [&[&*suite, INSTALL, base, NPM_PACKAGE], &*texts(&rows)].concat().join("\n");
+        let made_of = [&[&*suite, INSTALL, base, NPM_PACKAGE], &*texts(&rows)]
+            .concat()
+            .join("\n");
         let known = home.join("made-of");
         if fs::read_to_string(&known).is_ok_and(|known| known == made_of) {
             return Ok(root);

@@ -11,7 +11,9 @@ cat >pom.xml <<'END'
     <project.build.sourceEncoding>UTF-8</project.build.sourceEncoding>
   </properties>
   <dependencies>
-    <dependency><groupId>junit</groupId><artifactId>junit</artifactId><version>4.x</version><scope>test</scope></dependency>
+    <dependency>
+      <groupId>junit</groupId><artifactId>junit</artifactId><version>4.x</version><scope>test</scope>
+    </dependency>
   </dependencies>
 </project>
 END

@@ -103,7 +103,10 @@ async fn main() -> ExitCode {
             }
         }
     }
-    println!("\n{figures}");
+    let figures = figures.to_string();
+    if !figures.is_empty() {
+        println!("\n{figures}");
+    }
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }

@@ -99,7 +99,12 @@ pub const ROWS: &[Row] = &[
         ["cargo", "gcc", "libc6-dev"],
         ["test doubles ... ok", "test result: ok. 1 passed"]
     ),
-    row!("go", "Go: vet and tests", ["golang-go"], ["ok  \texample.test/zoo"]),
+    row!(
+        "go",
+        "Go: tests of a module, with channels",
+        ["golang-go"],
+        ["ok  \texample.test/zoo"]
+    ),
     row!(
         "java",
         "Java: compiler, jar, parallel streams, a child process",
@@ -136,7 +141,7 @@ pub const ROWS: &[Row] = &[
         ["chromium", "file"],
         ["answer 42", "PNG image data"],
         "with `--no-sandbox`: its own sandbox needs namespaces, and the runner's is around it; in gVisor in a pod of \
-         4 GiB, since it counts pages that processes share for each of them"
+         6 GiB, since it counts pages that processes share for each of them"
     ),
     row!(
         "fakeroot",
@@ -210,7 +215,8 @@ pub const ROWS: &[Row] = &[
         "nice",
         "nice, taskset, ionice, setsid, timeout, stdbuf, flock",
         ["util-linux", "coreutils"],
-        ["nice: 5", "on one processor"]
+        ["nicer by 3", "affinity mask: 1"],
+        "gVisor has no priorities of input and output: `ionice -t` goes on without"
     ),
     row!(
         "sqlite",

@@ -242,6 +242,11 @@ pub trait Sandbox: Send + Sync {
     /// How far commands are confined here.
     fn level(&self) -> Level;
 
+    /// How long a command that is to end may still take: between SIGTERM and SIGKILL.
+    fn grace(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Starts a command. It is over when `Exited` was received; it is ended when `cancel` (or a token it is a child
     /// of) fires, when its time is over, or when the [`RunningCommand`] is dropped.
     ///

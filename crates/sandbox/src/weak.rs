@@ -125,6 +125,10 @@ impl Sandbox for WeakSandbox {
         Level::Weak
     }
 
+    fn grace(&self) -> Duration {
+        self.grace
+    }
+
     fn start(&self, spec: CommandSpec, cancel: CancellationToken) -> BoxFuture<'_, Result<RunningCommand, StartError>> {
         async move {
             let (child, home) = self.spawn(&spec)?;

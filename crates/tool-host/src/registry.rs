@@ -90,9 +90,17 @@ impl LoadedTools {
     pub fn with_sandbox(self, sandbox: Arc<dyn Sandbox>) -> Host {
         let Self {
             engine,
-            plugins,
+            mut plugins,
             workspace,
         } = self;
+        let grace = u64::try_from(sandbox.grace().as_millis()).unwrap_or(u64::MAX);
+        for plugin in plugins.values_mut().filter_map(Arc::get_mut) {
+            if plugin.linked.manifest.process {
+                // A call that is cancelled says how its command ended, and waits for that.
+                let limits = Arc::make_mut(&mut plugin.linked.limits);
+                limits.cancel_grace = limits.cancel_grace.saturating_add(grace);
+            }
+        }
         Host(Arc::new(Shared {
             engine,
             plugins,

@@ -84,7 +84,8 @@ impl Layer {
         match self {
             Layer::Init => "see that the runner's binary may be executed and that processes are left to start",
             Layer::OrdinaryUser => {
-                "run the runner as an ordinary user (runAsUser: 1000), or let uid 60999 write the workspace"
+                "run the runner as an ordinary user (runAsUser: 1000), or let uid 60999 write the workspace \
+                 (chown 60999, or a mode that lets everybody)"
             }
             Layer::UserNamespace => {
                 "allow user namespaces: in a pod use runtimeClassName gvisor; on Ubuntu `sysctl \

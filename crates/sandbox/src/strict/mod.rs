@@ -57,6 +57,7 @@ pub use probe::{Expected, Finding, try_layers};
 use layer::InLayer;
 use plan::Plan;
 use running::{Attendant, Idle, PreparedCommand, Refusal};
+use user::CommandUser;
 use wire::Setup;
 
 /// How long the init may take to set everything up. It takes milliseconds, and tens of them in gVisor.
@@ -77,6 +78,8 @@ pub struct StrictSandbox {
     program: PathBuf,
     workspace: Workspace,
     plan: Plan,
+    /// Held for as long as commands have it.
+    _user: CommandUser,
     state: Mutex<State>,
     idle: Idle,
     /// Fires when the sandbox is shut down.
@@ -128,12 +131,14 @@ impl StrictSandbox {
     ) -> Result<Self, MissingLayer> {
         let workspace =
             Workspace::new(workspace).in_layer(Layer::Workspace, format!("looking at {}", workspace.display()))?;
-        let plan = Plan::new(&workspace.real, &workspace.named, own, rules);
+        let user = CommandUser::take(&workspace.real);
+        let plan = Plan::new(&workspace.real, &workspace.named, own, rules, user.number);
         let init = Init::start(program, &plan).await?;
         Ok(Self {
             program: program.to_owned(),
             workspace,
             plan,
+            _user: user,
             state: Mutex::new(State::Running(init)),
             idle: Idle::default(),
             stopped: CancellationToken::new(),
@@ -263,6 +268,10 @@ impl Init {
 impl Sandbox for StrictSandbox {
     fn level(&self) -> Level {
         Level::Strict
+    }
+
+    fn grace(&self) -> Duration {
+        self.plan.grace
     }
 
     fn start(&self, spec: CommandSpec, cancel: CancellationToken) -> BoxFuture<'_, Result<RunningCommand, StartError>> {

@@ -414,7 +414,11 @@ fn devices(stage: &Path) -> Result<(), MissingLayer> {
 fn terminals(dev: &Path) {
     let terminals = dev.join("pts");
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    let options = if pod::is_gvisor() { TERMINALS_IN_GVISOR } else { TERMINALS };
+    let options = if pod::is_gvisor() {
+        TERMINALS_IN_GVISOR
+    } else {
+        TERMINALS
+    };
     let mounted = fs::create_dir(&terminals)
         .and_then(|()| Ok(mount("devpts", &terminals, "devpts", flags, options)?))
         .and_then(|()| symlink("pts/ptmx", dev.join("ptmx")));

@@ -99,6 +99,8 @@ pub(super) struct Plan {
     pub(super) memory: u64,
     /// How many processes they may be, zombies included.
     pub(super) processes: u32,
+    /// The user of commands, when the runner is root.
+    pub(super) user: u32,
     /// How many files each process may have open.
     pub(super) open_files: u64,
     /// Between SIGTERM and SIGKILL.
@@ -111,7 +113,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// The plan for a workspace. `own` are the runner's own folders (its plugins, for one), which commands do not see.
-    pub(super) fn new(workspace: &Path, named: &Path, own: &[PathBuf], rules: &CommandRules) -> Self {
+    pub(super) fn new(workspace: &Path, named: &Path, own: &[PathBuf], rules: &CommandRules, user: u32) -> Self {
         let look_up = |name: &str| std::env::var(name).ok();
         let private = private::folders_and_files(&look_up);
         // In the workspace it is as good as any folder of it, and around the workspace it is where that lies.
@@ -127,6 +129,7 @@ impl Plan {
             network: rules.network,
             memory: rules.memory.unwrap_or_else(|| pod::memory() / 4 * 3),
             processes: rules.processes,
+            user,
             open_files: rules.open_files,
             grace: rules.grace,
             env: rules.env.clone(),

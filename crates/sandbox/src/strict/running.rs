@@ -42,6 +42,8 @@ pub(super) struct PreparedCommand {
     message: Vec<u8>,
     /// After this time it has ended, or its attendant hangs.
     max_duration: Duration,
+    /// The user of commands, when the runner is root.
+    user: u32,
 }
 
 /// Why a command was not started.
@@ -76,6 +78,7 @@ impl PreparedCommand {
             directory: asked,
             message,
             max_duration: spec.timeout.saturating_add(plan.grace).saturating_add(OVERTIME),
+            user: plan.user,
         })
     }
 
@@ -89,7 +92,7 @@ impl PreparedCommand {
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let descriptors = [their_stdout.as_fd(), their_stderr.as_fd()];
         for pipe in descriptors {
-            user::hand_pipe_over(pipe).map_err(failed)?;
+            user::hand_pipe_over(pipe, self.user).map_err(failed)?;
         }
         let mut has_begun = false;
         let asked = async {

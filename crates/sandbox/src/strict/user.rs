@@ -4,7 +4,9 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
 use rustix::fs::CWD;
@@ -20,15 +22,53 @@ use super::sys::{self, Fork};
 use crate::mutation::Protection;
 
 /// The user and group of the commands of a runner that is root. Nobody else's: images give out numbers from 0, 1000 and
-/// 65534 on.
-pub(super) const COMMAND_USER: u32 = 60_999;
+/// 65534 on, and systemd none of these.
+const COMMAND_USER: u32 = 60_999;
+/// So many runners that are root have a user of their own for their commands: what the kernel counts for a user, and
+/// signals, then stay within one of them.
+const USERS: u32 = 64;
+
+/// The user of the commands of one runner.
+pub(super) struct CommandUser {
+    /// The number of the user and of its group.
+    pub(super) number: u32,
+    /// By which other runners of this machine know that the number is taken. It goes with us, however we end.
+    _taken: Option<UnixListener>,
+}
+
+impl CommandUser {
+    /// Takes a number that no other runner has. When there is none any more, or no way to know, two have the same. An
+    /// operator who has given the workspace to one of these users means that one.
+    pub(super) fn take(workspace: &Path) -> Self {
+        let numbers = COMMAND_USER + 1 - USERS..=COMMAND_USER;
+        let meant = fs::metadata(workspace).ok().map(|found| found.uid());
+        if let Some(number) = meant.filter(|uid| numbers.contains(uid)) {
+            return Self { number, _taken: None };
+        }
+        for number in numbers.rev() {
+            let name = format!("plue-runner/commands/{number}");
+            let listening = SocketAddr::from_abstract_name(name).and_then(|name| UnixListener::bind_addr(&name));
+            match listening {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                result => {
+                    let _taken = result.ok();
+                    return Self { number, _taken };
+                }
+            }
+        }
+        Self {
+            number: COMMAND_USER,
+            _taken: None,
+        }
+    }
+}
 
 /// Lets commands open a pipe by its name, `/dev/stdout`: one that root has made is root's.
-pub(super) fn hand_pipe_over(pipe: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn hand_pipe_over(pipe: BorrowedFd<'_>, user: u32) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() || Protection::Privileges.is_off() {
         return Ok(());
     }
-    let (user, group) = (Uid::from_raw(COMMAND_USER), Gid::from_raw(COMMAND_USER));
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(user));
     Ok(rustix::fs::fchown(pipe, Some(user), Some(group))?)
 }
 
@@ -42,22 +82,23 @@ pub(super) fn leave_root(plan: &Plan) -> Result<(), MissingLayer> {
     let mapping = fs::metadata(&plan.workspace)
         .in_layer(Layer::Workspace, format!("looking at {}", plan.workspace.display()))
         .and_then(|owner| {
-            let made = Mapping::start(owner.uid(), owner.gid());
+            let made = Mapping::start(owner.uid(), owner.gid(), plan.user);
             made.in_layer(
                 Layer::UserNamespace,
                 "unshare(CLONE_NEWUSER), for the owner of the workspace",
             )
         })?;
     if let Err(error) = hand_over(&plan.workspace, &mapping)
-        && !writable_by_user(&plan.workspace)
+        && !writable_by_user(&plan.workspace, plan.user)
     {
         let doing = format!(
-            "giving {} to uid {COMMAND_USER} by an id-mapped mount",
-            plan.workspace.display()
+            "giving {} to uid {} by an id-mapped mount",
+            plan.workspace.display(),
+            plan.user
         );
         return Err(MissingLayer::new(Layer::OrdinaryUser, doing, error));
     }
-    become_user(COMMAND_USER, COMMAND_USER).in_layer(Layer::OrdinaryUser, "becoming an ordinary user")?;
+    become_user(plan.user, plan.user).in_layer(Layer::OrdinaryUser, "becoming an ordinary user")?;
     // The change of user has made /proc/self root's, where the user namespace is set up.
     set_dumpable_behavior(DumpableBehavior::Dumpable).in_layer(Layer::OrdinaryUser, "taking /proc/self back")?;
     Ok(())
@@ -101,12 +142,12 @@ fn become_user(uid: u32, gid: u32) -> rustix::io::Result<()> {
 }
 
 /// Whether the commands' user may write here, by the mode alone.
-fn writable_by_user(workspace: &Path) -> bool {
+fn writable_by_user(workspace: &Path, user: u32) -> bool {
     fs::metadata(workspace).is_ok_and(|found| {
         let wanted = 0o3;
         match () {
-            () if found.uid() == COMMAND_USER => (found.mode() >> 6) & wanted == wanted,
-            () if found.gid() == COMMAND_USER => (found.mode() >> 3) & wanted == wanted,
+            () if found.uid() == user => (found.mode() >> 6) & wanted == wanted,
+            () if found.gid() == user => (found.mode() >> 3) & wanted == wanted,
             () => found.mode() & wanted == wanted,
         }
     })
@@ -118,7 +159,7 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn start(uid: u32, gid: u32) -> io::Result<Self> {
+    fn start(uid: u32, gid: u32, user: u32) -> io::Result<Self> {
         let (parent, child) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         match sys::fork()? {
@@ -141,8 +182,8 @@ impl Mapping {
                             0 => {}
                             code => return Err(io::Error::from_raw_os_error(code)),
                         }
-                        fs::write(format!("/proc/{pid}/uid_map"), exchange(uid, COMMAND_USER))?;
-                        fs::write(format!("/proc/{pid}/gid_map"), exchange(gid, COMMAND_USER))?;
+                        fs::write(format!("/proc/{pid}/uid_map"), exchange(uid, user))?;
+                        fs::write(format!("/proc/{pid}/gid_map"), exchange(gid, user))?;
                         File::open(format!("/proc/{pid}/ns/user"))
                     });
                 drop(parent);

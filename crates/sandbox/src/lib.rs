@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 pub mod mutation;
 mod output;
 pub mod proc;
+mod remove_folder;
 mod request;
 pub use request::MAX_STRING;
 pub mod strict;
@@ -101,6 +102,8 @@ pub enum Note {
     },
     /// It has tried to reach a network that is not there.
     SoughtNetwork,
+    /// Its temporary folders have no room left.
+    TmpFull,
 }
 
 impl ExitStatus {
@@ -186,6 +189,9 @@ impl fmt::Display for Note {
             Note::SoughtNetwork => f.write_str(
                 "the sandbox has no network: what a command would fetch has to be there before, unless the operator \
                  opens the pod's network with COMMAND_NETWORK=pod",
+            ),
+            Note::TmpFull => f.write_str(
+                "/tmp, where HOME is too, has as much in it as a task's commands may keep there (COMMAND_TMP_SIZE)",
             ),
         }
     }

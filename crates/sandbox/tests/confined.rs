@@ -81,6 +81,9 @@ const CASES: &[Case] = &[
     ("sockets_and_homes_of_the_machine_are_covered", || {
         Box::pin(sockets_and_homes_of_the_machine_are_covered())
     }),
+    ("temporary_files_lie_on_a_disk_and_have_a_size", || {
+        Box::pin(temporary_files_lie_on_a_disk_and_have_a_size())
+    }),
     ("keys_of_the_operator_are_not_to_be_seen", || {
         Box::pin(keys_of_the_operator_are_not_to_be_seen())
     }),
@@ -277,9 +280,10 @@ async fn a_command_knows_who_and_where_it_is() {
     let expected = "runner\nrunner\n/tmp/home:/bin/sh\nrunner runner /tmp/home /bin/sh /tmp\n";
     assert_eq!(outcome.stdout, expected, "{}", outcome.stderr);
     // The image's own users are known, too, and nobody can change who is who.
-    let script = "id -u root; getent hosts localhost $(hostname) | wc -l; echo x >> /etc/passwd";
+    let script = "id -u root; getent hosts localhost $(hostname) | wc -l; grep -c ^nameserver /etc/resolv.conf; \
+                  echo x >> /etc/passwd";
     let outcome = confined.run(script, LONG).await;
-    assert_eq!(outcome.stdout, "0\n2\n", "{}", outcome.stderr);
+    assert_eq!(outcome.stdout, "0\n2\n0\n", "{}", outcome.stderr);
     assert_ne!(outcome.status.code, 0);
 }
 
@@ -573,6 +577,45 @@ async fn sockets_and_homes_of_the_machine_are_covered() {
     assert_eq!(outcome.stdout, "regular empty file\n0\n", "{}", outcome.stderr);
     let covered = confined.sandbox.covered();
     assert!(covered.sockets > 0 && covered.private.contains(&home), "{covered:?}");
+}
+
+async fn temporary_files_lie_on_a_disk_and_have_a_size() {
+    let rules = CommandRules {
+        memory: Some(64 << 20),
+        tmp_size: Some(200 << 20),
+        ..CommandRules::default()
+    };
+    let on_disk = rustix::fs::statfs(std::env::temp_dir()).unwrap().f_type != libc::TMPFS_MAGIC;
+    let confined = Confined::with(&rules).await;
+    // More than its memory is, in HOME, and a program there.
+    let script = "dd if=/dev/zero of=$HOME/x bs=1M count=100 2>&1 && cp /bin/true /var/tmp/t && /var/tmp/t && \
+                  echo done | tee /dev/shm/said >&2 && stat -f -c %T /tmp";
+    let outcome = confined.run(script, LONG).await;
+    if on_disk {
+        assert_eq!(outcome.stderr, "done\n", "{}", outcome.stdout);
+        assert!(!outcome.stdout.contains("tmpfs"), "{}", outcome.stdout);
+        let outcome = confined
+            .run("dd if=/dev/zero of=/tmp/y bs=1M count=400; sleep 30", LONG)
+            .await;
+        assert_eq!(
+            (outcome.status.ending, &*outcome.notes),
+            (Ending::Memory, &[Note::TmpFull][..])
+        );
+        assert!(Note::TmpFull.to_string().contains("COMMAND_TMP_SIZE"));
+    }
+    let left = || {
+        let entries = fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names
+            .filter(|name| name.starts_with("plue-commands-"))
+            .collect::<Vec<_>>()
+    };
+    let before = left();
+    confined.sandbox.shut_down().await;
+    if on_disk {
+        let after = left();
+        assert!(before.iter().any(|name| !after.contains(name)), "{before:?} {after:?}");
+    }
 }
 
 async fn keys_of_the_operator_are_not_to_be_seen() {

@@ -416,16 +416,8 @@ impl<'a> Reader<'a> {
             let problem = format!("{} cannot be opened: commands have one of their own", path.display());
             self.wrong(COMMAND_READ_PATHS, &problem);
         }
-        let memory = self.get(COMMAND_MEMORY).and_then(|text| {
-            let bytes = size::parse(&text).filter(|bytes| *bytes >= MIN_MEMORY);
-            if bytes.is_none() {
-                self.wrong(
-                    COMMAND_MEMORY,
-                    &format!("{text:?} is no size of 16Mi or more: bytes, or with Ki, Mi or Gi"),
-                );
-            }
-            bytes
-        });
+        let memory = self.size(COMMAND_MEMORY);
+        let tmp_size = self.size(COMMAND_TMP_SIZE);
         let processes = match self.get(COMMAND_PROCESSES) {
             None => DEFAULT_PROCESSES,
             Some(text) => {
@@ -445,9 +437,21 @@ impl<'a> Reader<'a> {
             memory,
             processes,
             open_files,
+            tmp_size,
             grace: self.command_grace(),
             env: self.committer(),
         }
+    }
+
+    /// Something that commands need some of.
+    fn size(&mut self, variable: Variable<Derived>) -> Option<u64> {
+        let text = self.get(variable)?;
+        let bytes = size::parse(&text).filter(|bytes| *bytes >= MIN_MEMORY);
+        if bytes.is_none() {
+            let problem = format!("{text:?} is no size of 16Mi or more: bytes, or with Ki, Mi or Gi");
+            self.wrong(variable, &problem);
+        }
+        bytes
     }
 
     /// Who commits, as git asks for it.

@@ -90,6 +90,7 @@ fn a_malformed_variable_is_named_with_an_example_and_the_callback_stays_known() 
         ("COMMAND_PROCESSES", "0"),
         ("COMMAND_PROCESSES", "many"),
         ("COMMAND_OPEN_FILES", "3"),
+        ("COMMAND_TMP_SIZE", "1Mi"),
         ("COMMAND_GRACE", "11"),
         ("COMMAND_GRACE", "soon"),
         ("ANTHROPIC_BASE_URL", "api.anthropic.com"),
@@ -261,6 +262,7 @@ fn commands_are_confined_as_the_operator_says() {
         ("COMMAND_MEMORY", "2Gi"),
         ("COMMAND_PROCESSES", "64"),
         ("COMMAND_OPEN_FILES", "4096"),
+        ("COMMAND_TMP_SIZE", "1Gi"),
         ("COMMAND_GRACE", "3"),
         ("GIT_AUTHOR_NAME", "Bot"),
     ])
@@ -271,6 +273,7 @@ fn commands_are_confined_as_the_operator_says() {
         memory: Some(2 << 30),
         processes: 64,
         open_files: 4096,
+        tmp_size: Some(1 << 30),
         grace: Duration::from_secs(3),
         env: [("GIT_AUTHOR_NAME".to_owned(), "Bot".to_owned())].into(),
     };

@@ -213,6 +213,10 @@ variables! {
     COMMAND_PROCESSES: Number = DEFAULT_PROCESSES as u64,
         "how many processes one command may have at a time",
         "256";
+    COMMAND_TMP_SIZE: Derived = Derived("4Gi on a disk; in memory, half of `COMMAND_MEMORY`"),
+        "how much the commands of a task may keep in `/tmp`, where `HOME` is too, and `/var/tmp`: bytes, or with `Ki`, \
+            `Mi`, `Gi`. They lie where the runner's temporary files do (`TMPDIR`), unless that is memory",
+        "10Gi";
     COMMAND_OPEN_FILES: Number = DEFAULT_OPEN_FILES,
         "how many files each process of a command may have open at a time, if the runner may have so many",
         "8192";

@@ -204,11 +204,14 @@ impl Workflow<'_> {
         match status {
             Some(status) => {
                 let mut outcome = Outcome::of_command(status, limit);
-                if let Some(reason) = &mut outcome.reason
-                    && notes.contains(&Note::SoughtNetwork)
-                {
-                    reason.push_str("; ");
-                    reason.push_str(&Note::SoughtNetwork.to_string());
+                if status.ending == Ending::Memory && notes.contains(&Note::TmpFull) {
+                    outcome.reason = Some("the command was ended".to_owned());
+                }
+                if let Some(reason) = &mut outcome.reason {
+                    for hint in notes.iter().filter(|note| !matches!(note, Note::Left { .. })) {
+                        reason.push_str("; ");
+                        reason.push_str(&hint.to_string());
+                    }
                 }
                 outcome
             }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, getpid, set_child_subreaper};
 
 use super::children::{self, Children};
+use super::disk;
 use super::ipc;
 use super::mounts::HOME;
 use super::plan::Network;
@@ -34,6 +35,9 @@ const GRACE_FOR_ORPHANS: Duration = Duration::from_millis(500);
 const MAX_NAMES: usize = 3;
 /// How long the processes of an earlier command may take to leave room for one.
 const ROOM: Duration = Duration::from_secs(2);
+/// The shortest time between two counts of the files on a disk, and how many times as long as one takes it is at least.
+const MIN_COUNT: Duration = Duration::from_secs(1);
+const COUNT_SHARE: u32 = 20;
 /// The niceness of commands. Whoever watches them gets the processor before any number of them, and so does the runner.
 const NICE: i32 = 10;
 /// What the thread needs that starts a command, in bytes.
@@ -58,12 +62,19 @@ struct Command<'a> {
     code: Option<i32>,
     deadline: Option<Instant>,
     next_look: Instant,
-    /// What the pod held when it was first looked at.
-    held_before: Option<u64>,
+    /// What the pod held before it or, if that was less, at any time since.
+    held_before: u64,
     /// What had been asked of networks in vain before it.
     unreached_before: Option<u64>,
     /// The signal that ended the main process.
     signal: Option<i32>,
+    /// When the files on a disk are to be counted next, and what was free there when they were counted last.
+    next_count: Instant,
+    free_at_count: Option<u64>,
+    /// What they took then.
+    on_disk: u64,
+    /// They are more than they may be.
+    tmp_full: bool,
     /// It is the only command, and has so many processes that looking at each takes long.
     is_a_crowd: bool,
 }
@@ -98,6 +109,8 @@ fn run(received: ReceivedCommand, control: BorrowedFd<'_>, shared: &Shared<'_>, 
         Network::None => proc::unreached(),
         Network::Pod => None,
     };
+    // Before it runs: what it takes at once counts, however late we come to look.
+    let held_before = shared.meter.read()?.held;
     // From now on it may have run, whatever becomes of us.
     let _ = wire::write_message(control, &Reply::Starting);
     let main = match start(received, nothing, shared.is_gvisor) {
@@ -115,8 +128,12 @@ fn run(received: ReceivedCommand, control: BorrowedFd<'_>, shared: &Shared<'_>, 
         code: None,
         deadline: now.checked_add(timeout),
         next_look: now + MIN_WATCH,
-        held_before: None,
+        held_before,
         unreached_before,
+        next_count: now + MIN_COUNT,
+        free_at_count: shared.mounted.disk.as_ref().and_then(disk::Used::free),
+        on_disk: 0,
+        tmp_full: false,
         signal: None,
         is_a_crowd: false,
     };
@@ -243,10 +260,14 @@ impl Command<'_> {
         }
         let apart = self.shared.scratch_used() + ipc::used();
         let pod = self.shared.meter.read()?;
-        let held_before = *self.held_before.get_or_insert(pod.held);
-        let too_much =
-            self.takes_too_much(&tree, &own, &all, apart) || self.fills_the_pod(&own, &all, pod, held_before);
+        // What others let go of meanwhile is not for this one to take.
+        self.held_before = self.held_before.min(pod.held);
+        let too_much = self.takes_too_much(&tree, &own, &all, apart) || self.fills_the_pod(&own, &all, pod);
         if too_much && !Protection::Memory.is_off() {
+            return Ok(Some(Ending::Memory));
+        }
+        if self.fills_the_disk() && !Protection::Memory.is_off() {
+            self.tmp_full = true;
             return Ok(Some(Ending::Memory));
         }
         let used = own.taken().max(all.taken()) + apart;
@@ -269,10 +290,28 @@ impl Command<'_> {
         exceeds(own.resident, own.tables, &own.live) || is_large && exceeds(all.resident, all.tables, &all.live)
     }
 
+    /// Whether the temporary files on a disk are more than they may be. Counting them takes a look at each: it is done
+    /// from time to time, and when so much less is free on the disk that they may be half of what they may grow.
+    fn fills_the_disk(&mut self) -> bool {
+        let Some(disk) = &self.shared.mounted.disk else {
+            return false;
+        };
+        let max = self.shared.plan.tmp_size;
+        let (now, free) = (Instant::now(), disk.free());
+        let gone = self.free_at_count.unwrap_or(0).saturating_sub(free.unwrap_or(0));
+        if now < self.next_count && gone < max.saturating_sub(self.on_disk) / 2 {
+            return false;
+        }
+        self.on_disk = disk.count();
+        self.free_at_count = free;
+        self.next_count = Instant::now() + (now.elapsed() * COUNT_SHARE).max(MIN_COUNT);
+        self.on_disk > max
+    }
+
     /// Whether the pod holds so much more since this command runs, by memory that belongs to no process, or has so
     /// little left, that the kernel would end the runner next. The largest command goes first.
-    fn fills_the_pod(&self, own: &Usage, all: &AllCommands, pod: Reading, held_before: u64) -> bool {
-        let grown = pod.held.saturating_sub(held_before);
+    fn fills_the_pod(&self, own: &Usage, all: &AllCommands, pod: Reading) -> bool {
+        let grown = pod.held.saturating_sub(self.held_before);
         (grown > self.shared.plan.memory || pod.is_short) && own.taken() >= all.taken() / all.commands
     }
 
@@ -307,6 +346,7 @@ impl Command<'_> {
             left,
             names,
             sought_network: unreached.is_some_and(|before| proc::unreached().is_some_and(|now| now > before)),
+            tmp_full: self.tmp_full || code != 0 && self.shared.scratch_is_full(),
         }
     }
 
@@ -334,12 +374,13 @@ impl Command<'_> {
     /// Removes what the command left in the kernel, unless another one runs, whose it may be.
     fn remove_objects(&self) {
         let queues = self.shared.mounted.queues.as_ref();
-        if ipc::is_empty(queues) {
+        let is_gvisor = self.shared.is_gvisor;
+        if !is_gvisor && ipc::is_empty(queues) {
             return;
         }
         let others = Tree::read().map(|tree| AllCommands::of(&tree, own_pid()).live.len());
         if others.is_ok_and(|others| others == 0) {
-            ipc::remove(queues);
+            ipc::remove(queues, is_gvisor);
         }
     }
 

@@ -17,6 +17,8 @@ use super::rights::{Right, restrict};
 const NAME: &str = "runner";
 /// What git takes for the name of who commits, when nobody says otherwise.
 const FULL_NAME: &str = "Plue Runner";
+/// A program that asks all the same asks the loopback, where it hears at once that there is none.
+const NO_NAME_SERVER: &str = "# Commands have no network, and no name server.\n";
 /// Every image with a shell has this one.
 const SHELL: &str = "/bin/sh";
 
@@ -39,7 +41,10 @@ pub(super) const ENVIRONMENT: [(&str, &str); 6] = [
 pub(super) fn lay_over(folder: &Path, stage: &Path, plan: &Plan) -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let etc = stage.join("etc");
-    for name in ["passwd", "group", "hosts"] {
+    let mut names = vec!["passwd", "group", "hosts"];
+    // With the pod's network the pod's name servers are right.
+    names.extend((plan.network == Network::None).then_some("resolv.conf"));
+    for name in names {
         let target = etc.join(name);
         if !fs::symlink_metadata(&target).is_ok_and(|found| found.is_file()) {
             continue;
@@ -48,7 +53,8 @@ pub(super) fn lay_over(folder: &Path, stage: &Path, plan: &Plan) -> io::Result<(
         let content = match name {
             "passwd" => users(&image, uid, gid),
             "group" => groups(&image, gid),
-            _ => hosts(&image, plan.network),
+            "hosts" => hosts(&image, plan.network),
+            _ => NO_NAME_SERVER.to_owned(),
         };
         let source = folder.join(name);
         let lay = || {

@@ -63,8 +63,11 @@ fn run() -> i32 {
 fn keep(socket: &OwnedFd, plan: &Plan) -> Result<i32, MissingLayer> {
     let proc = set_group_id::open_proc().in_layer(Layer::Proc, "opening the old /proc")?;
     let (ours, theirs) = sys::socket_pair().in_layer(Layer::Init, "making a socket")?;
-    // Whoever started the runner may have keys in the kernel, whose names commands would see.
-    sys::leave_session_keys();
+    // Whoever started the runner may have keys in the kernel, whose names commands would see. gVisor's is the pod's
+    // alone, and counts every keyring that there ever was.
+    if !pod::is_gvisor() {
+        sys::leave_session_keys();
+    }
     if !Protection::Privileges.is_off() {
         user::leave_root(plan)?;
     }
@@ -153,7 +156,7 @@ fn become_init(plan: &Plan, to_keeper: OwnedFd) -> Result<Shared<'_>, MissingLay
         privileges::give_up()?;
     }
     if !Protection::Seccomp.is_off()
-        && let Some(answers) = seccomp::install()?
+        && let Some(answers) = seccomp::install(mounted.queues.is_some())?
     {
         wire::send_descriptors(to_keeper.as_fd(), b"l", &[answers.as_fd()])
             .in_layer(Layer::Seccomp, "handing the keeper what the filter leaves to it")?;

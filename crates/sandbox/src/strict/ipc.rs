@@ -33,8 +33,12 @@ pub(super) fn is_empty(queues: Option<&OwnedFd>) -> bool {
 }
 
 /// Removes all of it.
-pub(super) fn remove(queues: Option<&OwnedFd>) {
+pub(super) fn remove(queues: Option<&OwnedFd>, is_gvisor: bool) {
     KINDS.into_iter().for_each(ipc::remove_all);
+    if is_gvisor {
+        // It does not list message queues.
+        ipc::remove_by_number(Kind::Messages);
+    }
     if let Some(folder) = queues {
         for name in names(folder) {
             let _ = unlinkat(folder, name, AtFlags::empty());

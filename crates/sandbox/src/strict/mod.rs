@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -28,6 +28,7 @@ use crate::mutation::Protection;
 
 mod attendant;
 mod children;
+mod disk;
 mod identity;
 mod init;
 mod ipc;
@@ -51,9 +52,10 @@ mod wire;
 
 pub use init::run_if_asked;
 pub use layer::{Layer, MissingLayer};
-pub use plan::{CommandRules, DEFAULT_GRACE, DEFAULT_OPEN_FILES, DEFAULT_PROCESSES, Network};
+pub use plan::{CommandRules, DEFAULT_GRACE, DEFAULT_OPEN_FILES, DEFAULT_PROCESSES, DEFAULT_TMP_SIZE, Network};
 pub use probe::{Expected, Finding, try_layers};
 
+use disk::Disk;
 use layer::InLayer;
 use plan::Plan;
 use running::{Attendant, Idle, PreparedCommand, Refusal};
@@ -78,6 +80,8 @@ pub struct StrictSandbox {
     program: PathBuf,
     workspace: Workspace,
     plan: Plan,
+    /// Removed when the sandbox is shut down.
+    disk: StdMutex<Option<Disk>>,
     /// Held for as long as commands have it.
     _user: CommandUser,
     state: Mutex<State>,
@@ -132,12 +136,21 @@ impl StrictSandbox {
         let workspace =
             Workspace::new(workspace).in_layer(Layer::Workspace, format!("looking at {}", workspace.display()))?;
         let user = CommandUser::take(&workspace.real);
-        let plan = Plan::new(&workspace.real, &workspace.named, own, rules, user.number);
+        let disk = Disk::make(user.number);
+        let plan = Plan::new(
+            &workspace.real,
+            &workspace.named,
+            own,
+            rules,
+            user.number,
+            disk.as_ref().map(Disk::folder),
+        );
         let init = Init::start(program, &plan).await?;
         Ok(Self {
             program: program.to_owned(),
             workspace,
             plan,
+            disk: StdMutex::new(disk),
             _user: user,
             state: Mutex::new(State::Running(init)),
             idle: Idle::default(),
@@ -311,6 +324,10 @@ impl Sandbox for StrictSandbox {
             let state = std::mem::replace(&mut *self.state.lock().await, State::Stopped);
             if let State::Running(init) = state {
                 init.end().await;
+            }
+            let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(disk) = disk {
+                let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
             }
         }
         .boxed()

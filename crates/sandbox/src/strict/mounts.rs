@@ -17,6 +17,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
 };
 
+use super::disk;
 use super::identity;
 use super::kernel_files;
 use super::layer::{InLayer, Layer, MissingLayer};
@@ -35,8 +36,9 @@ const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 const TERMINALS: &std::ffi::CStr = c"newinstance,ptmxmode=666,mode=620,max=256";
 /// The same in gVisor, which has no such number, and takes the mode for that of the folder.
 const TERMINALS_IN_GVISOR: &std::ffi::CStr = c"newinstance,ptmxmode=666";
-/// Where the private files of commands are mounted, by their folder below the scratch file system.
-const SCRATCH: [(&str, &str); 3] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), ("shm", "/dev/shm")];
+/// Where the private files of commands are mounted, by their folder below the scratch file system. The first two may be
+/// on a disk.
+const SCRATCH: [(&str, &str); 3] = [disk::FOLDERS[0], disk::FOLDERS[1], ("shm", "/dev/shm")];
 /// HOME of every command.
 pub(super) const HOME: &str = "/tmp/home";
 /// The folder of the scratch file system with what is laid over files of the image. No command reaches it by its name.
@@ -48,7 +50,7 @@ const QUEUES: &str = "queues";
 /// How many files the scratch file system may have for each mebibyte: each takes memory besides its content.
 const FILES_PER_MIB: u64 = 256;
 /// Places that commands have of their own, whatever the image has there.
-const REPLACED: [&str; 4] = ["/tmp", "/var/tmp", "/dev", "/proc"];
+pub(super) const REPLACED: [&str; 4] = ["/tmp", "/var/tmp", "/dev", "/proc"];
 
 /// A folder of the old root that stays in reach.
 pub(super) struct Source {
@@ -81,7 +83,9 @@ impl Source {
 pub(super) struct Mounted {
     /// The file system in memory that /tmp is on. `None`: commands have the image's own /tmp (in a mutation run).
     pub(super) scratch: Option<OwnedFd>,
-    /// The folder with a file for each POSIX message queue. `None` where the kernel has none.
+    /// What lies in the temporary folders, when these are on a disk.
+    pub(super) disk: Option<disk::Used>,
+    /// The folder with a file for each POSIX message queue. `None` where the kernel shows none.
     pub(super) queues: Option<OwnedFd>,
 }
 
@@ -90,6 +94,7 @@ pub(super) fn change_root(plan: &Plan) -> Result<Mounted, MissingLayer> {
     if Protection::Mount.is_off() {
         return mount_proc(Path::new("/"), Path::new("/proc")).map(|()| Mounted {
             scratch: None,
+            disk: None,
             queues: None,
         });
     }
@@ -99,6 +104,7 @@ pub(super) fn change_root(plan: &Plan) -> Result<Mounted, MissingLayer> {
     let read_paths = plan.read_paths.iter().map(|path| open_read_path(path));
     let read_paths: Vec<Source> = read_paths.collect::<Result<_, _>>()?;
     let processors = Source::open(Path::new(kernel_files::PROCESSORS)).ok();
+    let on_disk = OnDisk::open(plan).in_layer(Layer::Scratch, "opening the folder for temporary files")?;
     // Links in the image lead through the old root for as long as that is the root: they are followed now.
     let covers = Covers::of(plan, &read_paths)?;
     let stage = stage().in_layer(Layer::Image, "finding a folder to build the root on")?;
@@ -106,7 +112,8 @@ pub(super) fn change_root(plan: &Plan) -> Result<Mounted, MissingLayer> {
     let mut covered = vec![folder_below(&stage, Path::new("/dev"))];
     covered.extend(cover(&stage, &covers.first)?);
     devices(&stage)?;
-    let (scratch, over) = scratch(&stage, plan)?;
+    let (scratch, over) = scratch(&stage, plan, &on_disk.sources)?;
+    let disk = on_disk.used;
     let queues = queues(&over);
     let kernel_files = folder_below(&stage, Path::new(kernel_files::FOLDER));
     if covered.contains(&kernel_files) {
@@ -134,6 +141,7 @@ pub(super) fn change_root(plan: &Plan) -> Result<Mounted, MissingLayer> {
     enter(&stage).in_layer(Layer::Image, "changing the root")?;
     Ok(Mounted {
         scratch: Some(scratch),
+        disk,
         queues,
     })
 }
@@ -349,6 +357,10 @@ fn cover_files(stage: &Path, over: &Source, files: &[PathBuf]) -> Result<(), Mis
 
 /// The message queues of commands, as files. They outlive who makes them, and an attendant has to see them for that.
 fn queues(over: &Source) -> Option<OwnedFd> {
+    // gVisor does not list them.
+    if pod::is_gvisor() {
+        return None;
+    }
     let mounted = || -> io::Result<OwnedFd> {
         rustix::process::fchdir(&over.folder)?;
         fs::create_dir(QUEUES)?;
@@ -429,8 +441,32 @@ fn terminals(dev: &Path) {
         .and_then(|_| Ok(mount_bind("/dev/tty", &own)?));
 }
 
-/// One file system in memory for all that commands keep outside of the workspace: bounded once, and counted once.
-fn scratch(stage: &Path, plan: &Plan) -> Result<(OwnedFd, Source), MissingLayer> {
+/// What of the temporary folders lies on a disk.
+struct OnDisk {
+    /// By their name in [`SCRATCH`].
+    sources: Vec<(&'static str, Source)>,
+    used: Option<disk::Used>,
+}
+
+impl OnDisk {
+    fn open(plan: &Plan) -> io::Result<Self> {
+        let Some(folder) = &plan.disk else {
+            return Ok(Self {
+                sources: Vec::new(),
+                used: None,
+            });
+        };
+        let sources = disk::FOLDERS.map(|(name, _)| Ok((name, Source::open(&folder.join(name))?)));
+        Ok(Self {
+            sources: sources.into_iter().collect::<io::Result<_>>()?,
+            used: Some(disk::Used::open(folder)?),
+        })
+    }
+}
+
+/// One file system in memory for all that commands keep outside of the workspace, but for what is on a disk: bounded
+/// once, and counted once.
+fn scratch(stage: &Path, plan: &Plan, on_disk: &[(&str, Source)]) -> Result<(OwnedFd, Source), MissingLayer> {
     let tmp = folder_below(stage, Path::new("/tmp"));
     let result = || -> io::Result<(OwnedFd, Source)> {
         if fs::symlink_metadata(&tmp).is_ok_and(|found| found.is_symlink()) {
@@ -438,7 +474,11 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<(OwnedFd, Source), MissingLayer>
             return Err(io::Error::other("the image has a link there"));
         }
         make_folder(&tmp)?;
-        let size = plan.memory / 2;
+        let size = if on_disk.is_empty() {
+            plan.tmp_size
+        } else {
+            plan.memory / 2
+        };
         let options = |bounds: &str| std::ffi::CString::new(format!("mode=755,{bounds}")).map_err(io::Error::other);
         let names = (size >> 20).max(1) * FILES_PER_MIB;
         match tmpfs(&tmp, &options(&format!("size={size},nr_inodes={names}"))?) {
@@ -467,12 +507,25 @@ fn scratch(stage: &Path, plan: &Plan) -> Result<(OwnedFd, Source), MissingLayer>
         }
         let folders = SCRATCH
             .iter()
-            .map(|(name, place)| Ok((Source::open(&tmp.join(name))?, folder_below(stage, Path::new(place)))))
+            .map(|(name, place)| {
+                Ok((
+                    *name,
+                    Source::open(&tmp.join(name))?,
+                    folder_below(stage, Path::new(place)),
+                ))
+            })
             .collect::<io::Result<Vec<_>>>()?;
-        for (folder, place) in folders {
+        for (name, in_memory, place) in folders {
             // An image need not have a /var/tmp, and one that is a link leads to another of these.
-            if fs::symlink_metadata(&place).is_ok_and(|found| found.is_dir()) {
-                folder.bind(&place)?;
+            if !fs::symlink_metadata(&place).is_ok_and(|found| found.is_dir()) {
+                continue;
+            }
+            match on_disk.iter().find(|(wanted, _)| *wanted == name) {
+                Some((_, folder)) => {
+                    folder.bind(&place)?;
+                    restrict(&place, Right::Write, false)?;
+                }
+                None => in_memory.bind(&place)?,
             }
         }
         Ok((root.into(), over))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mounts::REPLACED;
 use super::{pod, private};
 
 /// What commands may reach over a network.
@@ -35,6 +36,9 @@ pub struct CommandRules {
     pub open_files: u64,
     /// How long a command that is to end has between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// How much all commands of a sandbox may keep in their temporary folders, in bytes. `None`: half of `memory` where
+    /// these are in memory, and [`DEFAULT_TMP_SIZE`] on a disk.
+    pub tmp_size: Option<u64>,
     /// What the operator gives to every command. What the task gives counts more.
     pub env: BTreeMap<String, String>,
 }
@@ -44,6 +48,8 @@ pub const DEFAULT_PROCESSES: u32 = 512;
 /// How many open files, likewise. Descriptors on their way between processes are counted for a user: whoever may have
 /// more of them than others takes theirs away.
 pub const DEFAULT_OPEN_FILES: u64 = 1024;
+/// How much on a disk, likewise: 4 GiB.
+pub const DEFAULT_TMP_SIZE: u64 = 4 << 30;
 /// How long between SIGTERM and SIGKILL, likewise.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
@@ -56,6 +62,7 @@ impl Default for CommandRules {
             processes: DEFAULT_PROCESSES,
             open_files: DEFAULT_OPEN_FILES,
             grace: DEFAULT_GRACE,
+            tmp_size: None,
             env: BTreeMap::new(),
         }
     }
@@ -99,6 +106,10 @@ pub(super) struct Plan {
     pub(super) memory: u64,
     /// How many processes they may be, zombies included.
     pub(super) processes: u32,
+    /// The folder on a disk for the temporary files of commands. `None`: they are kept in memory.
+    pub(super) disk: Option<PathBuf>,
+    /// How much they may be, in bytes.
+    pub(super) tmp_size: u64,
     /// The user of commands, when the runner is root.
     pub(super) user: u32,
     /// How many files each process may have open.
@@ -112,13 +123,26 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The plan for a workspace. `own` are the runner's own folders (its plugins, for one), which commands do not see.
-    pub(super) fn new(workspace: &Path, named: &Path, own: &[PathBuf], rules: &CommandRules, user: u32) -> Self {
+    /// The plan for a workspace, for commands of this user with temporary files in this folder. `own` are the runner's own folders (its plugins, for one), which commands do not see.
+    pub(super) fn new(
+        workspace: &Path,
+        named: &Path,
+        own: &[PathBuf],
+        rules: &CommandRules,
+        user: u32,
+        disk: Option<&Path>,
+    ) -> Self {
         let look_up = |name: &str| std::env::var(name).ok();
         let private = private::folders_and_files(&look_up);
         // In the workspace it is as good as any folder of it, and around the workspace it is where that lies.
         let private = private.into_iter().filter(|path| !path.starts_with(workspace));
-        let hidden = HIDDEN.iter().map(PathBuf::from).chain(private).collect();
+        // Where the temporary files of other sandboxes are.
+        let shared = disk.and_then(Path::parent).map(Path::to_owned);
+        let hidden = HIDDEN.iter().map(PathBuf::from).chain(private).chain(shared);
+        let is_replaced = |path: &PathBuf| REPLACED.iter().any(|place| path.starts_with(place));
+        let hidden = hidden.filter(|path| !is_replaced(path)).collect();
+        let memory = rules.memory.unwrap_or_else(|| pod::memory() / 4 * 3);
+        let tmp_size = if disk.is_some() { DEFAULT_TMP_SIZE } else { memory / 2 };
         Self {
             workspace: workspace.to_owned(),
             named: named.to_owned(),
@@ -127,7 +151,9 @@ impl Plan {
             own: own.to_owned(),
             read_paths: rules.read_paths.clone(),
             network: rules.network,
-            memory: rules.memory.unwrap_or_else(|| pod::memory() / 4 * 3),
+            memory,
+            disk: disk.map(Path::to_owned),
+            tmp_size: rules.tmp_size.unwrap_or(tmp_size),
             processes: rules.processes,
             user,
             open_files: rules.open_files,

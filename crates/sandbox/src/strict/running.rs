@@ -211,9 +211,11 @@ async fn forward_until_exit(
                 left,
                 names,
                 sought_network,
+                tmp_full,
             } = end;
             notes.extend((left > 0).then_some(Note::Left { count: left, names }));
             notes.extend(sought_network.then_some(Note::SoughtNetwork));
+            notes.extend(tmp_full.then_some(Note::TmpFull));
             ExitStatus { code, signal, ending }
         }
         _ if stopped.is_cancelled() || cancel.is_cancelled() => ExitStatus::CANCELLED,

@@ -240,14 +240,16 @@ const FILE_SYSTEMS: [(u64, &[u64]); 3] = [
 
 /// Filters this process, and all that it starts, for good. Gives what answers for set-group-ID, when the kernel lets
 /// another process do so.
-pub(super) fn install() -> Result<Option<OwnedFd>, MissingLayer> {
+///
+/// Without `queues`, POSIX message queues could not be removed when their command ends, and are refused.
+pub(super) fn install(queues: bool) -> Result<Option<OwnedFd>, MissingLayer> {
     let missing = |problem: String| MissingLayer::new(Layer::Seccomp, "installing the filter", problem);
     let asked = asked().map_err(|error| missing(error.to_string()))?;
     // gVisor and Linux before 5.0 have no such thing, and one process has no two.
     let answers = sys::filter_with_listener(&asked).ok();
     // In gVisor nobody but the pod's own containers sees the files, and none of them gains a group by executing one.
     let folders = answers.is_some() || pod::is_gvisor();
-    for program in programs(folders).map_err(|error| missing(error.to_string()))? {
+    for program in programs(folders, queues).map_err(|error| missing(error.to_string()))? {
         seccompiler::apply_filter(&program).map_err(|error| missing(error.to_string()))?;
     }
     Ok(answers)
@@ -274,10 +276,10 @@ fn asked() -> Result<BpfProgram, seccompiler::BackendError> {
 }
 
 /// With `folders`, set-group-ID is left to who can tell a folder from a file.
-fn programs(folders: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+fn programs(folders: bool, queues: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let mut programs = vec![
         filter(refused(folders)?, libc::EPERM)?,
-        filter(unknown(), libc::ENOSYS)?,
+        filter(unknown(queues), libc::ENOSYS)?,
         // A pair of another family reaches that family's code too, and loads its module, before it is refused.
         filter(
             BTreeMap::from([
@@ -371,8 +373,9 @@ fn devices(index: u8) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
         .collect()
 }
 
-fn unknown() -> Rules {
-    UNKNOWN.iter().map(|&call| (call, Vec::new())).collect()
+fn unknown(queues: bool) -> Rules {
+    let queue = (!queues).then_some(&libc::SYS_mq_open);
+    UNKNOWN.iter().chain(queue).map(|&call| (call, Vec::new())).collect()
 }
 
 /// Matches the requests of ioctl(2) that are refused. The kernel looks at the lower 32 bits of a request only: so do we.
@@ -466,7 +469,7 @@ mod tests {
     fn no_call_is_in_two_lists_and_every_program_fits() {
         let both = REFUSED.iter().filter(|call| UNKNOWN.contains(call)).count();
         assert_eq!(both, 0);
-        for program in programs(false).unwrap().into_iter().chain([asked().unwrap()]) {
+        for program in programs(false, false).unwrap().into_iter().chain([asked().unwrap()]) {
             assert!(!program.is_empty() && program.len() < 4096);
         }
     }

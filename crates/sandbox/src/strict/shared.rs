@@ -24,6 +24,16 @@ pub(super) struct Shared<'a> {
 }
 
 impl Shared<'_> {
+    /// Whether no file can grow any more in the temporary folders that are in memory.
+    pub(super) fn scratch_is_full(&self) -> bool {
+        let found = self
+            .mounted
+            .scratch
+            .as_ref()
+            .and_then(|scratch| rustix::fs::fstatvfs(scratch).ok());
+        found.is_some_and(|found| found.f_blocks > 0 && found.f_bfree == 0 || found.f_files > 0 && found.f_ffree == 0)
+    }
+
     /// What the files in the scratch file system take of the memory, in bytes.
     pub(super) fn scratch_used(&self) -> u64 {
         let found = self

@@ -465,6 +465,24 @@ pub(super) mod ipc {
         }
     }
 
+    /// Removes every object of a kind, in a kernel that lists none of them: its numbers count up from zero, and a new
+    /// object says how far they are.
+    pub(in super::super) fn remove_by_number(kind: Kind) {
+        let mode = libc::IPC_CREAT | 0o600;
+        // SAFETY: takes numbers only.
+        let newest = unsafe {
+            match kind {
+                Kind::SharedMemory => libc::shmget(libc::IPC_PRIVATE, 4096, mode),
+                Kind::Semaphores => libc::semget(libc::IPC_PRIVATE, 1, mode),
+                Kind::Messages => libc::msgget(libc::IPC_PRIVATE, mode),
+            }
+        };
+        let mut buffer = [0; 32];
+        for id in 0..=newest {
+            control(kind, id, libc::IPC_RMID, &mut buffer);
+        }
+    }
+
     /// Removes every object of a kind.
     pub(in super::super) fn remove_all(kind: Kind) {
         let mut buffer = [0; 32];

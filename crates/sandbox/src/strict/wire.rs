@@ -74,6 +74,7 @@ pub(super) struct End {
     /// The names of some of them.
     pub(super) names: Vec<String>,
     pub(super) sought_network: bool,
+    pub(super) tmp_full: bool,
 }
 
 /// What the runner says while a command runs: end it. Hanging up says the same.

@@ -257,22 +257,21 @@ pub const ATTACKS: &[Attack] = &[
     program(
         "processes/trace-what-the-sandbox-starts",
         "waits for a moment in which what the sandbox starts next can be traced as itself",
-        |target| match sys::in_child(|| sys::ptrace_seize(std::os::unix::process::parent_id().cast_signed())) {
-            // Its own parent: a process of the same command.
-            Ok(()) if target.baseline => Outcome::GotThrough("a parent was traced by its child".to_owned()),
-            _ => {
-                let end = std::time::Instant::now() + Duration::from_millis(300);
-                let mut tries = Outcome::held("nothing of the sandbox could be traced");
-                while std::time::Instant::now() < end {
-                    for keeper in keepers(target) {
-                        if sys::ptrace_seize(keeper).is_ok() {
-                            return Outcome::GotThrough(format!("process {keeper} was traced"));
-                        }
-                        tries = Outcome::held("the keepers cannot be traced at any moment");
+        |target| {
+            if target.baseline {
+                // Its own parent: a process of the same command.
+                let parent = std::os::unix::process::parent_id().cast_signed();
+                return Outcome::of("PTRACE_SEIZE of a parent", sys::in_child(|| sys::ptrace_seize(parent)));
+            }
+            let end = std::time::Instant::now() + Duration::from_millis(300);
+            while std::time::Instant::now() < end {
+                for keeper in keepers(target) {
+                    if sys::ptrace_seize(keeper).is_ok() {
+                        return Outcome::GotThrough(format!("process {keeper} was traced"));
                     }
                 }
-                tries
             }
+            Outcome::held("the keepers cannot be traced at any moment")
         },
     )
     .baseline(Baseline::Unless(

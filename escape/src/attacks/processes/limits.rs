@@ -14,6 +14,8 @@ use crate::target::{Outcome, Target};
 
 /// What a command may use in these attacks, and what it takes: enough to be caught, little enough for any machine.
 pub(super) const LITTLE_MEMORY: &[(&str, &str)] = &[("COMMAND_MEMORY", "96Mi")];
+/// The same with little room in /tmp, which may be on a disk.
+const LITTLE_TMP: &[(&str, &str)] = &[("COMMAND_MEMORY", "96Mi"), ("COMMAND_TMP_SIZE", "48Mi")];
 pub(super) const FEW_PROCESSES: &[(&str, &str)] = &[("COMMAND_PROCESSES", "32")];
 pub(super) const MUCH: usize = 320 << 20;
 
@@ -89,13 +91,14 @@ pub const ATTACKS: &[Attack] = &[
             })
         },
     ),
-    eater("processes/memory-in-tmp", "fills /tmp, which is memory", |target| {
+    eater("processes/files-in-tmp", "fills /tmp, which is of a size", |target| {
         let path = std::env::temp_dir().join(format!("plue-escape-{}-filler", target.scene));
         let result = eat("in /tmp", || hold(&mut fs::File::create(&path)?));
         let _ = fs::remove_file(path);
         result
     })
-    // Its /tmp has a size besides.
+    .env(LITTLE_TMP)
+    // In memory it has a size besides.
     .falls_without(&[]),
     eater(
         "processes/memory-in-dev-shm",
@@ -135,11 +138,17 @@ pub const ATTACKS: &[Attack] = &[
     program(
         "processes/descriptors-in-flight",
         "has so many descriptors on their way between processes that no other program of its user may send one",
-        |_| Outcome::of("3000 descriptors on their way", sys::descriptors_in_flight(3000)),
+        |_| {
+            if is_gvisor() {
+                // The kernel is the pod's alone, and counts them for nobody.
+                return Outcome::refused("count them", &io::Error::from_raw_os_error(libc::ENOSYS));
+            }
+            Outcome::of("3000 descriptors on their way", sys::descriptors_in_flight(3000))
+        },
     )
     .baseline(Baseline::Unless(
-        &[libc::ETOOMANYREFS],
-        "this user may have as few as a command",
+        &[libc::ETOOMANYREFS, libc::ENOSYS],
+        "this user may have as few as a command, or nobody counts",
     )),
     program(
         "processes/signals-in-the-queue",

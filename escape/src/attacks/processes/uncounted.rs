@@ -31,7 +31,7 @@ fn many_names(target: &Target) -> io::Result<()> {
     /// With a name of 250 bytes, and a link that is kept in the inode.
     const EACH: usize = 1300;
     let count = if target.baseline { 10_000 } else { MUCH / EACH };
-    let folder = std::env::temp_dir().join(format!("plue-escape-{}-names", target.scene));
+    let folder = std::path::Path::new("/dev/shm").join(format!("plue-escape-{}-names", target.scene));
     fs::create_dir(&folder)?;
     let content = "x".repeat(120);
     let made = (0..count).try_for_each(|index| symlink(&content, folder.join(format!("{index:0250}"))));
@@ -153,10 +153,14 @@ pub const ATTACKS: &[Attack] = &[
     )),
     eater(
         "processes/memory-in-names",
-        "makes so many names in /tmp that they alone are more than it may have",
-        |target| eat("in names in /tmp", || many_names(target)),
+        "makes so many names in /dev/shm that they alone are more than it may have",
+        |target| eat("in names in /dev/shm", || many_names(target)),
     )
-    .falls_without(&[]),
+    .falls_without(&[])
+    .baseline(Baseline::Unless(
+        &[libc::ENOSPC, libc::ENOENT, libc::EACCES],
+        "/dev/shm is small here, or not there",
+    )),
     eater(
         "processes/memory-in-message-queues",
         "fills System V message queues, which belong to no process",

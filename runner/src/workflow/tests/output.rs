@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::case;
 use super::scripted_sandbox::{ScriptedCommand, command};
+use super::{Recording, case};
+use crate::events::LogLevel;
+use crate::workflow::output::Output;
 
 /// The log lines of a step that runs this and succeeds.
 async fn lines(name: &'static str, command: ScriptedCommand) -> Vec<String> {
@@ -93,6 +95,24 @@ async fn a_line_without_an_end_is_told_after_a_while_and_goes_on() {
         logs[3].starts_with(r#"log stderr "\r100 %""#) && logs.len() == 4,
         "{logs:?}"
     );
+}
+
+#[tokio::test]
+async fn a_line_waits_from_its_first_byte_on() {
+    let recording = Recording::default();
+    let sink = recording.sink(&[]);
+    let mut output = Output::new(0, LogLevel::Stdout, &sink);
+    assert_eq!(output.waits_since(), None);
+    output.push(b"a");
+    let first = output.waits_since();
+    assert!(first.is_some());
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    output.push(b"b");
+    assert_eq!(output.waits_since(), first, "more of the line does not hold it up");
+    output.push(b"c\nd");
+    assert!(output.waits_since() > first, "the next line began later");
+    output.flush();
+    assert_eq!(output.waits_since(), None);
 }
 
 #[tokio::test]

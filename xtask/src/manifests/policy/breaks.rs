@@ -99,6 +99,7 @@ pub fn breaks() -> Vec<Break> {
         ("runner", RUNNER, pod("/initContainers"), json!([{"name": "setup"}])),
         ("runner", RUNNER, container("/volumeMounts/0/mountPath"), json!("/work")),
         ("runner", settings, "/data/SPOOL_SIZE", json!("4Gi")),
+        ("runner", settings, "/data/COMMAND_TMP_SIZE", json!("8Gi")),
         (
             "selected",
             "NetworkPolicy/plue-runner",

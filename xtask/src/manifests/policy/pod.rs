@@ -188,12 +188,18 @@ pub fn runner(manifests: &Manifests) -> Vec<String> {
         );
         let containers: Vec<&Value> = pod.containers().map(|one| &one["name"]).collect();
         demand(containers == ["runner"], "its containers are not just `runner`");
-        let spool = manifests.environment(pod).remove("SPOOL_SIZE").map(Value::from);
-        let spool = spool.as_ref().and_then(quantity);
-        demand(spool.is_some(), "SPOOL_SIZE is not set");
+        let mut size = |name| {
+            let set = manifests.environment(pod).remove(name).map(Value::from);
+            let size = set.as_ref().and_then(quantity);
+            demand(size.is_some(), &format!("{name} is not set"));
+            size
+        };
+        let both = size("SPOOL_SIZE")
+            .zip(size("COMMAND_TMP_SIZE"))
+            .map(|(one, other)| one + other);
         demand(
-            room_at(pod, "/tmp") > spool,
-            "the volume at /tmp has no room for SPOOL_SIZE",
+            room_at(pod, "/tmp") > both,
+            "the volume at /tmp has no room for SPOOL_SIZE and COMMAND_TMP_SIZE",
         );
         demand(
             room_at(pod, "/workspace").is_some(),

@@ -278,10 +278,12 @@ fn harmed_nobody(trial: &Trial, outcomes: Vec<Outcome>, ended: &Ended) -> Verdic
     let limits = [
         ("COMMAND_MEMORY", "used more memory than a command may"),
         ("COMMAND_PROCESSES", "had more processes than a command may"),
+        ("COMMAND_TMP_SIZE", "(COMMAND_TMP_SIZE)"),
     ];
-    let limit = limits
-        .into_iter()
-        .find(|(name, _)| attack.env.iter().any(|(set, _)| set == name));
+    let is_set = |(name, _): &(&str, &str)| attack.env.iter().any(|(set, _)| set == name);
+    let set = || limits.into_iter().filter(is_set);
+    // Where an attack has several, the one that ended it.
+    let limit = set().find(|(_, words)| ended.reason.contains(words)).or(set().next());
     match limit {
         Some((name, words)) if ended.code.is_some() && ended.reason.contains(words) => {
             Verdict::Held(format!("{code}: ended by {name}"))

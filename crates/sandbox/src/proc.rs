@@ -120,8 +120,8 @@ pub(super) struct Shared {
     pub(super) files: BTreeMap<(String, u64), u64>,
 }
 
-/// Looks at a process that way. Slow: the kernel walks its page tables. `None` where it cannot be had, and for a process
-/// that has exited.
+/// Looks at a process that way. Slow: the kernel walks its page tables. `None` where it cannot be had, and for a
+/// process that has exited.
 pub(super) fn shared(pid: i32) -> Option<Shared> {
     // Pages that it shares count in part there (Pss).
     if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
@@ -308,7 +308,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_mapped_is_told_apart_from_what_is_a_processs_own() {
-        let text = "00400000-00500000 r-xp 00000000 00:0b 77 /usr/bin/program\nSize: 1024 kB\nRss: 100 kB\nPss: 100 kB\n\
+        let text = "00400000-00500000 r-xp 00000000 00:0b 77 /usr/bin/program\nSize: 1024 kB\nRss: 100 kB\nPss: 100 \
+            kB\n\
                     00500000-00600000 r--p 00100000 00:0b 77 /usr/bin/program\nRss: 20 kB\n\
                     00600000-00700000 rw-p 00100000 00:0b 77 /usr/bin/program\nRss: 5 kB\n\
                     00700000-00800000 rw-s 00000000 00:01 9 /dev/shm/x\nRss: 50 kB\n\

@@ -38,7 +38,8 @@ pub(super) fn check(spec: &CommandSpec) -> Result<(), StartError> {
     for (name, value) in &spec.env {
         if name.len() + "=".len() + value.len() > MAX_STRING {
             let problem = format!(
-                "the variable {name} is longer than {MAX_STRING} bytes, which is all that the system hands to a program; \
+                "the variable {name} is longer than {MAX_STRING} bytes, which is all that the system hands to a \
+                    program; \
                  put its value into a file"
             );
             return invalid(&problem);
@@ -82,9 +83,9 @@ pub(super) mod long_script {
         }
     }
 
-    /// Takes the script from a shell's arguments when it is too long for one. The shell reads it by its `.`, in the same
-    /// process and with the same `$0` and `$@`, from a descriptor that it closes first: the file is open by its name by
-    /// then.
+    /// Takes the script from a shell's arguments when it is too long for one. The shell reads it by its `.`, in the
+    /// same process and with the same `$0` and `$@`, from a descriptor that it closes first: the file is open by its
+    /// name by then.
     ///
     /// # Errors
     /// When another argument is too long.

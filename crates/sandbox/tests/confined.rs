@@ -453,11 +453,12 @@ async fn programs_see_their_own_bounds() {
     };
     let confined = Confined::with(&rules).await;
     let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; cat /sys/devices/system/cpu/present; \
-                  cat /proc/self/cgroup | grep -c ^0::/$; ulimit -n; (echo 1 > /sys/fs/cgroup/memory.max) 2>&1 | wc -l; \
+                  grep -c ^0::/$ /proc/self/cgroup; grep -q ' cgroup2 ' /proc/self/mountinfo && echo 1; ulimit -n; \
+                  (echo 1 > /sys/fs/cgroup/memory.max) 2>&1 | wc -l; \
                   (echo 0 > /proc/self/oom_score_adj) 2>&1 | wc -l; ls /sys";
     let outcome = confined.run(script, LONG).await;
     let present = fs::read_to_string("/sys/devices/system/cpu/present").unwrap();
-    let expected = format!("268435456\n100\n{present}1\n1024\n1\n1\ndevices\nfs\n");
+    let expected = format!("268435456\n100\n{present}1\n1\n1024\n1\n1\ndevices\nfs\n");
     assert_eq!(outcome.stdout, expected, "{}", outcome.stderr);
 }
 
@@ -499,12 +500,12 @@ async fn outputs_come_in_the_order_in_which_they_were_written() {
             );
         }
     }
-    let pairs = words.chunks(2).enumerate();
-    let wrong = pairs
-        .filter(|(index, pair)| **pair != [format!("e{index}"), format!("o{index}")])
-        .count();
-    // A machine that is busy elsewhere for long gives several pairs at once.
-    assert!(wrong <= 10, "{wrong} of 100 pairs are inverted: {words:?}");
+    let place = |word: String| words.iter().position(|one| *one == word).unwrap();
+    let inverted = (0..100).filter(|index| place(format!("o{index}")) < place(format!("e{index}")));
+    let inverted = inverted.count();
+    // A machine that is busy elsewhere for long gives several pairs at once, of which two pipes tell the first alone.
+    // Who reads one pipe after the other inverts all.
+    assert!(inverted < 50, "{inverted} of 100 pairs are inverted: {words:?}");
 }
 
 async fn what_a_command_leaves_is_counted_and_named() {

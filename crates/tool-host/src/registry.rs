@@ -153,8 +153,8 @@ pub fn list_plugins(plugin_dir: &Path) -> Result<Vec<PluginInfo>, LoadError> {
     Ok(plugins.values().map(|plugin| info(plugin)).collect())
 }
 
-/// Whether one of these tools may run commands, by the manifests alone: before anything is loaded. What cannot be read is
-/// an error of whoever loads it, and counts as one that may.
+/// Whether one of these tools may run commands, by the manifests alone: before anything is loaded. What cannot be read
+/// is an error of whoever loads it, and counts as one that may.
 pub fn may_run_commands(plugin_dir: &Path, tools: &[String]) -> bool {
     let read = |file: PathBuf| manifest::read(&file).ok();
     let manifests: Option<Vec<_>> = find_folders(plugin_dir)

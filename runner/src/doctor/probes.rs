@@ -60,7 +60,8 @@ pub(super) fn others(sandbox: &StrictSandbox) -> Vec<Check> {
                 false => format!("commands keep the groups {}", groups.join(", ")),
             },
             "commands open nothing of the image by a group of the runner's user",
-            "only root can give groups up: start the runner as a user without groups that open anything (docker, lxd, adm)",
+            "only root can give groups up: start the runner as a user without groups that open anything (docker, lxd, \
+                adm)",
         ),
     ]
 }

@@ -15,8 +15,8 @@ use rustix::process::{Signal, getpid, set_child_subreaper};
 
 use super::children::{self, Children};
 use super::disk;
+use super::identity::HOME;
 use super::ipc;
-use super::mounts::HOME;
 use super::plan::Network;
 use super::pod::Reading;
 use super::privileges;
@@ -186,8 +186,8 @@ fn start(received: ReceivedCommand, nothing: &File, is_gvisor: bool) -> io::Resu
     }
 }
 
-/// Starts a process that has the niceness of commands from its first moment, and all that it starts. We keep ours, which
-/// could not be had back: niceness is a thread's, and so another thread does it.
+/// Starts a process that has the niceness of commands from its first moment, and all that it starts. We keep ours,
+/// which could not be had back: niceness is a thread's, and so another thread does it.
 fn spawn_lowered(spawn: impl FnOnce() -> io::Result<i32> + Send) -> io::Result<i32> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || {

@@ -1,5 +1,5 @@
-//! Where the temporary files of commands lie when the runner's own lie on a disk: in a folder there, which goes with the
-//! sandbox. In memory they would take from what commands may use of it.
+//! Where the temporary files of commands lie when the runner's own lie on a disk: in a folder there, which goes with
+//! the sandbox. In memory they would take from what commands may use of it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, open, openat, statat};
 use rustix::process::{Gid, Uid};
 
+use crate::mutation::Protection;
 use crate::remove_folder::remove_folder;
 
 /// How such folders are called.
@@ -62,7 +63,7 @@ impl Disk {
             fs::create_dir(&place)?;
             fs::set_permissions(&place, fs::Permissions::from_mode(0o1777))?;
         }
-        if rustix::process::geteuid().is_root() {
+        if rustix::process::geteuid().is_root() && !Protection::Privileges.is_off() {
             rustix::fs::chown(folder.path(), Some(Uid::from_raw(user)), Some(Gid::from_raw(user)))?;
         }
         // Commands may have made folders in it that are closed: it is not removed as simply as that.

@@ -8,11 +8,13 @@ use std::path::Path;
 
 use rustix::mount::mount_bind;
 
-use super::init::HOST_NAME;
-use super::mounts::HOME;
 use super::plan::{Network, Plan};
 use super::rights::{Right, restrict};
 
+/// HOME of every command.
+pub(super) const HOME: &str = "/tmp/home";
+/// What the machine of the commands is called.
+pub(super) const HOST_NAME: &str = "sandbox";
 /// The name of the user and of its group.
 const NAME: &str = "runner";
 /// What git takes for the name of who commits, when nobody says otherwise.

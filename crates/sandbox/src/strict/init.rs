@@ -12,6 +12,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::UnshareFlags;
 
 use super::children::{self, Children};
+use super::identity::HOST_NAME;
 use super::layer::{InLayer, Layer, MissingLayer};
 use super::plan::{Network, Plan};
 use super::pod::{self, Meter};
@@ -28,8 +29,6 @@ pub(super) const NAME: &str = "plue-sandbox";
 /// The descriptor of the socket to the runner.
 const SOCKET: i32 = 0;
 const STDERR: i32 = 2;
-/// What the machine of the commands is called.
-pub(super) const HOST_NAME: &str = "sandbox";
 
 /// Becomes the sandbox's keeper, and does not return, when [`StrictSandbox`](super::StrictSandbox) has started this
 /// process as such. Otherwise does nothing.
@@ -79,6 +78,9 @@ fn keep(socket: &OwnedFd, plan: &Plan) -> Result<i32, MissingLayer> {
     if plan.network == Network::None && !Protection::Network.is_off() {
         namespaces |= UnshareFlags::NEWNET;
     }
+    // A control group of their own as the root of all that they see: names of the pod's lead to it otherwise, and no
+    // other can be mounted. A kernel that has none (gVisor) shows none.
+    let _ = sys::unshare(UnshareFlags::NEWCGROUP);
     sys::unshare(namespaces).in_layer(
         Layer::Namespaces,
         "unshare of the mount, PID, network, IPC and UTS namespaces",
@@ -158,8 +160,11 @@ fn become_init(plan: &Plan, to_keeper: OwnedFd) -> Result<Shared<'_>, MissingLay
     if !Protection::Seccomp.is_off()
         && let Some(answers) = seccomp::install(mounted.queues.is_some())?
     {
-        wire::send_descriptors(to_keeper.as_fd(), b"l", &[answers.as_fd()])
-            .in_layer(Layer::Seccomp, "handing the keeper what the filter leaves to it")?;
+        let handed = wire::send_descriptors(to_keeper.as_fd(), b"l", &[answers.as_fd()]);
+        if handed.is_err() {
+            // The keeper was killed: without a word, so that the runner has another sandbox made.
+            sys::exit(1);
+        }
     }
     drop(to_keeper);
     sys::hold_child_signals().in_layer(Layer::Init, "waiting for the end of commands")?;

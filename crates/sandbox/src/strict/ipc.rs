@@ -1,5 +1,5 @@
-//! What commands keep in the kernel for each other by System V's and POSIX's names. It belongs to no process, so that it
-//! is counted here, and would outlive its command, so that it is removed here.
+//! What commands keep in the kernel for each other by System V's and POSIX's names. It belongs to no process, so that
+//! it is counted here, and would outlive its command, so that it is removed here.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::mount::{MountFlags, mount};
 
-use super::mounts::{Source, folder_below, tmpfs};
+use super::place::{Source, folder_below, tmpfs};
 use super::plan::Plan;
 use super::pod;
 use super::rights::{Right, restrict};

@@ -35,6 +35,7 @@ mod ipc;
 mod kernel_files;
 mod layer;
 mod mounts;
+mod place;
 mod plan;
 mod pod;
 mod private;
@@ -71,6 +72,8 @@ const START: Duration = Duration::from_secs(20);
 /// How many attendants are asked to start one command: another command may kill one.
 const MAX_ATTEMPTS: u32 = 3;
 
+/// What is done then, for errors.
+const MAKING: &str = "setting the sandbox up";
 const OVER: &str = "the task is over, and so is its sandbox";
 
 /// A sandbox that confines commands, with the processes that run them. It ends when it is dropped, and everything in
@@ -135,9 +138,11 @@ impl StrictSandbox {
     ) -> Result<Self, MissingLayer> {
         let workspace =
             Workspace::new(workspace).in_layer(Layer::Workspace, format!("looking at {}", workspace.display()))?;
+        // Its process loads while we find out what it is to do.
+        let loading = Init::load(program)?;
         let user = CommandUser::take(&workspace.real);
         let disk = Disk::make(user.number);
-        let plan = Plan::new(
+        let mut plan = Plan::new(
             &workspace.real,
             &workspace.named,
             own,
@@ -145,7 +150,11 @@ impl StrictSandbox {
             user.number,
             disk.as_ref().map(Disk::folder),
         );
-        let init = Init::start(program, &plan).await?;
+        // Who asks for more than the default means it, as far as the system allows it.
+        if plan.open_files == DEFAULT_OPEN_FILES {
+            plan.open_files = plan.open_files.min(privileges::raise_own_open_files());
+        }
+        let init = Init::start(loading, program, &plan).await?;
         Ok(Self {
             program: program.to_owned(),
             workspace,
@@ -202,7 +211,8 @@ impl StrictSandbox {
             return Ok(attendant);
         }
         tracing::error!("the sandbox was lost, and with it the files outside of the workspace: a new one is made");
-        *init = Init::start(&self.program, &self.plan)
+        let loading = Init::load(&self.program).map_err(|error| failed(&error))?;
+        *init = Init::start(loading, &self.program, &self.plan)
             .await
             .map_err(|error| failed(&error))?;
         let attendant = init.new_attendant().await;
@@ -211,8 +221,17 @@ impl StrictSandbox {
 }
 
 impl Init {
-    async fn start(program: &Path, plan: &Plan) -> Result<Self, MissingLayer> {
-        let missing = |doing: &str, error: &dyn std::fmt::Display| MissingLayer::new(Layer::Init, doing, error);
+    /// Makes a sandbox, a second time when the first was killed while it was made.
+    async fn start(loading: Self, program: &Path, plan: &Plan) -> Result<Self, MissingLayer> {
+        if let Some(init) = loading.set_up(plan).await? {
+            return Ok(init);
+        }
+        let again = Self::load(program)?.set_up(plan).await?;
+        again.ok_or_else(|| MissingLayer::new(Layer::Init, MAKING, "its process ended without a word, twice"))
+    }
+
+    /// Starts the process, which waits for its plan.
+    fn load(program: &Path) -> Result<Self, MissingLayer> {
         let (ours, theirs) = StdUnixStream::pair().in_layer(Layer::Init, "making a socket")?;
         let mut command = Command::new(program);
         command
@@ -234,24 +253,28 @@ impl Init {
             .in_layer(Layer::Init, "starting the runner's binary anew")?;
         // Ours is the only end left: the command held the other one.
         drop(command);
-        let mut socket = ours
+        let socket = ours
             .set_nonblocking(true)
             .and_then(|()| UnixStream::from_std(ours))
             .in_layer(Layer::Init, "listening to the init")?;
+        Ok(Self { socket, keeper })
+    }
+
+    /// Has the sandbox made. `None`: its process has ended without a word.
+    async fn set_up(mut self, plan: &Plan) -> Result<Option<Self>, MissingLayer> {
+        let missing = |error: &dyn std::fmt::Display| MissingLayer::new(Layer::Init, MAKING, error);
         let plan = wire::encode(plan).in_layer(Layer::Init, "writing the plan")?;
         let answer = async {
-            socket.write_all(&plan).await?;
-            wire::receive_message::<Setup>(&mut socket).await
+            self.socket.write_all(&plan).await?;
+            wire::receive_message::<Setup>(&mut self.socket).await
         };
         match timeout(SETUP, answer).await {
-            Ok(Ok(Some(Setup::Ready))) => Ok(Self { socket, keeper }),
+            Ok(Ok(Some(Setup::Ready))) => Ok(Some(self)),
             Ok(Ok(Some(Setup::Missing(layer)))) => Err(layer),
-            Ok(Ok(None)) => Err(missing("setting the sandbox up", &"its process ended without a word")),
-            Ok(Err(error)) => Err(missing("setting the sandbox up", &error)),
-            Err(_) => Err(missing(
-                "setting the sandbox up",
-                &format!("no answer within {} s", SETUP.as_secs()),
-            )),
+            Ok(Ok(None)) => Ok(None),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
+            Ok(Err(error)) => Err(missing(&error)),
+            Err(_) => Err(missing(&format!("no answer within {} s", SETUP.as_secs()))),
         }
     }
 

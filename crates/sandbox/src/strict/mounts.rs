@@ -21,7 +21,8 @@ use super::disk;
 use super::identity;
 use super::kernel_files;
 use super::layer::{InLayer, Layer, MissingLayer};
-use super::plan::Plan;
+use super::place::{Source, folder_below, tmpfs};
+use super::plan::{Plan, REPLACED};
 use super::pod;
 use super::rights::{Right, close_device, restrict};
 use crate::mutation::Protection;
@@ -39,8 +40,6 @@ const TERMINALS_IN_GVISOR: &std::ffi::CStr = c"newinstance,ptmxmode=666";
 /// Where the private files of commands are mounted, by their folder below the scratch file system. The first two may be
 /// on a disk.
 const SCRATCH: [(&str, &str); 3] = [disk::FOLDERS[0], disk::FOLDERS[1], ("shm", "/dev/shm")];
-/// HOME of every command.
-pub(super) const HOME: &str = "/tmp/home";
 /// The folder of the scratch file system with what is laid over files of the image. No command reaches it by its name.
 pub(super) const OVER: &str = "over";
 /// An empty file there.
@@ -49,35 +48,6 @@ const EMPTY: &str = "empty";
 const QUEUES: &str = "queues";
 /// How many files the scratch file system may have for each mebibyte: each takes memory besides its content.
 const FILES_PER_MIB: u64 = 256;
-/// Places that commands have of their own, whatever the image has there.
-pub(super) const REPLACED: [&str; 4] = ["/tmp", "/var/tmp", "/dev", "/proc"];
-
-/// A folder of the old root that stays in reach.
-pub(super) struct Source {
-    path: PathBuf,
-    folder: File,
-}
-
-impl Source {
-    /// Opens a folder for nothing but to be mounted elsewhere.
-    fn open(path: &Path) -> io::Result<Self> {
-        let folder = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-            .open(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            folder,
-        })
-    }
-
-    /// Mounts the folder, and what is mounted below it, at `target`.
-    pub(super) fn bind(&self, target: &Path) -> io::Result<()> {
-        // By the current folder: the path may be covered by now.
-        rustix::process::fchdir(&self.folder)?;
-        Ok(mount_bind_recursive(".", target)?)
-    }
-}
 
 /// What was mounted for the sandbox's own processes, and no command can name.
 pub(super) struct Mounted {
@@ -135,9 +105,12 @@ pub(super) fn change_root(plan: &Plan) -> Result<Mounted, MissingLayer> {
     cover_files(&stage, &over, &covers.files)?;
     // Until here folders could be made in them.
     for folder in &covered {
-        restrict(folder, Right::Read, false).in_layer(Layer::Image, format!("closing {}", folder.display()))?;
+        let closed = unless_gone(restrict(folder, Right::Read, false), folder);
+        closed.in_layer(Layer::Image, format!("closing {}", folder.display()))?;
     }
     mount_proc(&stage, &folder_below(&stage, Path::new("/proc")))?;
+    // The names of keys in the kernel are shown to whoever has the number of their user.
+    cover_files(&stage, &over, &["/proc/keys", "/proc/key-users"].map(PathBuf::from))?;
     enter(&stage).in_layer(Layer::Image, "changing the root")?;
     Ok(Mounted {
         scratch: Some(scratch),
@@ -172,11 +145,6 @@ fn mount_proc(root: &Path, target: &Path) -> Result<(), MissingLayer> {
     // What a command could write there is how the kernel takes it: as the first to end when memory runs out, for one.
     // Its open files are written as before: a link to one leads out of /proc.
     restrict(target, Right::Read, false).in_layer(Layer::Proc, "making /proc read-only")
-}
-
-/// `/stage` and `/a/b` are `/stage/a/b`.
-pub(super) fn folder_below(stage: &Path, path: &Path) -> PathBuf {
-    stage.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 fn open_workspace(plan: &Plan) -> Result<Source, MissingLayer> {
@@ -331,11 +299,21 @@ fn cover(stage: &Path, folders: &[PathBuf]) -> Result<Vec<PathBuf>, MissingLayer
     let mut covered = Vec::new();
     for place in places {
         if fs::symlink_metadata(&place).is_ok_and(|found| found.is_dir()) {
-            tmpfs(&place, c"mode=755,size=1m").in_layer(Layer::Image, format!("covering {}", place.display()))?;
+            let made = unless_gone(tmpfs(&place, c"mode=755,size=1m"), &place);
+            made.in_layer(Layer::Image, format!("covering {}", place.display()))?;
             covered.push(place);
         }
     }
     Ok(covered)
+}
+
+/// What somebody outside has removed while we were at it (a socket, a folder with a mount in it) need not be covered:
+/// what was mounted there went with it.
+fn unless_gone(result: io::Result<()>, place: &Path) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(place).is_err() => Ok(()),
+        result => result,
+    }
 }
 
 /// An empty file in the place of each of these, which may be a socket.
@@ -349,7 +327,8 @@ fn cover_files(stage: &Path, over: &Source, files: &[PathBuf]) -> Result<(), Mis
                 mount_bind(EMPTY, &place)?;
                 restrict(&place, Right::Read, false)
             };
-            cover().in_layer(Layer::Image, format!("covering {}", place.display()))?;
+            let made = unless_gone(cover(), &place);
+            made.in_layer(Layer::Image, format!("covering {}", place.display()))?;
         }
     }
     Ok(())
@@ -370,16 +349,6 @@ fn queues(over: &Source) -> Option<OwnedFd> {
         Ok(rustix::fs::open(QUEUES, flags, rustix::fs::Mode::empty())?)
     };
     mounted().ok()
-}
-
-pub(super) fn tmpfs(target: &Path, options: &std::ffi::CStr) -> io::Result<()> {
-    Ok(mount(
-        "tmpfs",
-        target,
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        options,
-    )?)
 }
 
 /// A folder of the operator's choice, read-only at its own place, which may lie in a covered one.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::mounts::REPLACED;
 use super::{pod, private};
 
 /// What commands may reach over a network.
@@ -85,6 +84,9 @@ const HIDDEN: [&str; 12] = [
     "/export/home",
 ];
 
+/// Places that commands have of their own, whatever the image has there.
+pub(super) const REPLACED: [&str; 4] = ["/tmp", "/var/tmp", "/dev", "/proc"];
+
 /// The whole sandbox, in one message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
@@ -123,7 +125,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The plan for a workspace, for commands of this user with temporary files in this folder. `own` are the runner's own folders (its plugins, for one), which commands do not see.
+    /// The plan for a workspace, for commands of this user with temporary files in this folder. `own` are the runner's
+    /// own folders (its plugins, for one), which commands do not see.
     pub(super) fn new(
         workspace: &Path,
         named: &Path,

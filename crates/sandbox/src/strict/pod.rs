@@ -114,8 +114,8 @@ pub(super) fn memory() -> u64 {
 /// What `cpu.max` says when nothing is held back.
 pub(super) const ALL_PROCESSORS: &str = "max 100000";
 
-/// The smallest share of the processors that a control group gives us, as `cpu.max` says it: microseconds in each period
-/// of so many. `None`: none is told.
+/// The smallest share of the processors that a control group gives us, as `cpu.max` says it: microseconds in each
+/// period of so many. `None`: none is told.
 pub(super) fn processor_share() -> Option<String> {
     let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     processor_share_in(Path::new(CGROUPS), &membership)

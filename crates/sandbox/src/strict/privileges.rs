@@ -1,5 +1,7 @@
 //! What commands may not have: privileges, and more than their share of what the kernel hands out.
 
+use std::sync::OnceLock;
+
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{
@@ -32,6 +34,23 @@ pub(super) fn max_threads(plan: &Plan) -> u64 {
 /// Every capability that a kernel may know, with room for some more: a kernel refuses what it does not know.
 pub(super) fn every_capability() -> impl Iterator<Item = CapabilitySet> {
     (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number))
+}
+
+/// How many files this process may have open, as whoever started it said; from now on as many as it can. Descriptors on
+/// their way between processes are counted for a user: another of the same user may have sent more than the soft limit,
+/// and nobody with that limit can send one then.
+pub(super) fn raise_own_open_files() -> u64 {
+    static BEFORE: OnceLock<u64> = OnceLock::new();
+    *BEFORE.get_or_init(|| {
+        let found = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: found.maximum,
+            ..found
+        };
+        // Who may not goes on with what there is.
+        let _ = setrlimit(Resource::Nofile, raised);
+        found.current.unwrap_or(u64::MAX)
+    })
 }
 
 /// Limits what one process can have.

@@ -11,10 +11,9 @@ use std::time::Duration;
 use rustix::thread::{SecureComputingMode, UnshareFlags, capability_is_in_bounding_set, secure_computing_mode};
 use serde::{Deserialize, Serialize};
 
-use super::init::HOST_NAME;
+use super::identity::{HOME, HOST_NAME};
 use super::kernel_files;
 use super::layer::Layer;
-use super::mounts::HOME;
 use super::plan::Network;
 use super::privileges::{NO_CORE, every_capability};
 use super::sys;

@@ -94,6 +94,8 @@ impl PreparedCommand {
         for pipe in descriptors {
             user::hand_pipe_over(pipe, self.user).map_err(failed)?;
         }
+        // Before anything is written: what is there already when they are looked at first has no order any more.
+        let outputs = Outputs::new(stdout, stderr).map_err(failed)?;
         let mut has_begun = false;
         let asked = async {
             let send = || wire::send_descriptors(control.as_fd(), &self.message, &descriptors);
@@ -121,10 +123,7 @@ impl PreparedCommand {
             Err(error) if !hung_up => Err(failed(error)),
             // One whose attendant was killed as it started it may have run: it is not started a second time. Its output
             // is in the pipes, and who waits for its end finds that there is nobody to tell of it.
-            Ok(_) | Err(_) => Ok(Started {
-                outputs: Outputs::new(stdout, stderr).map_err(failed)?,
-                control,
-            }),
+            Ok(_) | Err(_) => Ok(Started { control, outputs }),
         }
     }
 }

@@ -14,7 +14,8 @@ use seccompiler::{
 };
 
 use super::layer::{Layer, MissingLayer};
-use super::{pod, sys};
+use super::pod;
+use super::sys::{self, FCHMODAT2};
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: TargetArch = TargetArch::x86_64;
@@ -133,9 +134,6 @@ const IOPRIO_WHO_USER: u64 = 3;
 /// belongs to the runner's user or, where files are mapped, to root.
 const SET_ID_BITS: [libc::mode_t; 2] = [libc::S_ISUID, libc::S_ISGID];
 
-/// The same on every architecture; the library knows it on some.
-pub(super) const FCHMODAT2: c_long = 452;
-
 /// Calls that change the mode of what is there, with the index of that argument. It may be a folder, for which
 /// set-group-ID means only whose what is made in it will be: [`set_group_id`](super::set_group_id) tells them apart.
 const CHANGES: &[(c_long, u8)] = &[
@@ -175,8 +173,8 @@ const NAMESPACE_FLAGS: u64 = (libc::CLONE_NEWNS
 /// The kinds of socket that there are: of the machine's own files, and of networks.
 const SOCKETS: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
-/// Large pages are in no process's own count. The calls that ask for them, with the index of their flags, and the answer
-/// of a machine that has none: programs take others.
+/// Large pages are in no process's own count. The calls that ask for them, with the index of their flags, and the
+/// answer of a machine that has none: programs take others.
 const LARGE_PAGES: &[(c_long, u8, u64, i32)] = &[
     (libc::SYS_mmap, 3, libc::MAP_HUGETLB as u64, libc::ENOMEM),
     (libc::SYS_shmget, 2, libc::SHM_HUGETLB as u64, libc::ENOMEM),
@@ -378,7 +376,8 @@ fn unknown(queues: bool) -> Rules {
     UNKNOWN.iter().chain(queue).map(|&call| (call, Vec::new())).collect()
 }
 
-/// Matches the requests of ioctl(2) that are refused. The kernel looks at the lower 32 bits of a request only: so do we.
+/// Matches the requests of ioctl(2) that are refused. The kernel looks at the lower 32 bits of a request only: so do
+/// we.
 fn requests() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     let mut refused = Vec::new();
     for request in [TIOCSTI, TIOCLINUX] {

@@ -1,10 +1,10 @@
 //! Set-group-ID for folders, and for nothing else.
 //!
-//! A folder with that bit hands its group on to what is made in it: volumes of pods have it, and `chmod`, `cp -a`, `tar`
-//! and `rsync` set it on every folder that they make there. On a program it would lend that group to whoever runs it
-//! outside of the sandbox. A filter of system calls sees no difference. So each such call is left to the keeper, which
-//! looks at what it is for and, when that is a folder, makes the call itself: never is a command's own call allowed after
-//! a look, since what it names could be exchanged between the two.
+//! A folder with that bit hands its group on to what is made in it: volumes of pods have it, and `chmod`, `cp -a`,
+//! `tar` and `rsync` set it on every folder that they make there. On a program it would lend that group to whoever runs
+//! it outside of the sandbox. A filter of system calls sees no difference. So each such call is left to the keeper,
+//! which looks at what it is for and, when that is a folder, makes the call itself: never is a command's own call
+//! allowed after a look, since what it names could be exchanged between the two.
 //!
 //! The keeper is of the same user as the commands, sees the same files, and has no privileges when it does this; and no
 //! command can signal it, since it is not in their PID namespace.
@@ -15,8 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 
-use super::seccomp::FCHMODAT2;
-use super::sys;
+use super::sys::{self, FCHMODAT2};
 
 /// A page is read at a time: the next one may not be mapped.
 const PAGE: u64 = 4096;

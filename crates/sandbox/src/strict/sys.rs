@@ -18,6 +18,9 @@ use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::UnshareFlags;
 
+/// `fchmodat2(2)`: the same on every architecture; the library knows it on some.
+pub(super) const FCHMODAT2: libc::c_long = 452;
+
 /// -1 stands for the error in errno.
 fn check<N: From<i8> + PartialEq>(result: N) -> io::Result<N> {
     if result == N::from(-1) {
@@ -179,7 +182,8 @@ pub(super) fn wait_for_input(descriptor: BorrowedFd<'_>, max: Option<Duration>) 
     }
 }
 
-/// Filters this process by a program, some of whose answers are for who holds the descriptor that this gives (Linux 5.0).
+/// Filters this process by a program, some of whose answers are for who holds the descriptor that this gives (Linux
+/// 5.0).
 pub(super) fn filter_with_listener(program: &[seccompiler::sock_filter]) -> io::Result<OwnedFd> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog {
@@ -255,16 +259,7 @@ pub(super) fn read_memory(pid: i32, address: u64, buffer: &mut [u8]) -> io::Resu
 /// `fchmodat2(2)` on a descriptor that may be of the kind `O_PATH` (Linux 6.6).
 pub(super) fn change_mode(file: BorrowedFd<'_>, mode: libc::mode_t) -> io::Result<()> {
     // SAFETY: the path is an empty string.
-    check(unsafe {
-        libc::syscall(
-            super::seccomp::FCHMODAT2,
-            file.as_raw_fd(),
-            c"".as_ptr(),
-            mode,
-            libc::AT_EMPTY_PATH,
-        )
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(FCHMODAT2, file.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH) }).map(drop)
 }
 
 /// Whether the descriptor has something to be read, and not only an end.
@@ -283,8 +278,8 @@ pub(super) fn has_input(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Starts a program (looked for on our PATH when its name has no slash) as the leader of a session, with nothing but
-/// these descriptors: its standard input, output and error, and any after them under the number that goes with it. Gives
-/// its PID.
+/// these descriptors: its standard input, output and error, and any after them under the number that goes with it.
+/// Gives its PID.
 ///
 /// `posix_spawn` shares our memory with the child until it executes: nothing is copied, and an error comes back.
 ///

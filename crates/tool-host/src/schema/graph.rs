@@ -389,8 +389,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Of a subschema and those within it the last one that has too many paths alone, if there is one: the place to look
-    /// at.
+    /// Of a subschema and those within it the last one that has too many paths alone, if there is one: the place to
+    /// look at.
     fn innermost(&self, number: u32, counted: &[Counted]) -> u32 {
         let has_too_many = |one: &&u32| match counted.get(**one as usize) {
             Some(Counted::Done(paths)) => paths.valid > self.max_paths,

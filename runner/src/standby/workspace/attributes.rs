@@ -6,13 +6,16 @@ use std::os::fd::AsFd;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
-    FileType, IFlags, Mode, XattrFlags, fchmod, fgetxattr, fgetxattr_query, flistxattr, flistxattr_query, fremovexattr,
-    fsetxattr, fstat, ioctl_getflags, ioctl_setflags,
+    FileType, IFlags, Mode, Stat, Timespec, Timestamps, UTIME_NOW, XattrFlags, fchmod, fgetxattr, fgetxattr_query,
+    flistxattr, flistxattr_query, fremovexattr, fsetxattr, fstat, futimens, ioctl_getflags, ioctl_setflags,
 };
 use rustix::io::{self, Errno};
 
 /// The flags that keep a file from being changed.
 const LOCKS: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
+/// The flags that whoever owns a file may set (`FS_FL_USER_MODIFIABLE`): some of them pass on to what is made in a
+/// folder, and would slow every later task.
+const OWNERS: IFlags = IFlags::from_bits_retain(0x0003_80ff);
 /// What anybody who may write to a folder may attach to it, and what decides who may read what is made in it.
 const ATTACHED: [&[u8]; 2] = [b"user.", b"system.posix_acl_"];
 
@@ -23,6 +26,55 @@ pub(super) struct Attributes {
     /// Where the file system has them.
     flags: Option<IFlags>,
     attached: BTreeMap<CString, Vec<u8>>,
+    /// When it was read and changed.
+    times: Times,
+}
+
+/// The times of a file that can be set, in nanoseconds: 64 bits each, for whoever may set them.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    read: Timespec,
+    changed: Timespec,
+}
+
+/// They are put back, but are no part of the condition that counts: looking at a folder changes one of them.
+impl PartialEq for Times {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Times {}
+
+impl Times {
+    fn of(found: &Stat) -> Self {
+        let time = |seconds, nanoseconds: u64| Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds as _,
+        };
+        Self {
+            read: time(found.st_atime, found.st_atime_nsec),
+            changed: time(found.st_mtime, found.st_mtime_nsec),
+        }
+    }
+
+    /// Who does not own the folder can set them to now and to nothing else: what a task has set is gone then, too.
+    fn restore(self, folder: impl AsFd) {
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let set = |last_access, last_modification| {
+            let times = Timestamps {
+                last_access,
+                last_modification,
+            };
+            futimens(&folder, &times)
+        };
+        if set(self.read, self.changed).is_err() {
+            let _ = set(now, now);
+        }
+    }
 }
 
 impl Attributes {
@@ -31,6 +83,7 @@ impl Attributes {
             mode: Mode::from_raw_mode(fstat(&folder)?.st_mode),
             flags: ioctl_getflags(&folder).ok(),
             attached: attached(&folder)?,
+            times: Times::of(&fstat(&folder)?),
         })
     }
 
@@ -50,10 +103,11 @@ impl Attributes {
             fchmod(&folder, self.mode)?;
         }
         if let (Some(flags), Ok(now)) = (self.flags, ioctl_getflags(&folder))
-            && now & LOCKS != flags & LOCKS
+            && now & OWNERS != flags & OWNERS
         {
-            ioctl_setflags(&folder, (now - LOCKS) | (flags & LOCKS))?;
+            ioctl_setflags(&folder, (now - OWNERS) | (flags & OWNERS))?;
         }
+        self.times.restore(&folder);
         Ok(())
     }
 }

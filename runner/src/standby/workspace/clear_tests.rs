@@ -215,6 +215,15 @@ fn the_folder_itself_is_brought_back_into_its_condition() {
     let scene = Scene::new();
     let folder = File::open(scene.path("")).unwrap();
     let before = Attributes::of(&folder).unwrap();
+    let changed = || {
+        let found = folder.metadata().unwrap();
+        (found.mtime(), found.mtime_nsec())
+    };
+    let changed_before = changed();
+    // What is made in the folder inherits it. Not every file system has flags.
+    if let Ok(flags) = ioctl_getflags(&folder) {
+        ioctl_setflags(&folder, flags | IFlags::NODUMP).unwrap();
+    }
     let none = rustix::fs::XattrFlags::empty();
     let attached = fsetxattr(&folder, "user.word", b"for the next task", none);
     assert!(matches!(attached, Ok(()) | Err(Errno::NOTSUP)), "{attached:?}");
@@ -222,6 +231,7 @@ fn the_folder_itself_is_brought_back_into_its_condition() {
     fs::set_permissions(scene.path(""), Permissions::from_mode(0o2000)).unwrap();
     scene.empties();
     assert_eq!(Attributes::of(&folder).unwrap(), before);
+    assert_eq!(changed(), changed_before, "a time is a word, too");
     fs::remove_file(scene.path(MARKER)).unwrap();
     fs::create_dir_all(scene.path(MARKER).join("inner")).unwrap();
     scene.empties();

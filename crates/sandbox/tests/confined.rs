@@ -455,10 +455,11 @@ async fn programs_see_their_own_bounds() {
     let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; cat /sys/devices/system/cpu/present; \
                   grep -c ^0::/$ /proc/self/cgroup; grep -q ' cgroup2 ' /proc/self/mountinfo && echo 1; ulimit -n; \
                   (echo 1 > /sys/fs/cgroup/memory.max) 2>&1 | wc -l; \
-                  (echo 0 > /proc/self/oom_score_adj) 2>&1 | wc -l; ls /sys";
+                  (echo 0 > /proc/self/oom_score_adj) 2>&1 | wc -l; ls /sys; \
+                  cat /sys/fs/cgroup/memory/memory.limit_in_bytes; cut -f 2 /proc/cgroups | sort -u | wc -l";
     let outcome = confined.run(script, LONG).await;
     let present = fs::read_to_string("/sys/devices/system/cpu/present").unwrap();
-    let expected = format!("268435456\n100\n{present}1\n1\n1024\n1\n1\ndevices\nfs\n");
+    let expected = format!("268435456\n100\n{present}1\n1\n1024\n1\n1\ndevices\nfs\n268435456\n2\n");
     assert_eq!(outcome.stdout, expected, "{}", outcome.stderr);
 }
 

@@ -22,6 +22,13 @@ pub(super) const PROCESSORS: &str = "/sys/devices/system/cpu";
 /// Where a control group is looked for.
 pub(super) const GROUP: &str = "/sys/fs/cgroup";
 
+/// Which controllers there are. On a machine that has groups of the first version, too, Java would look for those.
+pub(super) const CONTROLLERS: (&str, &str) = (
+    "cgroups",
+    "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\ncpu\t0\t1\t1\ncpuacct\t0\t1\t1\nmemory\t0\t1\t1\n\
+     blkio\t0\t1\t1\npids\t0\t1\t1\n",
+);
+
 /// Puts them into the folder of commands, which is empty and can be written still.
 pub(super) fn show(stage: &Path, plan: &Plan, processors: Option<&Source>) -> io::Result<()> {
     if let Some(processors) = processors {
@@ -37,6 +44,7 @@ pub(super) fn show(stage: &Path, plan: &Plan, processors: Option<&Source>) -> io
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
     let _ = mount("cgroup2", &place, "cgroup2", flags, None);
     tmpfs(&place, c"mode=755,size=64k")?;
+    fs::create_dir(place.join("memory"))?;
     for (name, content) in files(plan) {
         let file = place.join(name);
         fs::write(&file, content + "\n")?;
@@ -46,7 +54,10 @@ pub(super) fn show(stage: &Path, plan: &Plan, processors: Option<&Source>) -> io
 }
 
 /// What is known of the bounds. What is used now is not told: a file that stands still would lie.
-fn files(plan: &Plan) -> [(&'static str, String); 6] {
+///
+/// Those in a folder are for older programs, which look where the first version has them, and for those that take that
+/// place from the machine's table of mounts when it has both versions.
+fn files(plan: &Plan) -> [(&'static str, String); 9] {
     let processors = plan.processor_share.as_ref();
     [
         ("cgroup.controllers", "cpu memory pids".to_owned()),
@@ -58,5 +69,8 @@ fn files(plan: &Plan) -> [(&'static str, String); 6] {
             processors.map_or_else(|| pod::ALL_PROCESSORS.to_owned(), Clone::clone),
         ),
         ("pids.max", plan.processes.to_string()),
+        ("memory/memory.max", plan.memory.to_string()),
+        ("memory/memory.limit_in_bytes", plan.memory.to_string()),
+        ("memory/memory.soft_limit_in_bytes", plan.memory.to_string()),
     ]
 }

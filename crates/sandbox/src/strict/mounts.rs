@@ -111,6 +111,8 @@ pub(super) fn change_root(plan: &Plan) -> Result<Mounted, MissingLayer> {
     mount_proc(&stage, &folder_below(&stage, Path::new("/proc")))?;
     // The names of keys in the kernel are shown to whoever has the number of their user.
     cover_files(&stage, &over, &["/proc/keys", "/proc/key-users"].map(PathBuf::from))?;
+    let (name, content) = kernel_files::CONTROLLERS;
+    lay_over_proc(&stage, &over, name, content).in_layer(Layer::Proc, format!("an own /proc/{name}"))?;
     enter(&stage).in_layer(Layer::Image, "changing the root")?;
     Ok(Mounted {
         scratch: Some(scratch),
@@ -332,6 +334,19 @@ fn cover_files(stage: &Path, over: &Source, files: &[PathBuf]) -> Result<(), Mis
         }
     }
     Ok(())
+}
+
+/// A file of ours in the place of one of /proc, where the kernel has that.
+fn lay_over_proc(stage: &Path, over: &Source, name: &str, content: &str) -> io::Result<()> {
+    let place = folder_below(stage, Path::new("/proc")).join(name);
+    if !fs::symlink_metadata(&place).is_ok_and(|found| found.is_file()) {
+        return Ok(());
+    }
+    rustix::process::fchdir(&over.folder)?;
+    fs::write(name, content)?;
+    rustix::fs::chmod(name, rustix::fs::Mode::from_raw_mode(0o444))?;
+    mount_bind(name, &place)?;
+    restrict(&place, Right::Read, false)
 }
 
 /// The message queues of commands, as files. They outlive who makes them, and an attendant has to see them for that.

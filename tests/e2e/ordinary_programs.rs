@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::Turn;
-use support::scene::Scene;
+use support::scene::{Outcome, Scene};
 
 /// Longer than the system takes an argument.
 const LONG: usize = 300_000;
@@ -12,6 +12,16 @@ const LONG: usize = 300_000;
 /// A task that is too long for a variable.
 fn task(steps: &Value) -> Vec<u8> {
     json!({ "type": "workflow", "steps": steps }).to_string().into_bytes()
+}
+
+/// An agent that runs this command line and ends.
+async fn agent_runs(command: &str) -> Outcome {
+    let turns = [
+        Turn::new().call("t", "shell", json!({ "command": command })),
+        Turn::says("Done."),
+    ];
+    let scene = Scene::new().await.agent(json!({ "tools": ["shell"] }), turns).await;
+    scene.run().await
 }
 
 #[tokio::test]
@@ -66,16 +76,7 @@ async fn what_a_step_or_a_call_left_is_told_in_the_log() {
     outcome.done();
     assert_eq!(outcome.lines("info", 0), [told]);
     assert_eq!(outcome.lines("info", 1), [""; 0]);
-    let turns = [
-        Turn::new().call("t", "shell", json!({ "command": leaves })),
-        Turn::says("Done."),
-    ];
-    let outcome = Scene::new()
-        .await
-        .agent(json!({ "tools": ["shell"] }), turns)
-        .await
-        .run()
-        .await;
+    let outcome = agent_runs(leaves).await;
     outcome.done();
     let logs = outcome.events_of("log");
     assert_eq!(logs.len(), 1, "{logs:?}");
@@ -111,16 +112,7 @@ async fn scripts_and_command_lines_are_as_long_as_they_like_and_a_variable_is_re
         outcome.done();
         assert_eq!(outcome.lines("stdout", 0), ["/bin/sh", &(LONG + 1).to_string()]);
     }
-    let turns = [
-        Turn::new().call("t", "shell", json!({ "command": script })),
-        Turn::says("Done."),
-    ];
-    let outcome = Scene::new()
-        .await
-        .agent(json!({ "tools": ["shell"] }), turns)
-        .await
-        .run()
-        .await;
+    let outcome = agent_runs(&script).await;
     outcome.done();
     let output = outcome.events_of("tool_end")[0]["output"].to_string();
     assert!(output.contains(&(LONG + 1).to_string()), "{output}");

@@ -136,6 +136,7 @@ pub(super) fn shared(pid: i32) -> Option<Shared> {
     shared_by_mappings(&text)
 }
 
+/// The value of a line `name 12 kB`, in bytes.
 fn line_in_kib(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace()
@@ -177,12 +178,8 @@ fn shared_by_mappings(text: &str) -> Option<Shared> {
 pub(super) fn beside_resident(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     // gVisor has no such lines, and no such tables.
-    let lines = status.lines().filter_map(|line| {
-        let names = ["VmPTE:", "VmSwap:", "HugetlbPages:"];
-        names.iter().find_map(|name| line.strip_prefix(name))
-    });
-    let kib = lines.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.sum::<u64>() * 1024
+    let names = ["VmPTE:", "VmSwap:", "HugetlbPages:"];
+    names.iter().filter_map(|name| line_in_kib(&status, name)).sum()
 }
 
 /// The name of a process's program, as the kernel has it; `None` when it is gone.

@@ -19,6 +19,11 @@ const LITTLE_TMP: &[(&str, &str)] = &[("COMMAND_MEMORY", "96Mi"), ("COMMAND_TMP_
 pub(super) const FEW_PROCESSES: &[(&str, &str)] = &[("COMMAND_PROCESSES", "32")];
 pub(super) const MUCH: usize = 320 << 20;
 
+pub(super) const LITTLE_DEV_SHM: Baseline = Baseline::Unless(
+    &[libc::ENOSPC, libc::ENOENT, libc::EACCES],
+    "/dev/shm is small here, or not there",
+);
+
 /// How long it is held: long enough for everybody who looks from time to time.
 const HELD_FOR: Duration = Duration::from_secs(2);
 
@@ -110,10 +115,7 @@ pub const ATTACKS: &[Attack] = &[
             result
         },
     )
-    .baseline(Baseline::Unless(
-        &[libc::ENOSPC, libc::ENOENT, libc::EACCES],
-        "/dev/shm is small here, or not there",
-    ))
+    .baseline(LITTLE_DEV_SHM)
     .falls_without(&[]),
     eater(
         "processes/memory-in-a-memfd",

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 
-use super::limits::{FEW_PROCESSES, MUCH, eat, eater, held_for, sleeps};
+use super::limits::{FEW_PROCESSES, LITTLE_DEV_SHM, MUCH, eat, eater, held_for, sleeps};
 use super::program;
 use crate::attack::{Attack, Baseline, Expect};
 use crate::sys;
@@ -83,6 +83,11 @@ fn semaphores() -> io::Result<()> {
     result
 }
 
+const NO_PAGE_TABLES: Baseline = Baseline::Unless(
+    &[libc::ENODATA, libc::ENOMEM],
+    "this kernel says nothing of page tables, or gives nobody so many addresses",
+);
+
 /// How many processes share what looks like little in each: 2.5 GiB of addresses.
 const MANY: usize = 64;
 
@@ -109,10 +114,7 @@ pub const ATTACKS: &[Attack] = &[
         },
     )
     .falls_without(&[])
-    .baseline(Baseline::Unless(
-        &[libc::ENODATA, libc::ENOMEM],
-        "this kernel says nothing of page tables, or gives nobody so many addresses",
-    )),
+    .baseline(NO_PAGE_TABLES),
     eater(
         "processes/memory-in-page-tables-of-many",
         "has each of many processes map less than what looks like much, and the kernel keep page tables for all",
@@ -127,10 +129,7 @@ pub const ATTACKS: &[Attack] = &[
         },
     )
     .falls_without(&[])
-    .baseline(Baseline::Unless(
-        &[libc::ENODATA, libc::ENOMEM],
-        "this kernel says nothing of page tables, or gives nobody so many addresses",
-    )),
+    .baseline(NO_PAGE_TABLES),
     eater(
         "processes/memory-in-large-pages",
         "takes pages of a size that no process's count has",
@@ -157,10 +156,7 @@ pub const ATTACKS: &[Attack] = &[
         |target| eat("in names in /dev/shm", || many_names(target)),
     )
     .falls_without(&[])
-    .baseline(Baseline::Unless(
-        &[libc::ENOSPC, libc::ENOENT, libc::EACCES],
-        "/dev/shm is small here, or not there",
-    )),
+    .baseline(LITTLE_DEV_SHM),
     eater(
         "processes/memory-in-message-queues",
         "fills System V message queues, which belong to no process",

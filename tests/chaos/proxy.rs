@@ -6,26 +6,31 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
+use plue_runner_tests::loopback::ANYWHERE;
+
 /// See the module.
 pub struct Proxy {
     address: SocketAddr,
     to: SocketAddr,
     up: Option<JoinHandle<()>>,
-    /// Keeps the address while nobody listens there: a busy machine would give its port to somebody else.
-    kept: Option<TcpSocket>,
+    /// Has the address from beginning to end and never listens there. A busy machine would give the port to somebody
+    /// else as soon as nobody has it, also in the moment between a listener and the next.
+    _kept: TcpSocket,
 }
 
 impl Proxy {
     /// A way to this server, open.
     pub async fn open(to: SocketAddr) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        Self {
+        let kept = bound(ANYWHERE);
+        let address = kept.local_addr().unwrap();
+        let mut proxy = Self {
             address,
             to,
-            up: Some(tokio::spawn(pass(listener, to))),
-            kept: None,
-        }
+            up: None,
+            _kept: kept,
+        };
+        proxy.up().await;
+        proxy
     }
 
     /// A way to the server of a URL, and the URL by that way.
@@ -45,14 +50,12 @@ impl Proxy {
         if let Some(up) = self.up.take() {
             up.abort();
             let _ = up.await;
-            self.kept = Some(bound(self.address));
         }
     }
 
     /// Takes connections again, at the same address.
     pub async fn up(&mut self) {
-        let kept = self.kept.take().unwrap_or_else(|| bound(self.address));
-        let listener = kept.listen(1024).unwrap();
+        let listener = bound(self.address).listen(1024).unwrap();
         self.up = Some(tokio::spawn(pass(listener, self.to)));
     }
 }
@@ -65,7 +68,8 @@ impl Drop for Proxy {
     }
 }
 
-/// A socket that has this address, and does not listen. Connections that were cut may still be known to the kernel.
+/// A socket that has this address, and does not listen yet. Several may have it, as long as none of them listens, and
+/// so may connections that were cut and that the kernel still knows.
 fn bound(address: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();

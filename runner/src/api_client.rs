@@ -178,7 +178,7 @@ impl ApiClient {
             }
         };
         let status = response.status();
-        let retry_after = http::retry_after(response.headers(), jiff::Timestamp::now());
+        let retry_after = http::retry_after(response.headers(), jiff::Timestamp::now(), http::MAX_RETRY_AFTER);
         // What is only looked at for a word may break off; a task may not.
         let patience = if most > SHORT_ANSWER {
             self.timeout

@@ -9,6 +9,7 @@ mod disk;
 mod faults;
 mod flood;
 mod kills;
+mod model;
 mod outage;
 mod proxy;
 mod seed;

@@ -73,12 +73,14 @@ fn good() -> Vec<Value> {
         agent("tools", json!([])),
         agent("tools", json!(["grep", "shell"])),
         agent("max_turns", json!(1)),
-        agent("max_turns", json!(100)),
+        agent("max_turns", json!(1000)),
         agent("max_tokens", json!(1_000_000)),
         agent("thinking", json!({ "type": "adaptive", "display": "omitted" })),
         agent("effort", json!("xhigh")),
         agent("max_cost_usd", json!(0.01)),
         agent("max_cost_usd", json!(5)),
+        agent("max_tokens_total", json!(1)),
+        agent("output_schema", json!({ "type": "object" })),
         agent("timeout_seconds", json!(604_800)),
         // A key that nobody knows is a warning, and at the top of a workflow, too.
         agent("colour", json!("red")),
@@ -214,11 +216,20 @@ fn bad() -> Vec<Value> {
         bad.push(json!({ "steps": steps, "timeout_seconds": value }));
     }
     bad.extend([
-        agent("max_turns", json!(101)),
+        agent("max_turns", json!(1001)),
         agent("max_tokens", json!(0)),
         agent("max_tokens", json!(1_000_001)),
     ]);
     bad.extend([json!(null), json!(0), json!(-0.5), json!(true), json!("1")].map(|value| agent("max_cost_usd", value)));
+    let wrong_total = [
+        json!(null),
+        json!(0),
+        json!(1_000_000_000_001_u64),
+        json!(true),
+        json!("1"),
+    ];
+    bad.extend(wrong_total.map(|value| agent("max_tokens_total", value)));
+    bad.extend([json!(null), json!(true), json!("{}")].map(|value| agent("output_schema", value)));
     bad.extend([json!(null), json!("grep"), json!({})].map(|value| agent("tools", value)));
     bad.push(agent("tools", json!(["grep", "grep"])));
     bad.extend([json!("maximum"), json!("")].map(|value| agent("effort", value)));

@@ -96,7 +96,7 @@ async fn text_that_is_cut_off_again_and_again_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_call_that_was_cut_off_is_not_made_and_the_turn_is_asked_for_again_with_more_room() {
+async fn a_call_that_was_cut_off_is_told_to_the_model_which_has_more_room_then() {
     let cut = Block::call_in_pieces("toolu_cut", "read_file", &["{\"path\": \"a.t"]);
     let turns = vec![
         Turn::new().block(cut).stop("max_tokens"),
@@ -106,10 +106,13 @@ async fn a_call_that_was_cut_off_is_not_made_and_the_turn_is_asked_for_again_wit
     let outcome = run(turns).await;
     outcome.done();
     let (first, second) = (outcome.request(0), outcome.request(1));
+    let result = &second["messages"][2]["content"][0];
     assert_eq!(
-        first["messages"], second["messages"],
-        "the turn that was cut off is dropped"
+        (&result["tool_use_id"], &result["is_error"]),
+        (&json!("toolu_cut"), &json!(true))
     );
+    let said = result["content"].as_str().unwrap();
+    assert!(said.contains("your arguments were cut after 20 tokens"), "{said}");
     assert!(second["max_tokens"].as_u64() > first["max_tokens"].as_u64());
     let ends = outcome.events_of("tool_end");
     let states: Vec<_> = ends
@@ -120,11 +123,13 @@ async fn a_call_that_was_cut_off_is_not_made_and_the_turn_is_asked_for_again_wit
 }
 
 #[tokio::test]
-async fn a_call_that_was_cut_off_at_the_limit_of_the_task_is_an_error() {
-    let cut = Block::call_in_pieces("toolu_cut", "read_file", &["{\"path\": \"a.t"]);
-    let turn = Turn::new().block(cut).stop("max_tokens");
+async fn calls_that_are_cut_off_at_the_limit_of_the_task_again_and_again_are_an_error() {
+    let turns = (0..4).map(|n| {
+        let cut = Block::call_in_pieces(&format!("toolu_{n}"), "read_file", &["{\"path\": \"a.t"]);
+        Turn::new().block(cut).stop("max_tokens")
+    });
     let task = json!({ "tools": ["read_file"], "max_tokens": 500 });
-    let outcome = Scene::new().await.agent(task, [turn]).await.run().await;
+    let outcome = Scene::new().await.agent(task, turns).await.run().await;
     let error = outcome.failed("max_tokens");
     assert!(error["message"].as_str().unwrap().contains("max_tokens"), "{error}");
     assert_eq!(outcome.request(0)["max_tokens"], 500);

@@ -61,7 +61,7 @@ async fn what_cannot_be_retried_is_told_at_once() {
         (Reply::error(401), "model_auth"),
         (Reply::error(402), "model_auth"),
         (Reply::error(403), "model_auth"),
-        (Reply::error(404), "model_retired"),
+        (Reply::error(404), "model_error"),
         (Reply::error(413), "context_exceeded"),
     ];
     for (reply, code) in cases {
@@ -72,28 +72,180 @@ async fn what_cannot_be_retried_is_told_at_once() {
     }
 }
 
+/// The notes of the runner on what the model's answer did.
+fn notes(outcome: &Outcome) -> Vec<String> {
+    let notes = outcome
+        .events_of("log")
+        .into_iter()
+        .filter(|log| log["level"] == "info");
+    notes.map(|log| log["message"].as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test]
-async fn a_stream_that_breaks_after_something_was_shown_is_not_repeated() {
-    for ending in [Ending::Error("overloaded_error"), Ending::Cut, Ending::NoStop] {
-        let outcome = run(vec![Turn::says("Half an answ").ending(ending.clone()).into(), hello()]).await;
-        outcome.failed("model_error");
-        assert_eq!(outcome.text(), "Half an answ", "{ending:?}");
-        assert_eq!(outcome.model().requests().len(), 1, "{ending:?}");
+async fn a_turn_that_broke_off_after_something_was_shown_is_asked_for_again_as_another_message() {
+    for extra in [false, true] {
+        for ending in [Ending::Error("overloaded_error"), Ending::Cut, Ending::NoStop] {
+            let broken = Turn::says("Half an answ").usage(7, 3, 0, 0).ending(ending.clone());
+            let mut scene = Scene::new().await.agent(json!({}), [broken.into(), hello()]).await;
+            if extra {
+                scene = scene.env("CALLBACK_EXTRA_EVENTS", "1");
+            }
+            let outcome = scene.run().await;
+            let done = outcome.done();
+            assert_eq!(outcome.model().requests().len(), 2, "{ending:?}");
+            assert_eq!(
+                outcome.request(0),
+                outcome.request(1),
+                "nothing of the broken turn is in the history"
+            );
+            assert_eq!(done["turns"], 1);
+            assert_eq!(done["usage"]["input_tokens"], 107, "both attempts are paid");
+            assert_eq!(done["usage"]["output_tokens"], 21);
+            assert_eq!(done["result"], "Hello.");
+            let tokens = outcome.events_of("token");
+            let (first, last) = (&tokens[0]["message_id"], &tokens[tokens.len() - 1]["message_id"]);
+            assert_ne!(first, last);
+            let notes = notes(&outcome);
+            assert!(
+                notes
+                    .iter()
+                    .any(|note| note.contains("broke off and is asked for again")),
+                "{notes:?}"
+            );
+            let resets = outcome.events_of("message_reset");
+            assert_eq!(resets.len(), usize::from(extra));
+            if let [reset] = &resets[..] {
+                assert_eq!((&reset["message_id"], &reset["replaced_by"]), (first, last));
+                assert!(!reset["reason"].as_str().unwrap().is_empty());
+            }
+        }
     }
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_inside_a_call_that_was_shown_is_an_error() {
-    let turn = Turn::new()
-        .call("toolu_1", "list_files", json!({ "path": "." }))
-        .ending(Ending::Cut);
+async fn a_call_that_broke_off_ends_and_the_one_that_is_asked_for_again_is_made_once() {
+    let call = || Turn::new().call("toolu_1", "list_files", json!({ "path": "." }));
+    let turns = [call().ending(Ending::Cut), call(), Turn::says("Done.")];
     let outcome = Scene::new()
         .await
-        .agent(json!({ "tools": ["list_files"] }), [turn])
+        .agent(json!({ "tools": ["list_files"] }), turns)
         .await
         .run()
         .await;
-    outcome.failed("model_error");
+    outcome.done();
+    let ends: Vec<(Value, Value)> = outcome
+        .events_of("tool_end")
+        .iter()
+        .map(|end| (end["tool_id"].clone(), end["tool_state"].clone()))
+        .collect();
+    // The id was told already: a second call of that name would be taken for the first.
+    assert_eq!(
+        ends,
+        [
+            ("toolu_1".into(), "error".into()),
+            ("toolu_1_2".into(), "success".into())
+        ]
+    );
+    assert_eq!(outcome.request(2)["messages"][1]["content"][0]["id"], "toolu_1_2");
+}
+
+#[tokio::test]
+async fn waiting_is_told_once_and_ends_with_the_operators_patience() {
+    let replies = (0..50).map(|_| Reply::error(529));
+    let outcome = Scene::new()
+        .await
+        .agent(json!({}), replies)
+        .await
+        .env("MODEL_PATIENCE", "2")
+        .run()
+        .await;
+    let error = outcome.failed("model_error");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("MODEL_PATIENCE (2 s) is over"),
+        "{error}"
+    );
+    let waiting = notes(&outcome)
+        .iter()
+        .filter(|note| note.contains("waiting for the model"))
+        .count();
+    assert_eq!(waiting, 1, "{:?}", notes(&outcome));
+    let outcome = run(vec![Reply::error(429).header("retry-after", "3600")]).await;
+    let error = outcome.failed("model_error");
+    assert!(
+        error["message"].as_str().unwrap().contains("asks to wait 3600 s"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_stalls_behind_pings_is_asked_for_again() {
+    let head = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\
+        \"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\n";
+    let stalled = Reply::Slow {
+        head: head.into(),
+        piece: "event: ping\ndata: {\"type\":\"ping\"}\n\n".into(),
+        apart: Duration::from_millis(100),
+    };
+    let outcome = Scene::new()
+        .await
+        .agent(json!({}), [stalled, hello()])
+        .await
+        .env("MODEL_STALL_TIMEOUT", "1")
+        .run()
+        .await;
+    outcome.done();
+    assert_eq!(outcome.model().requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_conversation_that_fills_the_window_goes_on_with_a_summary() {
+    let call = || Turn::new().call("t1", "list_files", json!({})).usage(900_000, 10, 0, 0);
+    let summary = Turn::new().block(Block::compaction("It began.")).stop("compaction");
+    let refused = Reply::error(400);
+    for (what, replies) in [
+        ("the API's own", vec![call().into(), summary.into(), hello()]),
+        (
+            "the model's",
+            vec![call().into(), refused, Turn::says("It began.").into(), hello()],
+        ),
+    ] {
+        let outcome = Scene::new()
+            .await
+            .agent(json!({ "tools": ["list_files"] }), replies)
+            .await
+            .run()
+            .await;
+        assert_eq!(outcome.done()["turns"], 2, "{what}");
+        let requests = outcome.model().requests();
+        let last = requests.last().unwrap().body["messages"].to_string();
+        assert!(
+            last.contains("It began.") && !last.contains("tool_use"),
+            "{what}: {last}"
+        );
+        let notes = notes(&outcome);
+        assert!(
+            notes.iter().any(|note| note.contains("a summary stands in its place")),
+            "{notes:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_has_to_fit_a_schema_is_the_result() {
+    let schema = json!({
+        "type": "object", "properties": { "n": { "type": "integer" } }, "required": ["n"], "additionalProperties": false,
+    });
+    let task = json!({ "output_schema": schema });
+    let turns = [Turn::says("Sure."), Turn::says("{\"n\": 4}")];
+    let outcome = Scene::new().await.agent(task, turns).await.run().await;
+    assert_eq!(outcome.done()["result"], json!({ "n": 4 }));
+    assert_eq!(
+        outcome.request(0)["output_config"]["format"],
+        json!({ "type": "json_schema", "schema": schema })
+    );
 }
 
 #[tokio::test]
@@ -281,8 +433,8 @@ async fn the_request_carries_the_task() {
         .await;
     outcome.done();
     let body = outcome.request(0);
-    let system = &body["system"];
-    assert!(*system == "Be brief." || system[0]["text"] == "Be brief.", "{system}");
+    let system = json!([{ "type": "text", "text": "Be brief.", "cache_control": { "type": "ephemeral" } }]);
+    assert_eq!(body["system"], system);
     assert_eq!(body["max_tokens"], 2000);
     assert_eq!(body["output_config"]["effort"], "low");
     let sent: Vec<Value> = body["messages"]
@@ -324,6 +476,7 @@ async fn a_model_nobody_listens_for_is_an_error_after_the_retries() {
         .agent(json!({}), [hello()])
         .await
         .env("ANTHROPIC_BASE_URL", &format!("http://{port}"))
+        .env("MODEL_PATIENCE", "1")
         .run()
         .await;
     outcome.failed("model_error");
@@ -336,7 +489,7 @@ async fn a_cost_limit_ends_the_task_before_the_next_turn() {
     let calls = (0..3).map(|n| {
         Turn::new()
             .call(&format!("t{n}"), "list_files", json!({}))
-            .usage(1_000_000, 0, 0, 0)
+            .usage(700_000, 0, 0, 0)
     });
     let model = Claude::script(calls).await.unwrap();
     let task = json!({ "tools": ["list_files"], "max_cost_usd": 2.5 });

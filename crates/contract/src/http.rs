@@ -14,8 +14,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After how much silence the kernel asks whether the peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// The longest wait that a server may ask of us.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// The longest wait that the API server may ask of us.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// A client as the threat model wants it: TLS by rustls, and no proxy from the environment, since the runner talks to
 /// the origins of its configuration and to nothing else.
@@ -67,9 +67,29 @@ pub fn spread(wait: Duration, factors: Range<f64>) -> Duration {
     wait.mul_f64(factors.start + (factors.end - factors.start) * fraction)
 }
 
-/// How long a response asks us to wait: `retry-after-ms`, or `retry-after` in seconds or as a date. At most 60 s.
+/// Whether a connection failed since the peer's certificate is not one to trust: no repetition changes that.
+pub fn is_certificate_error(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if matches!(
+            error.downcast_ref::<rustls::Error>(),
+            Some(rustls::Error::InvalidCertificate(_))
+        ) {
+            return true;
+        }
+        // An error of input and output does not give its content as its source.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if inner.is_some_and(|inner| is_certificate_error(inner)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// How long a response asks us to wait: `retry-after-ms`, or `retry-after` in seconds or as a date; at most so long.
 /// `None` when it does not ask.
-pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp, at_most: Duration) -> Option<Duration> {
     const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let seconds = match text(RETRY_AFTER_MS).and_then(|value| value.parse::<f64>().ok()) {
@@ -86,7 +106,7 @@ pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration
         }
     };
     // Zero, the past and what is no number ask for nothing.
-    (seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(MAX_RETRY_AFTER.as_secs_f64())))
+    (seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(at_most.as_secs_f64())))
 }
 
 #[cfg(test)]

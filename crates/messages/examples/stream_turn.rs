@@ -18,26 +18,33 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let base_url = variable("ANTHROPIC_BASE_URL", "https://api.anthropic.com").parse()?;
     let key = std::env::var("ANTHROPIC_API_KEY").map_err(|_| "set ANTHROPIC_API_KEY")?;
     let client = MessagesClient::new(ClientConfig::new(base_url, key))?;
-    let conversation = Conversation::new(ConversationConfig {
+    let mut conversation = Conversation::new(ConversationConfig {
         model: &variable("MODEL", "claude-sonnet-5-5"),
         system: None,
         tools: &[],
         thinking: None,
         show_thinking: false,
         effort: None,
+        output_schema: None,
         messages: &[InitialMessage {
             role: Role::User,
             content: serde_json::value::to_raw_value(&question)?,
         }],
     });
-    let mut turn = client.turn(&conversation, 1000);
+    let mut turn = client.turn(conversation.request(1000));
     while let Some(event) = turn.next().await {
         match event? {
             TurnEvent::Text(piece) => {
                 print!("{piece}");
                 std::io::stdout().flush()?;
             }
-            TurnEvent::Finished(turn) => println!("\n({}, {} tokens)", turn.stop.as_str(), turn.usage.output_tokens),
+            TurnEvent::Finished(turn) => {
+                let tokens = turn
+                    .usage
+                    .output_tokens
+                    .map_or_else(|| "?".into(), |tokens| tokens.to_string());
+                println!("\n({}, {tokens} tokens)", turn.stop.as_str());
+            }
             _ => {}
         }
     }

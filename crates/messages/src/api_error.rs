@@ -4,6 +4,7 @@
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
+use url::Url;
 
 use super::{ModelError, models};
 
@@ -113,7 +114,7 @@ impl ApiError {
     }
 
     /// The error of an `error` event.
-    pub fn into_event_error(self, model: &str) -> ModelError {
+    pub fn into_event_error(self, model: &str, endpoint: &Url) -> ModelError {
         let status = match self.kind.as_str() {
             "authentication_error" => StatusCode::UNAUTHORIZED,
             "billing_error" => StatusCode::PAYMENT_REQUIRED,
@@ -127,11 +128,16 @@ impl ApiError {
                 ));
             }
         };
-        self.into_error(status, model)
+        self.into_error(status, model, endpoint)
     }
 
-    /// The error of a response with this status, for a request that named this model.
-    pub fn into_error(self, status: StatusCode, model: &str) -> ModelError {
+    /// Whether it says that there is no such model, and not that there is nothing at this place at all.
+    fn is_about_a_model(&self) -> bool {
+        self.kind == "not_found_error" && self.message.to_ascii_lowercase().contains("model")
+    }
+
+    /// The error of a response with this status, for a request to this place that named this model.
+    pub fn into_error(self, status: StatusCode, model: &str, endpoint: &Url) -> ModelError {
         let said = format!("the Messages API answered {}: {}", status.as_u16(), self.describe());
         match status.as_u16() {
             401 => ModelError::Auth(format!(
@@ -144,6 +150,10 @@ impl ApiError {
             403 => ModelError::Auth(format!(
                 "{said}. Check what the key in ANTHROPIC_API_KEY is allowed to do"
             )),
+            404 if !self.is_about_a_model() => ModelError::Failed(format!(
+                "no Messages API at {}: check ANTHROPIC_BASE_URL ({said})",
+                without_query(endpoint)
+            )),
             404 => ModelError::ModelNotFound(format!("{said}. {}", not_found_advice(model))),
             413 => ModelError::TooLong(format!(
                 "{said}. A request may have 32 MB: the conversation has grown too large"
@@ -152,6 +162,7 @@ impl ApiError {
             400 if self.message.starts_with("prompt is too long") => ModelError::TooLong(format!(
                 "{said}. The conversation is larger than the context window of {model}"
             )),
+            400 => ModelError::Refused(said),
             429 if self.is_spend_limit() => ModelError::Failed(format!(
                 "{said}. The account's spending limit is reached; waiting does not lift it"
             )),
@@ -163,6 +174,14 @@ impl ApiError {
             _ => ModelError::Failed(said),
         }
     }
+}
+
+/// A URL as it may be shown: what stands behind the path may be a secret.
+fn without_query(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
 }
 
 fn not_found_advice(model: &str) -> String {

@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::wire::{Text, json_string};
-use super::{INVALID_INPUT_KEY, ToolCall};
+use super::{INVALID_INPUT_KEY, ToolCall, TurnEvent, surrogates};
 
 /// How many fields of one block deltas may change: known kinds change two. A bound, since each is searched for.
 const MAX_CHANGED_FIELDS: usize = 64;
@@ -44,6 +44,8 @@ pub(super) enum Kind {
 pub(super) struct OpenBlock {
     pub index: u64,
     pub kind: Kind,
+    /// The first half of a surrogate pair that the last delta ended with.
+    pub carried: Option<u16>,
     start: Box<RawValue>,
     changes: Vec<(Cow<'static, str>, Change)>,
     has_text: bool,
@@ -127,6 +129,7 @@ impl OpenBlock {
             Self {
                 index,
                 kind,
+                carried: None,
                 start: start.to_owned(),
                 changes: Vec::new(),
                 has_text,
@@ -165,9 +168,34 @@ impl OpenBlock {
         self.replace(Cow::Borrowed(key), Change::Set(value));
     }
 
-    /// Merges a delta of a kind that we do not know, by what all known kinds have in common: text is a piece and is
-    /// added to the field of its name, anything else replaces it.
-    pub fn merge_unknown(&mut self, delta: &RawValue) -> Result<(), String> {
+    /// The text that an end without the second half of a pair makes of the first.
+    pub fn end_text(&mut self) -> Option<TurnEvent> {
+        const LOST: &str = "\u{fffd}";
+        self.carried.take()?;
+        match self.kind {
+            Kind::Text => self.append("text", LOST),
+            Kind::Thinking => self.append("thinking", LOST),
+            Kind::ToolUse { .. } => self.append_input(LOST),
+            Kind::Other => {}
+        }
+        match self.kind {
+            Kind::Text => Some(TurnEvent::Text(LOST.to_owned())),
+            Kind::Thinking => Some(TurnEvent::Thinking(LOST.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// Takes a delta of a kind that we do not know. A block that we know stays without it: what would come of the two
+    /// together nobody can tell, and the API takes only what it knows back. Into another block it is merged by what all
+    /// known kinds have in common: text is a piece and is added to the field of its name, anything else replaces it.
+    pub fn take_unknown(&mut self, delta: &RawValue) -> Result<(), String> {
+        if self.kind != Kind::Other {
+            tracing::debug!(
+                block = self.index,
+                "a delta of an unknown kind is left out of a block of a known one"
+            );
+            return Ok(());
+        }
         let fields: Fields<'_> = serde_json::from_str(delta.get())
             .map_err(|error| format!("a delta of content block {} is no object: {error}", self.index))?;
         for (key, value) in fields.0 {
@@ -207,15 +235,26 @@ impl OpenBlock {
             start,
             mut changes,
             has_text,
+            ..
         } = self;
         let broken = |error: serde_json::Error| format!("content block {index} cannot be put together: {error}");
         let fields: Fields<'_> = serde_json::from_str(start.get()).map_err(broken)?;
         let tool_call = match kind {
-            Kind::ToolUse { id, name } => Some(ToolCall {
-                id,
-                name,
-                input: call_input(&fields, &changes),
-            }),
+            Kind::ToolUse { id, name } => {
+                if let Some((_, Change::Fragments(text))) = changes.iter_mut().find(|(key, _)| key == "input")
+                    && let Cow::Owned(mended) = surrogates::without_halves(text)
+                {
+                    *text = mended;
+                }
+                let input = call_input(&fields, &changes);
+                Some(ToolCall {
+                    id,
+                    name,
+                    is_complete: is_object(&input) && !is_untouched(&fields, &changes),
+                    input,
+                    block: 0,
+                })
+            }
             _ => None,
         };
         if changes.is_empty() && tool_call.is_none() {
@@ -265,6 +304,17 @@ fn call_input(fields: &Fields<'_>, changes: &[(Cow<'static, str>, Change)]) -> S
         Some((_, Change::Fragments(text))) if !text.trim().is_empty() => text.clone(),
         _ => fields.get("input").map_or("{}", RawValue::get).to_owned(),
     }
+}
+
+/// Whether the model wrote nothing yet: the start of a call has an empty object for its arguments.
+fn is_untouched(fields: &Fields<'_>, changes: &[(Cow<'static, str>, Change)]) -> bool {
+    let wrote = changes
+        .iter()
+        .any(|(key, change)| key == "input" && matches!(change, Change::Fragments(text) if !text.trim().is_empty()));
+    !wrote
+        && fields
+            .get("input")
+            .is_none_or(|input| matches!(input.get(), "{}" | "null"))
 }
 
 /// The JSON of a field after its deltas. `value` is what the block started with.
@@ -322,6 +372,62 @@ fn is_too_deep(text: &str) -> bool {
         }
     }
     false
+}
+
+/// The same block of a tool call under another id.
+pub(super) fn with_id(block: &RawValue, id: &str) -> Option<Box<RawValue>> {
+    let fields: Fields<'_> = serde_json::from_str(block.get()).ok()?;
+    let mut object = ObjectWriter::with_capacity(block.get().len() + id.len());
+    for (key, value) in &fields.0 {
+        match key.0.as_ref() {
+            "id" => object.write("id", &json_string(id.to_owned())),
+            key => object.write(key, value.get()),
+        }
+    }
+    RawValue::from_string(object.finish()).ok()
+}
+
+/// Whether a block is thinking without the signature that makes it valid.
+pub(super) fn is_unsigned_thinking(block: &RawValue) -> bool {
+    let Ok(fields) = serde_json::from_str::<Fields<'_>>(block.get()) else {
+        return false;
+    };
+    let signature = fields.string("signature").unwrap_or_default();
+    fields.string("type").as_deref() == Some("thinking") && signature.is_empty()
+}
+
+/// A message without its thinking blocks; `None` when it has none, or is nothing but thinking.
+pub(super) fn without_thinking(message: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        role: Text<'a>,
+        #[serde(borrow)]
+        content: Vec<&'a RawValue>,
+    }
+    let message: Message<'_> = serde_json::from_str(message).ok()?;
+    let kept: Vec<&str> = message
+        .content
+        .iter()
+        .filter(|block| !is_thinking(block))
+        .map(|block| block.get())
+        .collect();
+    let role = json_string(message.role.0.into_owned());
+    (!kept.is_empty() && kept.len() < message.content.len())
+        .then(|| format!("{{\"role\":{role},\"content\":[{}]}}", kept.join(",")))
+}
+
+fn is_thinking(block: &RawValue) -> bool {
+    let kind = serde_json::from_str::<Fields<'_>>(block.get())
+        .ok()
+        .and_then(|fields| fields.string("type"));
+    matches!(kind.as_deref(), Some("thinking" | "redacted_thinking"))
+}
+
+/// The text of a text block.
+pub(super) fn text_of(block: &RawValue) -> Option<String> {
+    let fields = serde_json::from_str::<Fields<'_>>(block.get()).ok()?;
+    (fields.string("type").as_deref() == Some("text")).then(|| fields.string("text"))?
 }
 
 /// Writes an object whose values are JSON already.

@@ -1,18 +1,18 @@
-//! The client of the Messages API: one streamed request for a turn, and the retries around it.
+//! The client of the Messages API: what it is configured with, and one request. The attempts of a turn are in
+//! [`attempts`](super::attempts).
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use super::api_error::ApiError;
-use super::decoder::{DecodeError, TurnDecoder};
-use super::{Conversation, Model, ModelError, TurnEvent};
+use super::attempts::Attempts;
+use super::{Model, ModelError, TurnEvent, TurnRequest};
 use plue_contract::http;
 use plue_contract::secret::Secret;
 
@@ -22,16 +22,15 @@ pub const API_VERSION: &str = "2026-10-21";
 /// The longest wait of our own choice between two attempts; a server may ask for more.
 const MAX_BACKOFF: Duration = Duration::from_secs(8);
 
+/// The longest wait that is read from an answer. Whether there is patience for it is another question.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
 /// How much of an error response is read, in bytes.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// How long an error response may take after its head, all of it: each byte of one that drips would be within the time
 /// that is waited for the next.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the end of a response may take after the turn is over. Only when it was read can the connection serve the
-/// next turn; a new one costs several round trips.
-const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// In which header the key is sent. Gateways differ, and exactly one is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,14 +57,18 @@ pub struct ClientConfig {
     pub traceparent: Traceparent,
     /// How long no byte may come before the request counts as lost.
     pub idle_timeout: Duration,
-    /// How many attempts may follow the first.
-    pub max_retries: u32,
-    /// The wait before the first of them; it doubles each time, up to 8 s.
+    /// How long nothing of the answer may come, while pings or empty pieces do, before the attempt counts as lost.
+    pub stall_timeout: Duration,
+    /// How long one turn may be waited for, all attempts and the waits between them together. What an attempt takes
+    /// while its answer comes is no waiting.
+    pub patience: Duration,
+    /// The wait before the second attempt; it doubles each time, up to 8 s.
     pub retry_base: Duration,
 }
 
 impl ClientConfig {
-    /// The API's rules: 4 attempts after the first, from 0.5 s, and 120 s of silence.
+    /// What the API's own clients do, with the patience of a task: ten minutes, 120 s of silence and 300 s without
+    /// progress.
     pub fn new(base_url: Url, api_key: impl Into<String>) -> Self {
         Self {
             base_url,
@@ -74,7 +77,8 @@ impl ClientConfig {
             request_id: None,
             traceparent: Traceparent::default(),
             idle_timeout: Duration::from_secs(120),
-            max_retries: 4,
+            stall_timeout: Duration::from_secs(300),
+            patience: Duration::from_secs(600),
             retry_base: Duration::from_millis(500),
         }
     }
@@ -152,40 +156,32 @@ impl MessagesClient {
         })
     }
 
-    /// Sends one request and reads the answer's head.
-    async fn open(&self, body: Bytes, model: &str) -> Result<reqwest::Response, Failure> {
+    /// Sends one request and reads the answer's head, which may take so long.
+    pub(super) async fn open(&self, asked: &TurnRequest, within: Duration) -> Result<reqwest::Response, Failure> {
+        let model = asked.model.as_str();
         let mut request = self
             .http
             .post(self.endpoint.clone())
             .headers(self.headers.clone())
-            .body(body);
+            .body(asked.body.clone());
+        if let Some(beta) = asked.beta {
+            request = request.header("anthropic-beta", beta);
+        }
         if let Some(traceparent) = self.config.traceparent.0.as_ref().and_then(|source| source()) {
             request = request.header("traceparent", traceparent);
         }
         // The time without a byte is also that of the whole head: answers that only announce one (1xx) do not count.
-        let mut response = request
-            .send()
-            .await
-            .map_err(|error| self.lost("the request failed", error))?;
+        let answer = tokio::time::timeout(within, request.send()).await;
+        let Ok(answer) = answer else {
+            return Err(self.silent("the request failed", within));
+        };
+        let mut response = answer.map_err(|error| self.lost("the request failed", error))?;
         let status = response.status();
         let request_id = request_id(&response);
         if status.is_success() {
             tracing::info!(model, request_id, status = status.as_u16(), "the model's stream began");
             return match response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
-                Some(other) if other.starts_with(b"text/html") || other.starts_with(b"application/json") => {
-                    let error = ModelError::Failed(format!(
-                        "{} answered {} with {} in place of an event stream. Check ANTHROPIC_BASE_URL",
-                        self.endpoint,
-                        status.as_u16(),
-                        String::from_utf8_lossy(other)
-                    ));
-                    Err(Failure {
-                        error,
-                        retry: false,
-                        wait: None,
-                        request_id,
-                    })
-                }
+                Some(page) if page.starts_with(b"text/html") => Err(self.no_messages_api(page)),
                 _ => Ok(response),
             };
         }
@@ -203,9 +199,9 @@ impl MessagesClient {
         let error = ApiError::parse(&error_body);
         let request_id = request_id.or_else(|| error.request_id.clone());
         let retry = error.should_retry(status, response.headers());
-        let wait = http::retry_after(response.headers(), jiff::Timestamp::now());
+        let wait = http::retry_after(response.headers(), jiff::Timestamp::now(), MAX_RETRY_AFTER);
         Err(Failure {
-            error: error.into_error(status, model),
+            error: error.into_error(status, model, &self.endpoint),
             retry,
             wait,
             request_id,
@@ -213,216 +209,99 @@ impl MessagesClient {
     }
 
     /// A failure of the connection.
-    fn lost(&self, what: &str, error: reqwest::Error) -> Failure {
-        let message = if error.is_timeout() && !error.is_connect() {
-            format!(
-                "{what}: nothing came from the Messages API for {} s",
-                self.config.idle_timeout.as_secs_f32()
-            )
-        } else {
-            format!("{what}: {}", http::describe(&error.without_url()))
-        };
-        let host = self.endpoint.origin().ascii_serialization();
+    pub(super) fn lost(&self, what: &str, error: reqwest::Error) -> Failure {
+        if error.is_timeout() && !error.is_connect() {
+            return self.silent(what, self.config.idle_timeout);
+        }
+        let error = error.without_url();
+        // Nobody else's certificate comes of waiting, nor another request.
+        let may_pass = !error.is_builder() && !http::is_certificate_error(&error);
+        let mut message = format!("{}: {what}: {}", self.host(), http::describe(&error));
+        if !may_pass && !error.is_builder() {
+            message.push_str(". Check ANTHROPIC_BASE_URL, and that the authority that signed it is trusted here");
+        }
         Failure {
-            error: ModelError::Failed(format!("{host}: {message}")),
-            retry: true,
+            error: ModelError::Failed(message),
+            retry: may_pass,
             wait: None,
             request_id: None,
         }
     }
 
+    /// Nothing came for so long.
+    pub(super) fn silent(&self, what: &str, so_long: Duration) -> Failure {
+        Failure::passing(format!(
+            "{}: {what}: nothing came from the Messages API for {} s",
+            self.host(),
+            so_long.as_secs_f32()
+        ))
+    }
+
+    /// What answers is something else: it will answer the same to every attempt.
+    pub(super) fn no_messages_api(&self, content_type: &[u8]) -> Failure {
+        Failure {
+            error: ModelError::Failed(format!(
+                "{} answered with {} in place of an event stream or a message. Check ANTHROPIC_BASE_URL",
+                self.endpoint,
+                String::from_utf8_lossy(content_type)
+            )),
+            retry: false,
+            wait: None,
+            request_id: None,
+        }
+    }
+
+    fn host(&self) -> String {
+        self.endpoint.origin().ascii_serialization()
+    }
+
+    pub(super) fn endpoint(&self) -> &Url {
+        &self.endpoint
+    }
+
+    pub(super) fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
     /// The wait before attempt number `retry` after the first, from 0: up to a quarter less than the rule says.
-    fn backoff(&self, retry: u32) -> Duration {
+    pub(super) fn backoff(&self, retry: u32) -> Duration {
         http::backoff(self.config.retry_base, MAX_BACKOFF, retry, 0.75..1.0)
     }
 
     /// Takes the key out of a text, in case the other side repeated it.
-    fn without_key(&self, text: String) -> String {
+    pub(super) fn without_key(&self, text: String) -> String {
         text.replace(self.config.api_key.expose(), "***")
     }
 }
 
 impl Model for MessagesClient {
-    fn turn<'a>(
-        &'a self,
-        conversation: &Conversation,
-        max_tokens: u32,
-    ) -> BoxStream<'a, Result<TurnEvent, ModelError>> {
-        let turn = RunningTurn {
-            client: self,
-            model: conversation.model().to_owned(),
-            body: conversation.body(max_tokens),
-            state: State::Idle,
-            retries: 0,
-            shown: false,
-            thought: false,
-        };
-        stream::unfold(
-            turn,
-            |mut turn| async move { turn.next().await.map(|event| (event, turn)) },
-        )
+    fn turn<'a>(&'a self, request: TurnRequest) -> BoxStream<'a, Result<TurnEvent, ModelError>> {
+        let attempts = Attempts::new(self, request);
+        stream::unfold(attempts, |mut attempts| async move {
+            attempts.next().await.map(|event| (event, attempts))
+        })
         .boxed()
     }
 }
 
 /// An attempt that gave no turn.
-struct Failure {
-    error: ModelError,
+pub(super) struct Failure {
+    pub(super) error: ModelError,
     /// Whether another attempt may help.
-    retry: bool,
+    pub(super) retry: bool,
     /// The wait that the server asked for.
-    wait: Option<Duration>,
-    request_id: Option<String>,
+    pub(super) wait: Option<Duration>,
+    pub(super) request_id: Option<String>,
 }
 
-/// One turn, over all its attempts.
-struct RunningTurn<'a> {
-    client: &'a MessagesClient,
-    model: String,
-    body: Bytes,
-    state: State,
-    retries: u32,
-    /// Whether text or a tool call of this turn was given out: then it cannot be repeated unseen.
-    shown: bool,
-    /// Whether thinking of this attempt was given out.
-    thought: bool,
-}
-
-enum State {
-    Idle,
-    Streaming {
-        response: Box<reqwest::Response>,
-        decoder: Box<TurnDecoder>,
-        request_id: Option<String>,
-    },
-    Over,
-}
-
-impl RunningTurn<'_> {
-    async fn next(&mut self) -> Option<Result<TurnEvent, ModelError>> {
-        loop {
-            let failure = match &mut self.state {
-                State::Over => return None,
-                State::Idle => match self.client.open(self.body.clone(), &self.model).await {
-                    Ok(response) => {
-                        self.state = State::Streaming {
-                            request_id: request_id(&response),
-                            response: Box::new(response),
-                            decoder: Box::default(),
-                        };
-                        continue;
-                    }
-                    Err(failure) => failure,
-                },
-                State::Streaming {
-                    response,
-                    decoder,
-                    request_id,
-                } => match read_event(self.client, response, decoder, &self.model).await {
-                    Ok(TurnEvent::Finished(mut turn)) => {
-                        turn.request_id = request_id.take();
-                        let drain = async { while let Ok(Some(_)) = response.chunk().await {} };
-                        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain).await;
-                        self.state = State::Over;
-                        return Some(Ok(TurnEvent::Finished(turn)));
-                    }
-                    Ok(event) => {
-                        self.shown |= matches!(event, TurnEvent::Text(_) | TurnEvent::ToolStarted { .. });
-                        self.thought |= matches!(event, TurnEvent::Thinking(_));
-                        return Some(Ok(event));
-                    }
-                    Err(failure) => Failure {
-                        request_id: request_id.take(),
-                        ..failure
-                    },
-                },
-            };
-            self.state = State::Idle;
-            if let Err(error) = self.prepare_retry(failure).await {
-                self.state = State::Over;
-                return Some(Err(error));
-            }
-            if std::mem::take(&mut self.thought) {
-                return Some(Ok(TurnEvent::Restarted));
-            }
-        }
-    }
-
-    /// Waits until the next attempt may start, or says why there is none.
-    async fn prepare_retry(&mut self, failure: Failure) -> Result<(), ModelError> {
-        let Failure {
-            error,
-            retry,
-            wait,
-            request_id,
-        } = failure;
-        let error = error.map_text(|text| self.client.without_key(text));
-        let with_id = |text: String| match &request_id {
-            Some(id) => format!("{text} (request-id {id})"),
-            None => text,
-        };
-        if !retry {
-            return Err(error.map_text(with_id));
-        }
-        if self.shown {
-            return Err(error.map_text(|text| {
-                with_id(format!(
-                    "{text}. Part of the answer was shown already, so the turn was not repeated"
-                ))
-            }));
-        }
-        if self.retries >= self.client.config.max_retries {
-            let attempts = match self.retries {
-                0 => String::new(),
-                retries => format!(". Gave up after {} attempts", retries + 1),
-            };
-            return Err(error.map_text(|text| with_id(text + &attempts)));
-        }
-        let wait = wait.unwrap_or_else(|| self.client.backoff(self.retries));
-        self.retries += 1;
-        tracing::warn!(
-            attempt = self.retries,
-            max_attempts = self.client.config.max_retries,
-            wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            reason = %error,
-            request_id,
-            "the model's turn is tried again"
-        );
-        tokio::time::sleep(wait).await;
-        Ok(())
-    }
-}
-
-/// The next event of a stream.
-async fn read_event(
-    client: &MessagesClient,
-    response: &mut reqwest::Response,
-    decoder: &mut TurnDecoder,
-    model: &str,
-) -> Result<TurnEvent, Failure> {
-    let broken = |error: DecodeError| {
-        let (retry, error) = match error {
-            DecodeError::Api(error) => (error.should_retry_event(), error.into_event_error(model)),
-            other => (true, ModelError::Failed(other.to_string())),
-        };
-        Failure {
-            error,
-            retry,
+impl Failure {
+    /// One that another attempt may not have.
+    pub(super) fn passing(message: String) -> Self {
+        Self {
+            error: ModelError::Failed(message),
+            retry: true,
             wait: None,
             request_id: None,
-        }
-    };
-    loop {
-        if let Some(event) = decoder.next_event().map_err(broken)? {
-            return Ok(event);
-        }
-        match response
-            .chunk()
-            .await
-            .map_err(|error| client.lost("the model's stream broke", error))?
-        {
-            Some(chunk) => decoder.push(chunk).map_err(broken)?,
-            None => return Err(broken(DecodeError::Ended)),
         }
     }
 }
@@ -430,6 +309,8 @@ async fn read_event(
 fn headers(config: &ClientConfig) -> Result<HeaderMap, ClientError> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // A stream of small events gains nothing by compression. What is compressed all the same is read.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(
         HeaderName::from_static("anthropic-version"),
         HeaderValue::from_static(API_VERSION),
@@ -455,7 +336,7 @@ fn headers(config: &ClientConfig) -> Result<HeaderMap, ClientError> {
     Ok(headers)
 }
 
-fn request_id(response: &reqwest::Response) -> Option<String> {
+pub(super) fn request_id(response: &reqwest::Response) -> Option<String> {
     response
         .headers()
         .get("request-id")

@@ -130,6 +130,24 @@ impl Framer {
         Ok(None)
     }
 
+    /// The event that the end of the body cuts off, as far as it came: for whoever would rather read too much than too
+    /// little. `None` when there is none.
+    pub fn unfinished(&mut self) -> Option<Frame> {
+        let line = std::mem::take(&mut self.partial_line).freeze();
+        if !line.is_empty() {
+            self.add_field(line);
+        }
+        let event = std::mem::take(&mut self.event);
+        match std::mem::take(&mut self.data) {
+            Data::None => None,
+            Data::Line(data) => Some(Frame { event, data }),
+            Data::Lines(data) => Some(Frame {
+                event,
+                data: data.freeze(),
+            }),
+        }
+    }
+
     /// The next line, without its ending: a line feed, a carriage return, or both.
     fn next_line(&mut self) -> Result<Option<Bytes>, FramingError> {
         if self.skip_line_feed && !self.chunk.is_empty() {

@@ -169,20 +169,17 @@ pub fn max_output(id: &str) -> u32 {
 /// long prompt makes the whole turn dearer. Pass the model that served ([`super::Turn::model`]).
 pub fn cost(id: &str, usage: &Usage) -> Option<f64> {
     let model = lookup(id)?;
-    let prompt_tokens = usage
-        .input_tokens
-        .saturating_add(usage.cache_read_tokens)
-        .saturating_add(usage.cache_write_tokens);
+    let prompt_tokens = usage.prompt_tokens()?;
     let prices = match model.long_prompt {
         Some(long) if prompt_tokens > long.above_tokens => long.prices,
         _ => model.prices,
     };
-    let dollars = |tokens: u64, per_million: f64| tokens as f64 * per_million / 1e6;
+    let dollars = |tokens: Option<u64>, per_million: f64| Some(tokens? as f64 * per_million / 1e6);
     Some(
-        dollars(usage.input_tokens, prices.input)
-            + dollars(usage.output_tokens, prices.output)
-            + dollars(usage.cache_write_tokens, prices.cache_write)
-            + dollars(usage.cache_read_tokens, prices.cache_read),
+        dollars(usage.input_tokens, prices.input)?
+            + dollars(usage.output_tokens, prices.output)?
+            + dollars(usage.cache_write_tokens, prices.cache_write)?
+            + dollars(usage.cache_read_tokens, prices.cache_read)?,
     )
 }
 

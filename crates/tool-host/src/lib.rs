@@ -6,6 +6,7 @@ pub use linker::{NotGranted, SUPPORTED_VERSIONS};
 pub use load_error::{LoadError, PluginError, Problem, UnknownTools};
 pub use plue_contract::{LiveOutput, ToolDefinition, ToolErrorCode, ToolOutcome, Toolbox};
 pub use registry::{Host, HostConfig, LoadedTools, PluginInfo, compile_plugins, list_plugins, may_run_commands};
+pub use schema::AnswerSchema;
 pub use toolbox::TaskToolbox;
 
 mod arguments;

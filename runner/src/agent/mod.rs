@@ -3,34 +3,37 @@
 //! It knows a trait for the model, one for the tools, and the event queue; none of them needs a network in a test.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, EventSink, LogLevel, TaskErrorCode, ToolState, millis};
-use crate::failure::{Cancelled, Failure};
+use crate::events::{Event, EventSink, LogLevel, TaskErrorCode};
+use crate::failure::Failure;
 use crate::task::AgentTask;
 use crate::telemetry::Telemetry;
-use plue_contract::{LiveOutput, ToolErrorCode, ToolOutcome, Toolbox};
-use plue_messages::{
-    Conversation, ConversationConfig, INVALID_INPUT_KEY, Model, ModelError, StopReason, ToolCall, ToolResult, Turn,
-    TurnEvent,
-};
+use plue_contract::Toolbox;
+use plue_messages::{Conversation, ConversationConfig, Model, ModelError, StopReason, Turn};
 
+mod allowance;
+mod answer;
+mod calls;
 mod masked_text;
 mod no_tools;
 mod output_limit;
+mod repetition;
 mod spans;
+mod streaming;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod usage;
 
-use masked_text::{MaskedDeltas, mask, pieces, thought, token};
+use answer::{Answer, Verdict};
 pub use no_tools::NoTools;
 pub use output_limit::OutputLimit;
+use repetition::{Pattern, Repetition};
 pub use usage::TaskUsage;
 use usage::report;
 
@@ -40,8 +43,11 @@ const GO_ON: &str =
     "Your answer was cut off by its length limit. Go on exactly where it stopped, without repeating anything.";
 const SAY_SOMETHING: &str =
     "Your last turn had no text. If there is more to do, go on; otherwise say what you did and what came of it.";
+const STUCK: &str = "You have made the same calls with the same results several times in a row. Repeating them again \
+                     will not change anything: try something else, or say what you have found and what is in the way.";
 const NOT_MADE: &str = "The call was not made: the task ended.";
 const CUT_OFF_CALL: &str = "The model's answer was cut off in the middle of this call; it was not made.";
+const BROKEN_OFF_CALL: &str = "The model's answer broke off in the middle of this call; it was not made.";
 
 /// One agent task on its way.
 pub struct Agent<'a> {
@@ -55,13 +61,18 @@ pub struct Agent<'a> {
     /// Whether events that the protocol added are sent.
     pub extra_events: bool,
     pub cancel: &'a CancellationToken,
+    /// When the task is ended, and how long it may take in all.
+    pub deadline: Option<(Instant, Duration)>,
 }
 
 /// What follows a turn.
 enum Next {
-    Done,
+    /// The task is done, and this is what it came to.
+    Done(Box<RawValue>),
     /// Ask the model again.
     Turn,
+    /// Ask it again, once there is room for it.
+    MakeRoom,
 }
 
 /// What a task remembers from turn to turn, besides the conversation.
@@ -73,14 +84,25 @@ struct Progress {
     open_calls: Vec<String>,
     /// The ids of all calls so far.
     call_ids: HashSet<String>,
+    repetition: Repetition,
+    answer: Answer,
+    /// How many tokens the conversation had after the last turn; `None`: nobody knows.
+    context: Option<u64>,
+    /// Whether nothing was finished since room was made.
+    made_room: bool,
+    /// Why the turn that was asked for is the last one.
+    last_turn: Option<Failure>,
+    /// Whether the model was told that its time ends.
+    told_time: bool,
 }
 
 impl Agent<'_> {
-    /// Runs the task to its end.
+    /// Runs the task to its end. Gives what it came to: the final text, or the object that the task asks for.
     ///
     /// # Errors
     /// Every ending that is no success.
-    pub async fn run(&self, spent: &mut TaskUsage) -> Result<(), Failure> {
+    pub async fn run(&self, spent: &mut TaskUsage) -> Result<Box<RawValue>, Failure> {
+        let answer = Answer::new(self.task, self.model_name)?;
         let mut conversation = Conversation::new(ConversationConfig {
             model: self.model_name,
             system: self.task.system_prompt.as_deref(),
@@ -88,8 +110,12 @@ impl Agent<'_> {
             thinking: self.task.thinking.as_deref(),
             show_thinking: self.extra_events,
             effort: self.task.effort.as_deref(),
+            output_schema: answer.schema_for_api(),
             messages: &self.task.messages,
         });
+        if let Some(instruction) = answer.instruction() {
+            conversation.push_user_text(&instruction);
+        }
         let limit = OutputLimit::new(self.model_name, self.task.max_tokens);
         if let Some(asked) = self.task.max_tokens.filter(|asked| *asked > limit.tokens()) {
             let (lowered_to, model) = (limit.tokens(), self.model_name);
@@ -101,6 +127,12 @@ impl Agent<'_> {
             asked_for_text: false,
             open_calls: Vec::new(),
             call_ids: HashSet::new(),
+            repetition: Repetition::default(),
+            answer,
+            context: None,
+            made_room: false,
+            last_turn: None,
+            told_time: false,
         };
         let span = self.telemetry.agent_span(self.model_name);
         let turns = self.turns(&mut conversation, &mut progress, spent);
@@ -119,29 +151,46 @@ impl Agent<'_> {
         conversation: &mut Conversation,
         progress: &mut Progress,
         spent: &mut TaskUsage,
-    ) -> Result<(), Failure> {
+    ) -> Result<Box<RawValue>, Failure> {
         while spent.turns < self.task.max_turns {
-            self.check_budget(spent)?;
+            if let Some(failure) = progress.last_turn.take() {
+                return Err(failure);
+            }
+            self.make_room_in_time(conversation, progress, spent).await?;
+            self.allow(conversation, progress, spent)?;
             spent.turns += 1;
             let span = self.telemetry.chat_span(self.model_name, progress.limit.tokens());
-            let result = span.span().within(self.model_turn(conversation, progress)).await;
+            let result = span.span().within(self.model_turn(conversation, progress, spent)).await;
             let outcome = result.as_ref().map(|(turn, _)| spans::answer(turn));
             span.end(self.model_name, outcome.map_err(|failure| failure.code.as_str()));
-            let (turn, message_id) = result?;
-            spent.add(&turn, self.model_name);
-            if self.extra_events {
-                let message_id = message_id.clone();
-                let usage = report(&turn.usage);
-                self.events.push(Event::Usage { message_id, usage });
-            }
+            let (turn, message_id) = match result {
+                Ok(told) => told,
+                Err(failure) if failure.code == TaskErrorCode::ContextExceeded => {
+                    // Nothing was answered, so it was no turn.
+                    spent.turns -= 1;
+                    self.end_open_calls(progress, BROKEN_OFF_CALL);
+                    self.make_room(conversation, progress, spent, failure).await?;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            spent.add(&turn.usage, &turn.model, self.model_name);
+            progress.context = turn.usage.total_tokens();
+            self.tell_usage(&message_id, &turn.usage);
+            let stop = turn.stop.clone();
             match self.follow(turn, &message_id, conversation, progress).await? {
-                Next::Done => return Ok(()),
-                Next::Turn => {}
+                Next::Done(result) => return Ok(result),
+                Next::Turn => progress.made_room = false,
+                Next::MakeRoom => {
+                    let failure = self.context_exceeded(&stop);
+                    self.make_room(conversation, progress, spent, failure).await?;
+                }
             }
         }
         let message = format!(
-            "the agent used all of its {} turns without finishing; a larger max_turns (at most 100) gives it more",
-            self.task.max_turns
+            "the agent used all of its {} turns without finishing; a larger max_turns (at most {}) gives it more",
+            self.task.max_turns,
+            crate::task::agent::MAX_TURNS
         );
         Err(Failure {
             code: TaskErrorCode::MaxTurns,
@@ -149,102 +198,38 @@ impl Agent<'_> {
         })
     }
 
-    /// Streams one turn, and tells what comes as it comes. Gives the turn, and the id of its message.
-    async fn model_turn(
-        &self,
-        conversation: &Conversation,
-        progress: &mut Progress,
-    ) -> Result<(Turn, String), Failure> {
-        let mut stream = self.model.turn(conversation, progress.limit.tokens());
-        let mut message_id = new_message_id();
-        let redactor = self.events.redactor();
-        let mut text = MaskedDeltas::new(redactor);
-        let mut thinking = MaskedDeltas::new(redactor);
-        loop {
-            let event = tokio::select! {
-                biased;
-                () = self.cancel.cancelled() => {
-                    self.say_the_rest(&message_id, &mut text, &mut thinking);
-                    return Err(Cancelled.into());
-                }
-                event = stream.next() => event,
-            };
-            if !matches!(event, Some(Ok(TurnEvent::Text(_) | TurnEvent::Thinking(_)))) {
-                self.say_the_rest(&message_id, &mut text, &mut thinking);
-            }
-            let event = match event {
-                Some(Ok(TurnEvent::Finished(turn))) => return Ok((turn, message_id)),
-                Some(Ok(TurnEvent::Restarted)) => {
-                    message_id = new_message_id();
-                    text = MaskedDeltas::new(redactor);
-                    continue;
-                }
-                Some(Ok(TurnEvent::Text(delta))) => {
-                    let shown = pieces(&delta).filter_map(|piece| text.push(piece));
-                    self.events.push_all(shown.map(|shown| token(&message_id, shown)));
-                    continue;
-                }
-                Some(Ok(TurnEvent::Thinking(delta))) if self.extra_events => {
-                    let shown = pieces(&delta).filter_map(|piece| thinking.push(piece));
-                    self.events.push_all(shown.map(|shown| thought(&message_id, shown)));
-                    continue;
-                }
-                Some(Ok(TurnEvent::Thinking(_))) => continue,
-                Some(Ok(TurnEvent::ToolStarted { id, name })) => {
-                    // Within a turn the decoder sees to it. Later it would mix up two calls, here and in every event.
-                    if !progress.call_ids.insert(id.clone()) {
-                        return Err(model_error(format!("the model used the id {id:?} for a second call")));
-                    }
-                    progress.open_calls.push(id.clone());
-                    let message_id = message_id.clone();
-                    Event::ToolStart {
-                        message_id,
-                        tool_id: id,
-                        tool_name: name,
-                        args: None,
-                    }
-                }
-                Some(Err(error)) => return Err(error.into()),
-                None => {
-                    let message = "the model's stream ended without a result".into();
-                    return Err(Failure {
-                        code: TaskErrorCode::ModelError,
-                        message,
-                    });
-                }
-            };
-            self.events.push(event);
+    fn tell_usage(&self, message_id: &str, usage: &plue_messages::Usage) {
+        if self.extra_events {
+            let (message_id, usage) = (message_id.to_owned(), report(usage));
+            self.events.push(Event::Usage { message_id, usage });
         }
     }
 
-    /// Passes on what was kept back of the model's text.
-    fn say_the_rest(&self, message_id: &str, text: &mut MaskedDeltas, thinking: &mut MaskedDeltas) {
-        if let Some(shown) = thinking.finish() {
-            self.events.push(thought(message_id, shown));
-        }
-        if let Some(shown) = text.finish() {
-            self.events.push(token(message_id, shown));
-        }
+    /// A line of the runner's own for whoever watches the task.
+    fn note(&self, message: String) {
+        self.events.push(Event::Log {
+            level: LogLevel::Info,
+            message,
+            step_index: None,
+            partial: false,
+        });
     }
 
-    /// Ends the calls that were announced and not made: whoever watches must learn that nothing comes of them.
-    fn end_open_calls(&self, progress: &mut Progress, why: &str) {
-        for id in std::mem::take(&mut progress.open_calls) {
-            let outcome = ToolOutcome {
-                error: Some(ToolErrorCode::Cancelled),
-                text: why.to_owned(),
-                truncated: false,
-                duration: Duration::ZERO,
-                notes: Vec::new(),
-            };
-            self.tool_end(&id, &outcome);
+    fn context_exceeded(&self, stop: &StopReason) -> Failure {
+        Failure {
+            code: TaskErrorCode::ContextExceeded,
+            message: format!(
+                "the conversation is larger than the context window of {} ({})",
+                self.model_name,
+                stop.as_str()
+            ),
         }
     }
 
     /// Decides what follows a turn. Every stop reason has its own outcome.
     async fn follow(
         &self,
-        turn: Turn,
+        mut turn: Turn,
         message_id: &str,
         conversation: &mut Conversation,
         progress: &mut Progress,
@@ -254,9 +239,9 @@ impl Agent<'_> {
         }
         match &turn.stop {
             StopReason::ToolUse | StopReason::EndTurn | StopReason::StopSequence(_) if !turn.tool_calls.is_empty() => {
+                progress.answer.begin_anew();
                 conversation.push_assistant(&turn.content);
-                self.call_tools(&turn.tool_calls, message_id, conversation, progress)
-                    .await?;
+                self.call_tools(&turn, message_id, conversation, progress).await?;
                 Ok(Next::Turn)
             }
             StopReason::ToolUse => Err(model_error("the model stopped to use a tool and named none".into())),
@@ -267,16 +252,20 @@ impl Agent<'_> {
                 conversation.push_user_text(SAY_SOMETHING);
                 Ok(Next::Turn)
             }
-            StopReason::EndTurn => Ok(Next::Done),
+            StopReason::EndTurn => self.finish(&turn, conversation, progress),
             StopReason::StopSequence(sequence) => {
                 tracing::info!(sequence, "the model stopped at a stop sequence");
-                Ok(Next::Done)
+                self.finish(&turn, conversation, progress)
             }
             StopReason::PauseTurn => {
+                progress.answer.continue_with(&turn.text());
                 conversation.push_assistant(&turn.content);
                 Ok(Next::Turn)
             }
-            StopReason::MaxTokens => self.follow_cut_off(turn, conversation, progress),
+            StopReason::MaxTokens => {
+                turn.drop_unsigned_thinking();
+                self.follow_cut_off(turn, message_id, conversation, progress).await
+            }
             StopReason::Refusal { category, explanation } => {
                 let category = category
                     .as_deref()
@@ -290,15 +279,15 @@ impl Agent<'_> {
                 })
             }
             StopReason::ContextWindowExceeded => {
-                let message = format!(
-                    "the conversation is larger than the context window of {}",
-                    self.model_name
-                );
-                Err(Failure {
-                    code: TaskErrorCode::ContextExceeded,
-                    message,
-                })
+                self.end_open_calls(progress, CUT_OFF_CALL);
+                self.note(format!(
+                    "the answer came to the end of the context window of {}, after {}; it is asked for again",
+                    self.model_name,
+                    usage::tokens(turn.usage.output_tokens)
+                ));
+                Ok(Next::MakeRoom)
             }
+            StopReason::Compaction => Err(model_error("the model gave a summary that nobody asked for".into())),
             StopReason::Other(reason) => {
                 let message = format!("the model stopped for a reason that this runner does not know: {reason:?}");
                 Err(model_error(message))
@@ -306,11 +295,26 @@ impl Agent<'_> {
         }
     }
 
-    /// After `max_tokens`. A call that was cut off cannot be used, nor can thinking without an answer: that turn is
-    /// dropped, and asked for again with more room. Text is kept, and the model is asked to go on.
-    fn follow_cut_off(
+    /// The model has said what it had to say. An answer that is not what the task asks for is asked for once more.
+    fn finish(&self, turn: &Turn, conversation: &mut Conversation, progress: &mut Progress) -> Result<Next, Failure> {
+        match progress.answer.finish(&turn.text()) {
+            Verdict::Good(result) => Ok(Next::Done(result)),
+            Verdict::Repair(problems) => {
+                self.note("the answer does not fit the task's output_schema; the model is told so once".into());
+                conversation.push_assistant(&turn.content);
+                conversation.push_user_text(&problems);
+                Ok(Next::Turn)
+            }
+            Verdict::Bad(problems) => Err(model_error(problems)),
+        }
+    }
+
+    /// After `max_tokens`. Complete calls are made, and one that was cut off goes back to the model as an error; text is
+    /// kept, and the model is asked to go on. Thinking without an answer is asked for again with more room.
+    async fn follow_cut_off(
         &self,
         turn: Turn,
+        message_id: &str,
         conversation: &mut Conversation,
         progress: &mut Progress,
     ) -> Result<Next, Failure> {
@@ -322,131 +326,31 @@ impl Agent<'_> {
                 message,
             })
         };
-        if turn.has_text && turn.tool_calls.is_empty() {
+        if turn.has_text || !turn.tool_calls.is_empty() {
             progress.continuations += 1;
             if progress.continuations > MAX_CONTINUATIONS {
                 return failure(&format!("{} times in a row", progress.continuations));
             }
             conversation.push_assistant(&turn.content);
-            conversation.push_user_text(GO_ON);
+            if turn.tool_calls.is_empty() {
+                progress.answer.continue_with(&turn.text());
+                conversation.push_user_text(GO_ON);
+            } else {
+                self.call_tools(&turn, message_id, conversation, progress).await?;
+                progress.limit.raise();
+            }
             return Ok(Next::Turn);
         }
-        self.end_open_calls(progress, CUT_OFF_CALL);
         if !progress.limit.raise() {
-            return failure("before it had an answer or a complete tool call; a larger max_tokens gives it more room");
+            return failure("before it had an answer or a tool call; a larger max_tokens gives it more room");
         }
-        tracing::warn!(
-            from = limit,
-            to = progress.limit.tokens(),
-            "a turn was cut off; asking again with more room"
-        );
+        self.note(format!(
+            "the model had no answer after {}, which is all that max_tokens = {limit} allows; it is asked again with {}",
+            usage::tokens(turn.usage.output_tokens),
+            progress.limit.tokens()
+        ));
         Ok(Next::Turn)
     }
-
-    /// Makes the calls of a turn one after the other, and adds all results as one message, in order.
-    async fn call_tools(
-        &self,
-        calls: &[ToolCall],
-        message_id: &str,
-        conversation: &mut Conversation,
-        progress: &mut Progress,
-    ) -> Result<(), Failure> {
-        let mut outcomes = Vec::with_capacity(calls.len());
-        for call in calls {
-            let args = Some(arguments(&call.input));
-            let (tool_id, tool_name) = (call.id.clone(), call.name.clone());
-            self.events.push(Event::ToolStart {
-                message_id: message_id.into(),
-                tool_id,
-                tool_name,
-                args,
-            });
-            let mut outcome = self.call_tool(call).await;
-            progress.open_calls.retain(|id| *id != call.id);
-            mask(&mut outcome.text, self.events.redactor());
-            self.tool_end(&call.id, &outcome);
-            if self.cancel.is_cancelled() {
-                return Err(Cancelled.into());
-            }
-            outcomes.push(outcome);
-        }
-        let results: Vec<_> = calls
-            .iter()
-            .zip(&outcomes)
-            .map(|(call, outcome)| ToolResult {
-                tool_use_id: &call.id,
-                content: &outcome.text,
-                is_error: outcome.error.is_some(),
-            })
-            .collect();
-        conversation.push_tool_results(&results);
-        Ok(())
-    }
-
-    fn tool_end(&self, tool_id: &str, outcome: &ToolOutcome) {
-        for note in &outcome.notes {
-            self.events.push(Event::Log {
-                level: LogLevel::Info,
-                message: note.clone(),
-                step_index: None,
-                partial: false,
-            });
-        }
-        let event = Event::ToolEnd {
-            tool_id: tool_id.to_owned(),
-            tool_state: if outcome.error.is_some() {
-                ToolState::Error
-            } else {
-                ToolState::Success
-            },
-            output: outcome.text.clone(),
-            duration_ms: millis(outcome.duration),
-            truncated: outcome.truncated,
-            code: outcome.error,
-        };
-        self.events.push(event);
-    }
-
-    fn live_output(&self, tool_id: &str) -> LiveOutput {
-        if !self.extra_events {
-            return Arc::new(|_| {});
-        }
-        let (events, tool_id) = (self.events.clone(), tool_id.to_owned());
-        let plain = Mutex::new(self.events.redactor().stream());
-        // What is kept back at the end is in the result.
-        Arc::new(move |text| {
-            let text = plain.lock().unwrap_or_else(PoisonError::into_inner).push_text(text);
-            if !text.is_empty() {
-                let tool_id = tool_id.clone();
-                events.push(Event::ToolOutput { tool_id, text });
-            }
-        })
-    }
-
-    fn check_budget(&self, spent: &TaskUsage) -> Result<(), Failure> {
-        match (self.task.max_cost_usd, spent.cost_usd) {
-            (Some(max), Some(cost)) if cost >= max => {
-                let message = format!("the task cost {cost:.4} US dollars, and its max_cost_usd is {max}");
-                Err(Failure {
-                    code: TaskErrorCode::Budget,
-                    message,
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The arguments as events show them: the object that the model wrote, and whatever else it wrote in an object.
-fn arguments(input: &str) -> Box<RawValue> {
-    // Read as a value, which also refuses what other readers choke on: half of a surrogate pair, thousands of levels.
-    if serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(input).is_ok()
-        && let Ok(object) = RawValue::from_string(input.to_owned())
-    {
-        return object;
-    }
-    serde_json::value::to_raw_value(&serde_json::json!({ INVALID_INPUT_KEY: input }))
-        .unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 fn new_message_id() -> String {
@@ -467,7 +371,7 @@ impl From<ModelError> for Failure {
             ModelError::Auth(_) => TaskErrorCode::ModelAuth,
             ModelError::ModelNotFound(_) => TaskErrorCode::ModelRetired,
             ModelError::TooLong(_) => TaskErrorCode::ContextExceeded,
-            ModelError::Failed(_) => TaskErrorCode::ModelError,
+            ModelError::Refused(_) | ModelError::Failed(_) => TaskErrorCode::ModelError,
         };
         Failure {
             code,

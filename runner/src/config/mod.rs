@@ -113,6 +113,10 @@ pub struct ModelConfig {
     pub api_key: Option<Secret>,
     pub base_url: Url,
     pub auth_style: AuthStyle,
+    /// How long one turn may be waited for.
+    pub patience: Duration,
+    /// How long nothing of an answer may come.
+    pub stall_timeout: Duration,
 }
 
 /// What decides whether a task is valid: all that `plue-runner check` needs to know.
@@ -186,6 +190,8 @@ pub struct Config {
     pub extra_events: bool,
     pub flush_timeout: Duration,
     pub shutdown_grace: Duration,
+    /// How long a task may take that does not say. `None`: as long as it likes.
+    pub task_timeout: Option<Duration>,
     /// Where traces and metrics go. `None`: nowhere.
     pub telemetry: Option<OtlpConfig>,
 }
@@ -287,6 +293,8 @@ impl Config {
         let batches = reader.batches();
         let spool = reader.spool();
         let flush_timeout = Duration::from_secs(reader.number(FLUSH_TIMEOUT));
+        let task_timeout = Some(reader.number(TASK_TIMEOUT)).filter(|seconds| *seconds > 0);
+        let task_timeout = task_timeout.map(Duration::from_secs);
         let shutdown_grace = Duration::from_secs(reader.number(SHUTDOWN_GRACE));
         let mode = match (&identity, registration) {
             (Some(identity), _) => Some(Mode::Active {
@@ -309,6 +317,7 @@ impl Config {
                 commands,
                 extra_events,
                 flush_timeout,
+                task_timeout,
                 shutdown_grace,
                 telemetry,
             }),

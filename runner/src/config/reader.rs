@@ -235,6 +235,8 @@ impl<'a> Reader<'a> {
             api_key: api_key.map(Secret::new),
             base_url: base_url?,
             auth_style,
+            patience: Duration::from_secs(self.number(MODEL_PATIENCE)),
+            stall_timeout: Duration::from_secs(self.at_least_one(MODEL_STALL_TIMEOUT)),
         })
     }
 

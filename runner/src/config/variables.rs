@@ -172,6 +172,9 @@ variables! {
     TASK_FILE: Unset = Unset,
         "active: a file with the task as JSON or YAML",
         "task.yaml";
+    TASK_TIMEOUT: Number = 0,
+        "how long a task may take that has no `timeout_seconds`, in seconds; `0`: as long as it likes",
+        "3600";
     WORKSPACE: Text = "/workspace",
         "the folder that tools and commands see as the workspace",
         "/workspace";
@@ -187,6 +190,14 @@ variables! {
     ANTHROPIC_AUTH_STYLE: Text = "x-api-key",
         "`x-api-key` or `bearer`: the one header that carries the key",
         "bearer";
+    MODEL_PATIENCE: Number = 600,
+        "how long one turn of the model may be waited for, in seconds, all attempts and the waits between them \
+            together; `Retry-After` is obeyed as far as that",
+        "1800";
+    MODEL_STALL_TIMEOUT: Number = 300,
+        "how long nothing of an answer may come, while pings or empty pieces do, before it is asked for again, in \
+            seconds",
+        "120";
     ALLOWED_MODELS: Unset = Unset,
         "models that a task may ask for besides the built-in list, separated by commas",
         "claude-sonnet-5-5,claude-haiku-5-5";

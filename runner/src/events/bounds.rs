@@ -76,13 +76,31 @@ impl Event {
             Event::Error { message, .. } => {
                 cut(message, MAX_ENCODED);
             }
-            Event::Token { .. }
-            | Event::Thinking { .. }
-            | Event::Log { .. }
-            | Event::Usage { .. }
-            | Event::Done { .. } => {}
+            Event::MessageReset { reason, .. } => {
+                cut(reason, MAX_NAME);
+            }
+            Event::Done { result, .. } => {
+                if let Some(large) = result.take_if(|result| result.get().len() > MAX_ENCODED) {
+                    *result = cut_result(&large);
+                }
+            }
+            Event::Token { .. } | Event::Thinking { .. } | Event::Log { .. } | Event::Usage { .. } => {}
         }
     }
+}
+
+/// What of a result fits into an event: of a text its beginning and its end. Half an object would be none.
+fn cut_result(result: &RawValue) -> Option<Box<RawValue>> {
+    let Ok(mut text) = serde_json::from_str::<String>(result.get()) else {
+        tracing::error!(
+            bytes = result.get().len(),
+            most = MAX_ENCODED,
+            "the result is too large for an event and left out of it; it is what the last message says"
+        );
+        return None;
+    };
+    cut(&mut text, MAX_ENCODED);
+    serde_json::value::to_raw_value(&text).ok()
 }
 
 impl Event {

@@ -92,11 +92,11 @@ closed_set! {
         MaxTokens = "max_tokens", "the model's answer did not fit its output limit, also after asking it to go on";
         Refusal = "refusal", "the model refused; the message has the category";
         ContextExceeded = "context_exceeded", "the conversation is larger than the model's context window";
-        Budget = "budget", "the task cost more than its max_cost_usd";
-        Stuck = "stuck", "reserved: the agent repeats itself";
+        Budget = "budget", "the task used its max_cost_usd or max_tokens_total";
+        Stuck = "stuck", "the agent repeated itself, also after it was told so";
         Timeout = "timeout", "the task, or a workflow step, ran longer than its time limit";
         Cancelled = "cancelled", "the runner was told to stop (SIGTERM or SIGINT), or the API server asked for it";
-        ModelError = "model_error", "the Messages API failed, after all retries";
+        ModelError = "model_error", "the Messages API refused, or had no answer for as long as the operator waits";
         ModelRetired = "model_retired", "the Messages API does not know the model; set MODEL_ALIASES";
         ModelAuth = "model_auth", "the API key is missing, or was refused";
         StepFailed = "step_failed", "a workflow step failed";
@@ -107,13 +107,17 @@ closed_set! {
     }
 }
 
-/// What the model used, added up over all turns.
+/// What the model used, added up over all turns. What the API did not tell is left out: it is not nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct UsageReport {
-    pub input_tokens: u64,
-    pub output_tokens: u64,
-    pub cache_read_tokens: u64,
-    pub cache_write_tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_read_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_write_tokens: Option<u64>,
 }
 
 /// What both terminal events say about the task as a whole.
@@ -197,7 +201,16 @@ pub enum Event {
         #[serde(flatten)]
         usage: UsageReport,
     },
+    /// Only with `CALLBACK_EXTRA_EVENTS=1`: an answer broke off, and is asked for again as another message.
+    MessageReset {
+        message_id: String,
+        replaced_by: String,
+        reason: String,
+    },
     Done {
+        /// The final text of an agent, or the object that its `output_schema` asks for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result: Option<Box<RawValue>>,
         #[serde(flatten)]
         summary: Summary,
     },
@@ -219,7 +232,13 @@ impl Event {
             | Event::Thinking { text: field, .. }
             | Event::ToolOutput { text: field, .. }
             | Event::Log { message: field, .. }
+            | Event::MessageReset { reason: field, .. }
             | Event::Error { message: field, .. } => text(field),
+            Event::Done { result, .. } => {
+                if let Some(result) = result {
+                    redact_json(result, redactor);
+                }
+            }
             Event::ToolStart {
                 tool_id,
                 tool_name,
@@ -241,7 +260,7 @@ impl Event {
                 text(step_name);
                 output.iter_mut().for_each(text);
             }
-            Event::Usage { .. } | Event::Done { .. } => {}
+            Event::Usage { .. } => {}
         }
     }
 }

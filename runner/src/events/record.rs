@@ -26,6 +26,7 @@ pub enum Kind {
     StepStart,
     StepEnd,
     Usage,
+    MessageReset,
     Done,
     Error,
 }
@@ -183,6 +184,7 @@ impl From<Event> for Record {
             Event::StepStart { .. } => record.whole(Kind::StepStart, &event),
             Event::StepEnd { .. } => record.whole(Kind::StepEnd, &event),
             Event::Usage { .. } => record.whole(Kind::Usage, &event),
+            Event::MessageReset { .. } => record.whole(Kind::MessageReset, &event),
             Event::Done { .. } => record.whole(Kind::Done, &event),
         }
         record.encoded = encoded(&record.text);

@@ -59,7 +59,7 @@ fn line(body: &Value, messages: &mut Vec<String>) -> String {
     for (name, value) in body.as_object().unwrap() {
         match (name.as_str(), value) {
             ("type", _) | ("truncated", Value::Bool(false)) => {}
-            ("message_id", Value::String(id)) => {
+            ("message_id" | "replaced_by", Value::String(id)) => {
                 let known = messages.iter().position(|known| known == id);
                 let number = known.unwrap_or_else(|| {
                     messages.push(id.clone());
@@ -67,7 +67,7 @@ fn line(body: &Value, messages: &mut Vec<String>) -> String {
                 });
                 line += &format!(" m{}", number + 1);
             }
-            ("text" | "output" | "message", Value::String(text)) => line += &format!(" {text:?}"),
+            ("text" | "output" | "message" | "reason", Value::String(text)) => line += &format!(" {text:?}"),
             ("tool_id" | "tool_name" | "tool_state" | "step_name" | "step_state" | "code" | "level", value) => {
                 line += &format!(" {}", value.as_str().unwrap());
             }

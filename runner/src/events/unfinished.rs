@@ -42,6 +42,7 @@ impl Boundary {
             | Event::ToolOutput { .. }
             | Event::Log { .. }
             | Event::Usage { .. }
+            | Event::MessageReset { .. }
             | Event::Done { .. }
             | Event::Error { .. } => None,
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use serde_json::value::RawValue;
 
 use crate::agent::{Agent, TaskUsage};
 use crate::config::{Config, Identity, TaskSource};
@@ -44,7 +45,8 @@ fn cancel_grace(config: &Config) -> Duration {
 
 /// How the task ended, before anybody was told.
 enum Ending {
-    Success,
+    /// What the task came to, when it was an agent's.
+    Success(Option<Box<RawValue>>),
     Failed(Failure),
     /// Nothing was run: the task, a plugin or the environment are at fault.
     Refused(Failure),
@@ -173,13 +175,15 @@ impl Work<'_> {
             Task::Agent(task) => task.timeout,
             Task::Workflow(task) => task.timeout,
         };
+        let timeout = timeout.or(self.config.task_timeout);
+        let deadline = timeout.map(|timeout| (tokio::time::Instant::now() + timeout, timeout));
         let running = async {
             match &prepared.task {
                 Task::Agent(task) => {
                     let spent = spent.insert(TaskUsage::new());
-                    self.run_agent(task, &prepared, spent).await
+                    self.run_agent(task, &prepared, spent, deadline).await.map(Some)
                 }
-                Task::Workflow(task) => self.run_workflow(task, &prepared).await,
+                Task::Workflow(task) => self.run_workflow(task, &prepared).await.map(|()| None),
             }
         };
         let end_commands = prepared.sandbox.shut_down();
@@ -188,7 +192,7 @@ impl Work<'_> {
         // Whoever hears of the task's end finds nothing of it left.
         prepared.sandbox.shut_down().await;
         match result {
-            Ok(()) => Ending::Success,
+            Ok(result) => Ending::Success(result),
             Err(failure) => Ending::Failed(failure),
         }
     }
@@ -205,7 +209,13 @@ impl Work<'_> {
         workflow.run().await
     }
 
-    async fn run_agent(self, task: &AgentTask, prepared: &Prepared, spent: &mut TaskUsage) -> Result<(), Failure> {
+    async fn run_agent(
+        self,
+        task: &AgentTask,
+        prepared: &Prepared,
+        spent: &mut TaskUsage,
+        deadline: Option<(tokio::time::Instant, Duration)>,
+    ) -> Result<Box<RawValue>, Failure> {
         let Some(parts) = &prepared.agent else {
             return Err(Failure {
                 code: TaskErrorCode::Internal,
@@ -229,6 +239,7 @@ impl Work<'_> {
             telemetry: self.telemetry,
             extra_events: self.config.extra_events,
             cancel: self.stop.token(),
+            deadline,
         };
         agent.run(spent).await
     }
@@ -261,9 +272,11 @@ fn summary(spent: Option<TaskUsage>, started: Instant, sandbox: Level) -> Summar
 fn terminal(ending: Ending, stop: &Stop, spent: Option<TaskUsage>, started: Instant, sandbox: Level) -> (Event, Exit) {
     let summary = summary(spent, started, sandbox);
     let (failure, exit) = match ending {
-        Ending::Success => {
+        Ending::Success(result) => {
             tracing::info!(duration_ms = summary.duration_ms, "the task succeeded");
-            return (Event::Done { summary }, Exit::Success);
+            // The API server takes no null.
+            let result = result.filter(|result| result.get() != "null");
+            return (Event::Done { result, summary }, Exit::Success);
         }
         Ending::Refused(failure) => (failure, Exit::Invalid),
         Ending::Failed(failure) if failure.code == TaskErrorCode::Cancelled => match stop.reason() {

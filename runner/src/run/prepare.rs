@@ -234,6 +234,8 @@ async fn model(config: &Config, telemetry: &Telemetry, api_key: &Secret) -> Resu
         auth_style: config.model.auth_style,
         request_id: config.api.request_id.clone(),
         traceparent: Traceparent::from(telemetry.trace_source()),
+        patience: config.model.patience,
+        stall_timeout: config.model.stall_timeout,
         ..ClientConfig::new(config.model.base_url.clone(), api_key.expose().to_owned())
     };
     blocking(move || MessagesClient::new(client)).await?.map_err(internal)

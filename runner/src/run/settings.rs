@@ -24,7 +24,10 @@ pub fn check_settings(model: &str, task: &AgentTask) -> Vec<Problem> {
         .filter_map(|(path, error)| Some(problem(path, error?.to_string())))
         .collect();
     if task.max_cost_usd.is_some() && models::lookup(model).is_none() {
-        let message = format!("cannot be kept: the price of the model {model:?} is not known");
+        let message = format!(
+            "cannot be kept: the price of the model {model:?} is not known. Ask for a model of Anthropic's, or let the \
+             operator set MODEL_ALIASES={model}=MODEL, which sends one in its place"
+        );
         problems.push(problem("max_cost_usd", message));
     }
     problems

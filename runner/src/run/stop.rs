@@ -206,13 +206,13 @@ impl Stop {
 
     /// Runs the task until it ends, stops it when its time is over, and does not wait for ever for one that was
     /// stopped.
-    pub(super) async fn supervise(
+    pub(super) async fn supervise<T>(
         &self,
-        running: impl Future<Output = Result<(), Failure>>,
+        running: impl Future<Output = Result<T, Failure>>,
         limit: Option<Duration>,
         grace: Duration,
         end_commands: impl Future<Output = ()>,
-    ) -> Result<(), Failure> {
+    ) -> Result<T, Failure> {
         let mut running = std::pin::pin!(running);
         let time_is_over = async {
             match limit {

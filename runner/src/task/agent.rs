@@ -9,14 +9,17 @@ use super::AgentTask;
 use super::reader::{Reader, join};
 use crate::config::TaskRules;
 use plue_messages::{InitialMessage, Role};
+use plue_tool_host::AnswerSchema;
 
 /// What a task gets that names no model (fixed by the protocol; retired, so that an operator sets an alias).
 const DEFAULT_MODEL: &str = "claude-sonnet-4-20250514";
 pub(crate) const DEFAULT_MAX_TURNS: u32 = 20;
 /// The largest `max_turns`.
-pub(crate) const MAX_TURNS: u64 = 100;
+pub(crate) const MAX_TURNS: u64 = 1_000;
 /// The largest output of any model; what is over a model's own is cut down to it.
 pub(crate) const MAX_TOKENS: u64 = 1_000_000;
+/// More than any budget pays for.
+pub(crate) const MAX_TOKENS_TOTAL: u64 = 1_000_000_000_000;
 /// A week: more is a mistake.
 pub(crate) const MAX_TIMEOUT_SECONDS: u64 = 7 * 24 * 3600;
 
@@ -31,6 +34,8 @@ const KEYS: &[&str] = &[
     "thinking",
     "effort",
     "max_cost_usd",
+    "max_tokens_total",
+    "output_schema",
     "timeout_seconds",
 ];
 const EFFORTS: &[&str] = &["low", "medium", "high", "xhigh", "max"];
@@ -51,6 +56,8 @@ pub(super) fn read(object: &Map<String, Value>, rules: &TaskRules, reader: &mut 
         .map(str::to_owned);
     let thinking = read_thinking(object.get("thinking"), reader);
     let max_cost_usd = read_cost(object.get("max_cost_usd"), reader);
+    let max_tokens_total = reader.integer("max_tokens_total", object.get("max_tokens_total"), 1, MAX_TOKENS_TOTAL);
+    let output_schema = read_output_schema(object.get("output_schema"), reader);
     let timeout = reader.integer("timeout_seconds", object.get("timeout_seconds"), 1, MAX_TIMEOUT_SECONDS);
     Some(AgentTask {
         model: model?,
@@ -62,6 +69,8 @@ pub(super) fn read(object: &Map<String, Value>, rules: &TaskRules, reader: &mut 
         thinking,
         effort,
         max_cost_usd,
+        max_tokens_total,
+        output_schema,
         timeout: timeout.map(Duration::from_secs),
     })
 }
@@ -212,6 +221,17 @@ fn read_thinking(value: Option<&Value>, reader: &mut Reader) -> Option<Box<RawVa
     }
     reader.one_of("thinking.type", object.get("type"), THINKING_TYPES)?;
     RawValue::from_string(value.to_string()).ok()
+}
+
+fn read_output_schema(value: Option<&Value>, reader: &mut Reader) -> Option<Box<RawValue>> {
+    let value = value?;
+    reader.object("output_schema", value)?;
+    let text = value.to_string();
+    if let Err(problem) = AnswerSchema::new(&text) {
+        reader.problem("output_schema", problem);
+        return None;
+    }
+    RawValue::from_string(text).ok()
 }
 
 fn read_cost(value: Option<&Value>, reader: &mut Reader) -> Option<f64> {

@@ -48,6 +48,10 @@ pub struct AgentTask {
     pub effort: Option<String>,
     /// US dollars at list prices.
     pub max_cost_usd: Option<f64>,
+    /// Tokens of all turns together, of prompts and answers.
+    pub max_tokens_total: Option<u64>,
+    /// The JSON Schema of the final answer. `None`: it is text.
+    pub output_schema: Option<Box<RawValue>>,
     /// For the task as a whole.
     pub timeout: Option<Duration>,
 }

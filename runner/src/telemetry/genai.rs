@@ -19,31 +19,34 @@ const RESPONSE_MODEL: &str = "gen_ai.response.model";
 const TOKEN_TYPE: &str = "gen_ai.token.type";
 const ANTHROPIC: &str = "anthropic";
 
-/// Tokens as the API counts them: those of the cache apart.
+/// Tokens as the API counts them: those of the cache apart. What it did not tell is not there.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tokens {
-    pub input: u64,
-    pub output: u64,
-    pub cache_read: u64,
-    pub cache_written: u64,
+    pub input: Option<u64>,
+    pub output: Option<u64>,
+    pub cache_read: Option<u64>,
+    pub cache_written: Option<u64>,
 }
 
 impl Tokens {
     /// All that went in: the conventions want those of the cache in the sum.
-    fn all_input(self) -> u64 {
-        self.input
-            .saturating_add(self.cache_read)
-            .saturating_add(self.cache_written)
+    fn all_input(self) -> Option<u64> {
+        let cached = self.cache_read?.saturating_add(self.cache_written?);
+        Some(self.input?.saturating_add(cached))
     }
 
-    fn attributes(self) -> [KeyValue; 4] {
-        let count = |name: &'static str, tokens: u64| KeyValue::new(name, i64::try_from(tokens).unwrap_or(i64::MAX));
+    fn attributes(self) -> impl Iterator<Item = KeyValue> {
+        let count = |(name, tokens): (&'static str, Option<u64>)| {
+            Some(KeyValue::new(name, i64::try_from(tokens?).unwrap_or(i64::MAX)))
+        };
         [
-            count("gen_ai.usage.input_tokens", self.all_input()),
-            count("gen_ai.usage.output_tokens", self.output),
-            count("gen_ai.usage.cache_read.input_tokens", self.cache_read),
-            count("gen_ai.usage.cache_creation.input_tokens", self.cache_written),
+            ("gen_ai.usage.input_tokens", self.all_input()),
+            ("gen_ai.usage.output_tokens", self.output),
+            ("gen_ai.usage.cache_read.input_tokens", self.cache_read),
+            ("gen_ai.usage.cache_creation.input_tokens", self.cache_written),
         ]
+        .into_iter()
+        .filter_map(count)
     }
 }
 
@@ -117,6 +120,7 @@ impl ChatSpan {
                 dimensions.push(KeyValue::new(RESPONSE_MODEL, exports.text(answer.model)));
                 let tokens = [("input", answer.tokens.all_input()), ("output", answer.tokens.output)];
                 for (kind, tokens) in tokens {
+                    let Some(tokens) = tokens else { continue };
                     let mut dimensions = dimensions.clone();
                     dimensions.push(KeyValue::new(TOKEN_TYPE, kind));
                     exports.metrics.token_usage.record(tokens, &dimensions);
@@ -135,7 +139,7 @@ impl ChatSpan {
 impl Span {
     /// What all model turns of the operation used together.
     pub fn used(&self, tokens: Tokens) {
-        self.say(|_| tokens.attributes().into());
+        self.say(|_| tokens.attributes().collect());
     }
 }
 

@@ -23,6 +23,7 @@ const FIELDS: &[&str] = &[
     "tool_choice",
     "thinking",
     "output_config",
+    "compaction",
     "cache_control",
     "metadata",
     "service_tier",
@@ -83,6 +84,22 @@ pub fn headers(headers: &HeaderMap, key: &str) -> Check {
     }
 }
 
+/// Summaries of the API's own are asked for, and sent back, with a header of their own.
+pub fn beta(headers: &HeaderMap, body: &Value) -> Check {
+    let has_summary = body["messages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(begins_with_summary);
+    let says = headers
+        .get("anthropic-beta")
+        .is_some_and(|beta| beta == "compact-2026-09-04");
+    match has_summary || body.get("compaction").is_some() {
+        true if !says => bad("compaction: needs the header anthropic-beta: compact-2026-09-04"),
+        _ => Ok(()),
+    }
+}
+
 fn unauthorized(message: &str) -> Check {
     Err(Refusal {
         status: 401,
@@ -129,6 +146,17 @@ pub fn body(body: &Value, continues: bool) -> Check {
             ));
         }
         Some(_) => {}
+    }
+    if fields
+        .get("compaction")
+        .is_some_and(|asked| asked["type"] != "summarize")
+    {
+        return bad("compaction.type: Input should be 'summarize'");
+    }
+    if let Some(format) = body.get("output_config").and_then(|config| config.get("format"))
+        && (format["type"] != "json_schema" || !format["schema"].is_object())
+    {
+        return bad("output_config.format: Input should be a json_schema with its schema");
     }
     system(fields.get("system"))?;
     thinking(body, model)?;
@@ -239,6 +267,7 @@ fn messages(body: &Value, continues: bool) -> Check {
         match role {
             "user" => answers(message, &open, &path)?,
             "assistant" | "system" if !open.is_empty() => return missing_results(&path, &open),
+            "assistant" if index == 0 && begins_with_summary(message) => {}
             "assistant" | "system" if index == 0 => return bad("messages: first message must use the \"user\" role"),
             "assistant" | "system" => {}
             other => return bad(format!("{path}.role: {other:?} is not user, assistant or system")),
@@ -254,6 +283,11 @@ fn messages(body: &Value, continues: bool) -> Check {
         );
     }
     Ok(())
+}
+
+/// A summary of the API's own stands in the place of what was said.
+fn begins_with_summary(message: &Value) -> bool {
+    message["content"][0]["type"] == "compaction"
 }
 
 fn missing_results(path: &str, open: &[&str]) -> Check {

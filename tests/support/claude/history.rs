@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::checks::Refusal;
-use super::turn::{Block, Ending, Turn};
+use super::turn::{Block, Turn};
 
 /// What the conversation was when the last request came, and what was answered.
 #[derive(Default)]
@@ -14,6 +14,8 @@ pub struct History {
     /// The blocks of the last turn, when it came to its end.
     answered: Option<Vec<Block>>,
     paused: bool,
+    /// Whether the last request asked for a summary, and had one.
+    was_summarized: bool,
 }
 
 impl History {
@@ -25,6 +27,10 @@ impl History {
     /// Compares a request with the one before it.
     pub fn check(&self, body: &Value) -> Result<(), Refusal> {
         let Some(previous) = &self.previous else { return Ok(()) };
+        if self.was_summarized && body.get("compaction").is_none() {
+            // The summary stands in the place of what it is about.
+            return Ok(());
+        }
         for field in ["model", "system", "tools", "thinking", "output_config"] {
             if without_cache_marks(&body[field]) != without_cache_marks(&previous[field]) {
                 return Err(Refusal::bad(format!(
@@ -52,11 +58,23 @@ impl History {
 
     /// Remembers a request and what was answered to it; `None` when that was no turn.
     pub fn commit(&mut self, body: Value, turn: Option<&Turn>) {
+        self.was_summarized = turn.is_some() && asks_for_summary(&body);
         self.previous = Some(body);
-        let complete = turn.filter(|turn| turn.ending == Ending::Complete);
+        let complete = turn.filter(|turn| turn.is_complete());
         self.answered = complete.map(|turn| turn.blocks.clone());
         self.paused = complete.is_some_and(|turn| turn.effective_stop() == "pause_turn");
     }
+}
+
+/// Whether a request asks the API, or the model, for a summary.
+fn asks_for_summary(body: &Value) -> bool {
+    let last = body["messages"].as_array().and_then(|messages| messages.last());
+    let asks = last.is_some_and(|last| {
+        last["content"]
+            .as_str()
+            .is_some_and(|text| text.contains("Write a summary"))
+    });
+    asks || body.get("compaction").is_some()
 }
 
 /// The assistant's message is what the model said: blank text may be left out, and nothing else.
@@ -89,8 +107,17 @@ fn echoed(message: &Value, blocks: &[Block], index: usize) -> Result<(), Refusal
     Ok(())
 }
 
-/// Equal, but for the input of a call that was no object: any object may stand for it.
+/// Equal, but for the input of a call that was no object: any object may stand for it; and for an id with a number behind
+/// it, which is another one for a call whose id was used before.
 fn same(expected: &Value, sent: &Value) -> bool {
+    let ids = expected["id"].as_str().zip(sent["id"].as_str());
+    if let Some((said, number)) = ids.and_then(|(said, sent)| Some((said, sent.strip_prefix(said)?.strip_prefix('_')?)))
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        let mut sent = sent.clone();
+        sent["id"] = said.into();
+        return same(expected, &sent);
+    }
     if expected["type"] == "tool_use" && expected["input"].is_null() {
         let mut sent = sent.clone();
         if sent["input"].is_object() {

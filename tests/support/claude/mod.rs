@@ -199,6 +199,9 @@ async fn messages(
             let body = sse::bytes(head, piece, times, tail);
             respond(200, "text/event-stream", &request_id, body)
         }
+        Reply::Slow { head, piece, apart } => {
+            respond(200, "text/event-stream", &request_id, sse::slow(head, piece, apart))
+        }
         Reply::Cut => {
             wire.cut();
             respond(500, "text/plain", &request_id, Body::empty())
@@ -212,6 +215,7 @@ fn check(inner: &Inner, headers: &HeaderMap, body: &[u8]) -> Result<Value, Refus
     let body: Value =
         serde_json::from_slice(body).map_err(|error| Refusal::bad(format!("The body is not valid JSON: {error}")))?;
     checks::body(&body, inner.history.is_paused())?;
+    checks::beta(headers, &body)?;
     inner.history.check(&body)?;
     Ok(body)
 }

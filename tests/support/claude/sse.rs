@@ -14,6 +14,17 @@ enum Step {
     Bytes(Bytes),
     Cut,
     Stall,
+    Ping,
+}
+
+/// How many events a turn has that breaks off nowhere.
+pub fn length(turn: &Turn) -> usize {
+    let whole = Turn {
+        ending: Ending::Complete,
+        cut_after: None,
+        ..turn.clone()
+    };
+    events(&whole, "", "").len()
 }
 
 /// The body of the answer.
@@ -29,6 +40,8 @@ pub fn body(turn: &Turn, model: &str, message_id: &str) -> Body {
     match turn.ending {
         Ending::Cut => steps.push(Step::Cut),
         Ending::Stall => steps.push(Step::Stall),
+        Ending::Pings => steps.extend((0..1000).map(|_| Step::Ping)),
+        Ending::Malformed => steps.push(Step::Bytes("event: content_block_delta\ndata: {\"ind\n\n".into())),
         _ => {}
     }
     let pace = turn.pace;
@@ -45,6 +58,10 @@ pub fn body(turn: &Turn, model: &str, message_id: &str) -> Body {
                 Err(io::Error::from(io::ErrorKind::ConnectionReset))
             }
             Step::Stall => std::future::pending().await,
+            Step::Ping => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Ok(Bytes::from_static(b"event: ping\ndata: {\"type\": \"ping\"}\n\n"))
+            }
         };
         Some((item, steps))
     }))
@@ -55,6 +72,18 @@ pub fn bytes(head: Bytes, piece: Bytes, times: Option<u64>, tail: Bytes) -> Body
     let pieces = (0..times.unwrap_or(u64::MAX)).map(move |_| piece.clone());
     let all = std::iter::once(head).chain(pieces).chain(std::iter::once(tail));
     Body::from_stream(stream::iter(all.map(Ok::<_, io::Error>)))
+}
+
+/// A body of a head, and of a piece again and again, so far apart.
+pub fn slow(head: Bytes, piece: Bytes, apart: Duration) -> Body {
+    Body::from_stream(stream::unfold(Some(head), move |next| {
+        let piece = piece.clone();
+        async move {
+            let bytes = next?;
+            tokio::time::sleep(apart).await;
+            Some((Ok::<_, io::Error>(bytes), Some(piece)))
+        }
+    }))
 }
 
 fn encode(event: &Value) -> String {
@@ -86,23 +115,28 @@ fn events(turn: &Turn, model: &str, message_id: &str) -> Vec<Value> {
             }
             events.push(json!({ "type": "content_block_delta", "index": index, "delta": delta }));
         }
-        // A stream that breaks off does so inside its last block.
-        if turn.ending == Ending::Complete || index != last {
+        // A stream that breaks off does so inside its last block, unless it says where.
+        if turn.ending == Ending::Complete || turn.cut_after.is_some() || index != last {
             events.push(json!({ "type": "content_block_stop", "index": index }));
         }
+    }
+    let complete = |events: &mut Vec<Value>| {
+        events.push(json!({ "type": "message_delta",
+            "delta": { "stop_reason": turn.effective_stop(), "stop_sequence": turn.stop_sequence,
+                "stop_details": turn.stop_details },
+            "usage": { "output_tokens": output } }));
+        events.push(json!({ "type": "message_stop" }));
+    };
+    if let Some(cut_after) = turn.cut_after {
+        complete(&mut events);
+        events.truncate(cut_after);
     }
     match turn.ending {
         Ending::Error(kind) => {
             events.push(json!({ "type": "error", "error": { "type": kind, "message": "scripted" } }));
         }
-        Ending::Complete => {
-            events.push(json!({ "type": "message_delta",
-                "delta": { "stop_reason": turn.effective_stop(), "stop_sequence": turn.stop_sequence,
-                    "stop_details": turn.stop_details },
-                "usage": { "output_tokens": output } }));
-            events.push(json!({ "type": "message_stop" }));
-        }
-        Ending::Cut | Ending::NoStop | Ending::Stall => {}
+        Ending::Complete => complete(&mut events),
+        Ending::Cut | Ending::NoStop | Ending::Stall | Ending::Pings | Ending::Malformed => {}
     }
     events
 }

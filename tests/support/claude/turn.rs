@@ -72,6 +72,16 @@ impl Block {
         }
     }
 
+    /// A summary of the API's own.
+    pub fn compaction(summary: &str) -> Self {
+        let whole = json!({ "type": "compaction", "content": summary, "signature": "c2lnbmF0dXJl" });
+        Self {
+            start: json!({ "type": "compaction", "content": null, "signature": "" }),
+            deltas: vec![json!({ "type": "compaction_delta", "content": summary, "signature": "c2lnbmF0dXJl" })],
+            whole,
+        }
+    }
+
     /// A block that comes whole in its start, of a kind that the client need not know.
     pub fn whole(block: Value) -> Self {
         Self {
@@ -110,6 +120,10 @@ pub enum Ending {
     NoStop,
     /// Nothing more comes, and the connection stays open.
     Stall,
+    /// Nothing but pings comes.
+    Pings,
+    /// An event that nobody can read, and the end of the body.
+    Malformed,
 }
 
 /// One turn of the model.
@@ -120,6 +134,8 @@ pub struct Turn {
     pub stop_sequence: Option<String>,
     pub stop_details: Option<Value>,
     pub ending: Ending,
+    /// So many events come before the ending; `None`: all up to the end of the last block.
+    pub cut_after: Option<usize>,
     /// Input, output, read from cache, written to cache: tokens.
     pub usage: [u64; 4],
     /// Whether `ping`s and events of unknown kinds come in between.
@@ -138,6 +154,7 @@ impl Default for Turn {
             stop_sequence: None,
             stop_details: None,
             ending: Ending::Complete,
+            cut_after: None,
             usage: [100, 20, 0, 0],
             noise: false,
             pace: Duration::ZERO,
@@ -199,6 +216,26 @@ impl Turn {
         self
     }
 
+    /// Breaks off after so many of its events, the first and the last included.
+    pub fn cut_after(mut self, events: usize, ending: Ending) -> Self {
+        self.cut_after = Some(events);
+        self.ending = ending;
+        self
+    }
+
+    /// How many events it has.
+    pub fn length(&self) -> usize {
+        super::sse::length(self)
+    }
+
+    /// Whether all that a client needs of it is sent: what comes after the stop reason says nothing new.
+    pub fn is_complete(&self) -> bool {
+        match self.cut_after {
+            None => self.ending == Ending::Complete,
+            Some(events) => events + 1 >= self.length(),
+        }
+    }
+
     pub fn usage(mut self, input: u64, output: u64, cache_read: u64, cache_write: u64) -> Self {
         self.usage = [input, output, cache_read, cache_write];
         self
@@ -253,6 +290,12 @@ pub enum Reply {
         piece: Bytes,
         times: Option<u64>,
         tail: Bytes,
+    },
+    /// An event stream of the head and then of this piece, so far apart, for as long as the client waits.
+    Slow {
+        head: Bytes,
+        piece: Bytes,
+        apart: Duration,
     },
     /// The connection ends without an answer.
     Cut,

@@ -31,6 +31,7 @@ const PLAIN: ConversationConfig<'_> = ConversationConfig {
     thinking: None,
     show_thinking: false,
     effort: None,
+    output_schema: None,
     messages: &[],
 };
 
@@ -72,6 +73,7 @@ fn a_full_request_carries_each_setting_as_it_was_given() {
         thinking: Some(&thinking),
         show_thinking: true,
         effort: Some("low"),
+        output_schema: Some(&raw(r#"{"type": "array"}"#)),
         messages: &messages,
         ..PLAIN
     });
@@ -81,13 +83,14 @@ fn a_full_request_carries_each_setting_as_it_was_given() {
         json!({
             "model": "claude-haiku-5-5", "max_tokens": 1000, "stream": true,
             "cache_control": {"type": "ephemeral"},
-            "system": "Be \"brief\".",
+            "system": [{"type": "text", "text": "Be \"brief\".", "cache_control": {"type": "ephemeral"}}],
             "tools": [
                 {"name": "one", "description": "Says \"hi\"", "input_schema": schema},
-                {"name": "two", "description": "Says \"hi\"", "input_schema": schema},
+                {"name": "two", "description": "Says \"hi\"", "input_schema": schema,
+                    "cache_control": {"type": "ephemeral"}},
             ],
             "thinking": {"type": "adaptive", "display": "omitted"},
-            "output_config": {"effort": "low"},
+            "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {"type": "array"}}},
             "messages": [
                 {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]},
                 {"role": "assistant", "content": "b"},
@@ -95,6 +98,24 @@ fn a_full_request_carries_each_setting_as_it_was_given() {
             ],
         })
     );
+}
+
+#[test]
+fn marks_of_the_task_take_the_place_of_ours() {
+    for (own, ours) in [(0, 3), (1, 3), (2, 2), (3, 1), (4, 1)] {
+        let mark = r#","cache_control":{"type":"ephemeral"}"#;
+        let block = |n: usize| format!(r#"{{"type":"text","text":"a"{}}}"#, if n < own { mark } else { "" });
+        let blocks: Vec<String> = (0..4).map(block).collect();
+        let messages = [message(Role::User, &format!("[{}]", blocks.join(",")))];
+        let conversation = Conversation::new(ConversationConfig {
+            system: Some("s"),
+            tools: &[tool("one")],
+            messages: &messages,
+            ..PLAIN
+        });
+        let body = String::from_utf8(conversation.body(1).to_vec()).unwrap();
+        assert_eq!(body.matches("cache_control").count() - own, ours, "{own}");
+    }
 }
 
 #[test]
@@ -170,6 +191,136 @@ fn history_is_append_only_and_blocks_go_back_byte_for_byte() {
     }
     let last = String::from_utf8(bodies.pop().unwrap().to_vec()).unwrap();
     assert_eq!(last.matches(&format!("[{}]", odd_blocks.join(","))).count(), 4);
+}
+
+/// Where a request is marked for the cache, and how many blocks it has: `(message, block)`.
+fn marks(conversation: &Conversation) -> (Vec<(usize, usize)>, usize) {
+    let body = body(conversation);
+    let (mut marks, mut blocks) = (Vec::new(), 0);
+    for (index, message) in body["messages"].as_array().unwrap().iter().enumerate() {
+        let content = message["content"]
+            .as_array()
+            .cloned()
+            .unwrap_or_else(|| vec![Value::Null]);
+        blocks += content.len();
+        let marked = content
+            .iter()
+            .enumerate()
+            .filter(|(_, block)| block.get("cache_control").is_some());
+        marks.extend(marked.map(|(block, _)| (index, block)));
+    }
+    (marks, blocks)
+}
+
+#[test]
+fn a_turn_of_many_blocks_is_marked_where_the_api_still_finds_the_one_before() {
+    let messages = [message(Role::User, r#""go""#)];
+    let mut conversation = Conversation::new(ConversationConfig {
+        system: Some("s"),
+        tools: &[tool("t")],
+        messages: &messages,
+        ..PLAIN
+    });
+    let mut turn = |calls: usize| {
+        let before = conversation.request(10).body;
+        let content: Vec<Box<RawValue>> = (0..calls)
+            .map(|n| raw(&format!(r#"{{"type":"tool_use","id":"t{n}","name":"t","input":{{}}}}"#)))
+            .collect();
+        conversation.push_assistant(&content);
+        let ids: Vec<String> = (0..calls).map(|n| format!("t{n}")).collect();
+        let results: Vec<ToolResult<'_>> = ids
+            .iter()
+            .map(|id| ToolResult {
+                tool_use_id: id,
+                content: "out",
+                is_error: false,
+            })
+            .collect();
+        conversation.push_tool_results(&results);
+        (before, conversation.request(10).body, marks(&conversation).0)
+    };
+    // Two blocks a call: up to twenty new ones, the API finds what the last request has cached from the end.
+    for calls in [1, 10] {
+        assert_eq!(turn(calls).2, [], "{calls}");
+    }
+    // The last request ended at the block before the assistant's: 15 calls and the fifth result are twenty blocks.
+    let (before, after, marked) = turn(15);
+    assert_eq!(marked, [(6, 4)]);
+    assert!(after.starts_with(&before[..before.len() - br#"],"max_tokens":10}"#.len()]));
+    // There are four slots, and three are taken: the mark moves, and leaves white space in its place.
+    let (before, after, marked) = turn(19);
+    assert_eq!(marked, [(8, 0)]);
+    let same = before
+        .iter()
+        .zip(&after)
+        .filter(|(before, after)| before == after)
+        .count();
+    assert!(before.len() - same <= 80, "{same} of {}", before.len());
+    // More calls than that: no result is near enough, and the first is the nearest.
+    assert_eq!(turn(30).2, [(10, 0)]);
+}
+
+#[test]
+fn a_summary_takes_the_place_of_what_was_said() {
+    let messages = [message(Role::User, r#""go""#)];
+    let mut conversation = Conversation::new(ConversationConfig {
+        system: Some("s"),
+        messages: &messages,
+        ..PLAIN
+    });
+    for turn in 0..4 {
+        conversation.push_assistant(&[
+            raw(r#"{"type":"thinking","thinking":"","signature":"x"}"#),
+            raw(&format!(
+                r#"{{"type":"tool_use","id":"t{turn}","name":"t","input":{{}}}}"#
+            )),
+        ]);
+        conversation.push_tool_results(&[ToolResult {
+            tool_use_id: &format!("t{turn}"),
+            content: "out",
+            is_error: false,
+        }]);
+    }
+    let request = conversation.compaction_request(7);
+    let asked: Value = serde_json::from_slice(&request.body).unwrap();
+    assert_eq!(asked["compaction"], json!({"type": "summarize"}));
+    assert_eq!(request.beta, Some("compact-2026-09-04"));
+    assert_eq!(conversation.request(7).beta, None);
+
+    let block = r#"{"type":"compaction","content":"sum","signature":"S"}"#;
+    let mut compacted = conversation.compacted(&[raw(block)], "Go on.");
+    assert_eq!(
+        body(&compacted)["messages"],
+        json!([
+            {"role": "assistant", "content": [{"type": "compaction", "content": "sum", "signature": "S"}]},
+            {"role": "user", "content": "Go on."},
+        ])
+    );
+    assert_eq!(body(&compacted)["system"], body(&conversation)["system"]);
+    assert_eq!(compacted.request(7).beta, Some("compact-2026-09-04"));
+
+    // The task itself stays, and thinking that is kept goes: it is bound to what was before it.
+    let beginning = conversation.beginning(0.6).unwrap();
+    assert_eq!((beginning.len(), conversation.len()), (5, 9));
+    let whole = body(&conversation);
+    assert_eq!(
+        body(&beginning)["messages"].as_array().unwrap()[..],
+        whole["messages"].as_array().unwrap()[..5]
+    );
+    let summarized = conversation.summarized("sum", beginning.len());
+    let now = body(&summarized);
+    let now = now["messages"].as_array().unwrap();
+    assert_eq!(
+        now[..2],
+        [
+            json!({"role": "user", "content": "go"}),
+            json!({"role": "user", "content": "sum"})
+        ]
+    );
+    assert_eq!(now.len(), 6);
+    let kinds: Vec<&Value> = now[2..].iter().map(|message| &message["content"][0]["type"]).collect();
+    assert_eq!(kinds, ["tool_use", "tool_result", "tool_use", "tool_result"]);
+    assert_eq!(conversation.beginning(0.01).map(|beginning| beginning.len()), None);
 }
 
 #[test]

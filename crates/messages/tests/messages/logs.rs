@@ -44,13 +44,4 @@ impl Logs {
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
-
-    /// The values of this field, in order.
-    pub fn field(&self, name: &str) -> Vec<String> {
-        let start = format!(" {name}=");
-        self.lines()
-            .iter()
-            .filter_map(|line| Some(line.split_once(&start)?.1.split_once(';')?.0.to_owned()))
-            .collect()
-    }
 }

@@ -83,10 +83,10 @@ fn each_retired_model_is_known_with_a_replacement_that_is_served() {
 #[test]
 fn a_turn_costs_what_the_price_list_says() {
     let usage = |input, output, read, write| Usage {
-        input_tokens: input,
-        output_tokens: output,
-        cache_read_tokens: read,
-        cache_write_tokens: write,
+        input_tokens: Some(input),
+        output_tokens: Some(output),
+        cache_read_tokens: Some(read),
+        cache_write_tokens: Some(write),
     };
     let million = 1_000_000;
     let cases = [
@@ -113,7 +113,7 @@ fn a_turn_costs_what_the_price_list_says() {
             Some(0.025_000_5 + 0.0015 + 0.0125),
         ),
         ("claude-haiku-5-5", usage(0, million, 0, 0), Some(0.50)),
-        ("claude-opus-5-5", Usage::default(), Some(0.0)),
+        ("claude-opus-5-5", Usage::NOTHING, Some(0.0)),
         (
             "claude-opus-5-5",
             usage(u64::MAX, u64::MAX, u64::MAX, u64::MAX),

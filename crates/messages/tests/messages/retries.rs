@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use plue_messages::TurnEvent;
@@ -81,20 +82,148 @@ async fn a_status_that_asks_not_to_be_tried_again_is_not() {
 }
 
 #[tokio::test]
-async fn after_the_last_attempt_the_error_says_how_many_there_were() {
-    for (max_retries, says) in [
-        (0, ""),
-        (1, "Gave up after 2 attempts"),
-        (4, "Gave up after 5 attempts"),
-    ] {
-        let server = Server::start((0..10).map(|_| response(529, &[], &error_body("overloaded_error")))).await;
-        let (_, error) = run(&server.client(|config| config.max_retries = max_retries)).await;
+async fn patience_bounds_all_attempts_together_and_the_error_says_how_long_it_was() {
+    for (patience, least, most) in [(0, 1, 1), (30, 2, 12)] {
+        let server = Server::start((0..100).map(|_| response(529, &[], &error_body("overloaded_error")))).await;
+        let client = server.client(|config| config.patience = Duration::from_millis(patience));
+        let (events, error) = run(&client).await;
         let error = error.unwrap().to_string();
         assert!(error.contains("answered 529: overloaded_error: m"), "{error}");
-        assert_eq!(error.contains("Gave up"), max_retries > 0, "{error}");
-        assert!(max_retries == 0 || error.ends_with(says), "{error}");
-        assert_eq!(server.requests().len(), max_retries as usize + 1);
+        assert!(
+            error.contains(". Gave up") && error.contains("MODEL_PATIENCE ("),
+            "{error}"
+        );
+        let attempts = server.requests().len();
+        assert!((least..=most).contains(&attempts), "{attempts}");
+        let waits = events
+            .iter()
+            .filter(|event| matches!(event, TurnEvent::Waiting { .. }))
+            .count();
+        assert_eq!(waits, usize::from(patience > 0), "told once: {events:?}");
     }
+}
+
+#[tokio::test]
+async fn who_asks_for_more_than_there_is_patience_for_is_not_waited_for() {
+    let server = Server::start([response(429, &["retry-after: 3600"], "")]).await;
+    let (_, error) = run(&server.client(|_| {})).await;
+    let error = error.unwrap().to_string();
+    assert!(
+        error.contains("asks to wait 3600 s") && error.contains("MODEL_PATIENCE"),
+        "{error}"
+    );
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn an_attempt_that_nobody_answers_takes_no_more_than_the_patience_that_is_left() {
+    let server = Server::start([response(500, &[], ""), Reply::Hang(Vec::new())]).await;
+    let client = server.client(|config| config.patience = Duration::from_millis(300));
+    let (_, error) = run(&client).await;
+    assert!(error.unwrap().to_string().contains("MODEL_PATIENCE (0.3 s) is over"));
+}
+
+#[tokio::test]
+async fn a_stream_of_nothing_but_pings_is_left_and_asked_for_again() {
+    let opened =
+        start() + &event(r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#);
+    let empty = event(r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}"#);
+    for again in [event(r#"{"type":"ping"}"#), ": keep-alive\n\n".to_owned(), empty] {
+        let endless = Reply::Endless(
+            stream_bytes(&opened),
+            again.clone().into_bytes(),
+            Duration::from_millis(20),
+        );
+        let server = Server::start([endless, stream(&saying("x"))]).await;
+        let client = server.client(|config| config.stall_timeout = Duration::from_millis(400));
+        assert_eq!(text_of(&client).await, "x", "{again}");
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_was_shown_is_asked_for_again_and_what_it_cost_is_told() {
+    let half = start()
+        + &block(
+            0,
+            r#"{"type":"text","text":""}"#,
+            &[r#"{"type":"text_delta","text":"Hel"}"#],
+        );
+    let error = "event: error\ndata: ".to_owned() + &error_body("overloaded_error") + "\n\n";
+    let malformed = "event: content_block_start\ndata: {\n\n";
+    for (what, broken) in [
+        ("the end", half.clone()),
+        ("an error", half.clone() + &error),
+        ("what cannot be read", half.clone() + malformed),
+    ] {
+        let server = Server::start([stream(&broken), stream(&saying("Hello"))]).await;
+        let (events, error) = run(&server.client(|_| {})).await;
+        assert!(error.is_none(), "{what}: {error:?}");
+        let kinds: Vec<String> = events
+            .iter()
+            .map(|event| match event {
+                TurnEvent::Text(text) => format!("text {text}"),
+                TurnEvent::Wasted { usage, .. } => format!("wasted {:?} {:?}", usage.input_tokens, usage.output_tokens),
+                TurnEvent::Restarted { .. } => "restarted".into(),
+                TurnEvent::Waiting { .. } => "waiting".into(),
+                TurnEvent::Finished(_) => "finished".into(),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        let expected = [
+            "text Hel",
+            "wasted Some(10) Some(1)",
+            "restarted",
+            "waiting",
+            "text Hello",
+            "finished",
+        ];
+        assert_eq!(kinds, expected, "{what}");
+    }
+    // What cannot pass is not asked for again.
+    let refused = half + "event: error\ndata: " + &error_body("invalid_request_error") + "\n\n";
+    let server = Server::start([stream(&refused), stream(&saying("x"))]).await;
+    assert!(run(&server.client(|_| {})).await.1.is_some());
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_turn_that_is_complete_is_taken_however_its_stream_ends() {
+    let whole = saying("x");
+    let without_stop = whole.strip_suffix(&event(r#"{"type":"message_stop"}"#)).unwrap();
+    let with_error = without_stop.to_owned() + "event: error\ndata: " + &error_body("overloaded_error") + "\n\n";
+    for (what, reply) in [
+        ("it ends", stream(without_stop)),
+        ("without its blank line", stream(whole.trim_end())),
+        ("an error comes", stream(&with_error)),
+        ("nothing more comes", Reply::Hang(stream_bytes(without_stop))),
+    ] {
+        let server = Server::start([reply]).await;
+        let client = server.client(|config| config.idle_timeout = Duration::from_millis(300));
+        assert_eq!(text_of(&client).await, "x", "{what}");
+        assert_eq!(server.requests().len(), 1, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_in_one_piece_is_taken_and_so_is_a_compressed_stream() {
+    let message = r#"{"id":"m","type":"message","model":"x","content":[{"type":"text","text":"hi"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}"#;
+    for content_type in ["content-type: application/json", "content-type: text/event-stream"] {
+        let server = Server::start([response(200, &[content_type], message)]).await;
+        assert_eq!(text_of(&server.client(|_| {})).await, "hi");
+    }
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(saying("hi").as_bytes()).unwrap();
+    let mut bytes =
+        b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\nconnection: close\r\n\r\n"
+            .to_vec();
+    bytes.extend(encoder.finish().unwrap());
+    let server = Server::start([Reply::Close(bytes)]).await;
+    assert_eq!(text_of(&server.client(|_| {})).await, "hi");
+    assert_eq!(
+        server.requests()[0].header("accept-encoding"),
+        ["identity"],
+        "nobody asks for it"
+    );
 }
 
 #[tokio::test]
@@ -132,25 +261,6 @@ async fn a_server_that_names_a_wait_gets_it() {
             wait >= least && wait < least + Duration::from_secs(10),
             "{headers:?}: {wait:?}"
         );
-    }
-}
-
-#[tokio::test]
-async fn a_wait_is_never_longer_than_a_minute() {
-    let far_away = "Fri, 01 Jan 2100 00:00:00 GMT";
-    let headers = [
-        "retry-after: 3600".to_owned(),
-        format!("retry-after: {far_away}"),
-        "retry-after-ms: 1e300".to_owned(),
-    ];
-    for header in headers {
-        let logs = Logs::start();
-        let server = Server::start([response(429, &[&header], "")]).await;
-        let client = server.client(|_| {});
-        // The wait is read from the log, and not waited for.
-        let turn = tokio::time::timeout(Duration::from_millis(500), run(&client)).await;
-        assert!(turn.is_err(), "{header} was not obeyed");
-        assert_eq!(logs.field("wait_ms"), ["60000"], "{header}");
     }
 }
 
@@ -197,7 +307,7 @@ async fn each_retry_is_one_warning_with_attempt_wait_and_reason_and_without_the_
 #[tokio::test]
 async fn dropping_a_turn_ends_its_request() {
     let server = Server::start([Reply::Hang(stream_bytes(&start())), stream(&saying("next"))]).await;
-    let client = server.client(|config| config.max_retries = 0);
+    let client = server.client(|config| config.patience = Duration::ZERO);
     let cut_short = tokio::time::timeout(Duration::from_millis(200), run(&client)).await;
     assert!(cut_short.is_err());
     assert_eq!(text_of(&client).await, "next");
@@ -219,7 +329,9 @@ async fn thinking_that_was_given_out_does_not_hinder_a_retry_and_the_retry_is_to
             &events[..],
             [
                 TurnEvent::Thinking(_),
-                TurnEvent::Restarted,
+                TurnEvent::Wasted { .. },
+                TurnEvent::Restarted { .. },
+                TurnEvent::Waiting { .. },
                 TurnEvent::Text(_),
                 TurnEvent::Finished(_)
             ]
@@ -246,7 +358,7 @@ async fn an_answer_that_only_announces_itself_counts_as_silence() {
         let server = Server::start([Reply::Endless(again.clone(), again, Duration::from_millis(apart))]).await;
         let client = server.client(|config| {
             config.idle_timeout = Duration::from_millis(500);
-            config.max_retries = 0;
+            config.patience = Duration::ZERO;
         });
         let began = Instant::now();
         let (_, error) = run(&client).await;

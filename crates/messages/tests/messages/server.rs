@@ -212,6 +212,7 @@ pub fn conversation(model: &str) -> Conversation {
         thinking: None,
         show_thinking: false,
         effort: None,
+        output_schema: None,
         messages: &[InitialMessage {
             role: Role::User,
             content,
@@ -227,7 +228,7 @@ pub async fn run(client: &MessagesClient) -> (Vec<TurnEvent>, Option<ModelError>
 pub async fn run_model(client: &MessagesClient, model: &str) -> (Vec<TurnEvent>, Option<ModelError>) {
     let turn = async {
         let mut events = Vec::new();
-        let mut stream = client.turn(&conversation(model), 100);
+        let mut stream = client.turn(conversation(model).request(100));
         while let Some(event) = stream.next().await {
             match event {
                 Ok(event) => events.push(event),

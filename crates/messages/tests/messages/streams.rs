@@ -82,7 +82,7 @@ pub fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<TurnEvent>
             }
         }
     }
-    let ending = decoder.end();
+    let ending = decoder.end().map(|event| events.extend(event));
     (events, ending)
 }
 

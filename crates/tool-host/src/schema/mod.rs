@@ -31,6 +31,30 @@ const MAX_LISTED: u64 = 200_000;
 /// schema alone may have 127 of them, in eight definitions that it follows at a time. Only what is used takes memory.
 const BUILD_STACK: usize = 32 << 20;
 
+/// The compiled schema of an answer that somebody asks of the model: of any type, and within the bounds that hold for a
+/// tool's.
+pub struct AnswerSchema(InputSchema);
+
+impl AnswerSchema {
+    /// Compiles a schema; the error says what it is instead, as the end of "the schema …".
+    ///
+    /// # Errors
+    /// When it is no JSON Schema, or one that would take too much to check.
+    pub fn new(text: &str) -> Result<Self, String> {
+        InputSchema::compile(text.to_owned(), &Limits::default(), false).map(Self)
+    }
+
+    /// Validates a JSON text; the error is for the model, and lists each problem with its path.
+    ///
+    /// # Errors
+    /// When it is no JSON, or does not fit.
+    pub fn check(&self, answer: &str) -> Result<(), String> {
+        let value =
+            serde_json::from_str(answer).map_err(|error| format!("The answer is not one JSON value: {error}"))?;
+        self.0.check_value(&value, "answer does", "schema that was asked for")
+    }
+}
+
 /// The compiled schema of a tool.
 pub(crate) struct InputSchema {
     validator: Validator,
@@ -43,12 +67,16 @@ pub(crate) struct InputSchema {
 impl InputSchema {
     /// Compiles a schema; the error says what it is instead, as the end of "the input schema …".
     pub(crate) fn new(text: String, limits: &Limits) -> Result<Self, String> {
+        Self::compile(text, limits, true)
+    }
+
+    fn compile(text: String, limits: &Limits, is_object: bool) -> Result<Self, String> {
         let most_bytes = limits.schema;
         if text.len() as u64 > most_bytes {
             return Err(format!("has {} bytes; at most {most_bytes} are allowed", text.len()));
         }
         let schema: Value = serde_json::from_str(&text).map_err(|error| format!("is not JSON: {error}"))?;
-        if !schema.is_object() || schema.get("type").and_then(Value::as_str) != Some("object") {
+        if is_object && schema.get("type").and_then(Value::as_str) != Some("object") {
             return Err("is not of `type: object`; the input of a tool is always an object".to_owned());
         }
         let graph = Graph::read(&schema, limits.schema_paths)?;
@@ -71,23 +99,28 @@ impl InputSchema {
                 kind(&value)
             ));
         }
-        let Ok(cost) = cost::of(&self.graph, &value, self.max_steps) else {
+        self.check_value(&value, "arguments do", "tool's schema")
+    }
+
+    /// `what` is what is checked, with its verb, and `against` whose schema this is.
+    fn check_value(&self, value: &Value, what: &str, against: &str) -> Result<(), String> {
+        let Ok(cost) = cost::of(&self.graph, value, self.max_steps) else {
             return Err(format!(
-                "The arguments are too large or nested too deep for the tool's schema: to check them would take more \
-                 than {} steps (limit `{}`). Send less at a time.",
+                "The {what} not fit: too large or nested too deep for the {against}, to check it would take more than \
+                 {} steps (limit `{}`). Send less at a time.",
                 self.max_steps,
                 limit::schema_steps.name
             ));
         };
-        if self.validator.is_valid(&value) {
+        if self.validator.is_valid(value) {
             return Ok(());
         }
         if cost.errors > MAX_LISTED {
-            return Err(
-                "The arguments do not fit the tool's schema, and are too large to list what is wrong.".to_owned(),
-            );
+            return Err(format!(
+                "The {what} not fit the {against}, and too much of it to list what is wrong."
+            ));
         }
-        let mut errors = self.validator.iter_errors(&value);
+        let mut errors = self.validator.iter_errors(value);
         let problems: Vec<String> = errors
             .by_ref()
             .take(MAX_PROBLEMS)
@@ -95,7 +128,7 @@ impl InputSchema {
             .collect();
         let more = if errors.next().is_some() { "\n- and more" } else { "" };
         Err(format!(
-            "The arguments do not fit the tool's schema:\n{}{more}",
+            "The {what} not fit the {against}:\n{}{more}",
             problems.join("\n")
         ))
     }

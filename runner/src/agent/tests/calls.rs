@@ -112,18 +112,68 @@ async fn arguments_that_are_no_object_are_told_in_one_and_handed_over_as_they_ar
 }
 
 #[tokio::test]
-async fn the_id_of_a_call_is_used_once_in_a_task() {
-    let call = || turn().call("t1", "grep", "{}").stops(StopReason::ToolUse);
-    case("twice", [call(), call()])
-        .calls([answers("found")])
+async fn a_call_whose_id_was_used_before_has_another_one_in_events_and_history() {
+    let call = || turn().call("t1", "grep", "{}");
+    let both = call().call("t1", "grep", "{}").stops(StopReason::ToolUse);
+    let broken = call().restarted().call("t1", "grep", "{}").stops(StopReason::ToolUse);
+    case("twice in a turn, and again", [both, broken, turn().text("Bye").done()])
+        .calls([answers("one"), answers("two"), answers("three")])
         .run()
         .await
         .events(&[
             "tool_start m1 t1 grep",
+            "tool_start m1 t1_2 grep",
             "tool_start m1 t1 grep {}",
-            r#"tool_end t1 success "found""#,
+            r#"tool_end t1 success "one""#,
+            "tool_start m1 t1_2 grep {}",
+            r#"tool_end t1_2 success "two""#,
+            "tool_start m2 t1_3 grep",
+            r#"tool_end t1_3 error "The model's answer broke off in the middle of this call; it was not made." cancelled"#,
+            r#"log info "the model's answer broke off and is asked for again: it broke""#,
+            "tool_start m3 t1_4 grep",
+            "tool_start m3 t1_4 grep {}",
+            r#"tool_end t1_4 success "three""#,
+            r#"token m4#0 "Bye""#,
         ])
-        .fails(TaskErrorCode::ModelError, "the id \"t1\" for a second call");
+        .asked(&[
+            FIRST_ASKED,
+            r#"64000: assistant [t1 grep {}; t1_2 grep {}], user [t1 "one"; t1_2 "two"]"#,
+            r#"64000: assistant [t1_4 grep {}], user [t1_4 "three"]"#,
+        ])
+        .succeeds();
+}
+
+#[tokio::test]
+async fn an_agent_that_repeats_itself_is_told_so_and_then_it_is_stuck() {
+    let call = |n: usize| turn().call(&format!("t{n}"), "grep", "{}").stops(StopReason::ToolUse);
+    let asked = |outcome: super::Outcome, told: usize| {
+        let notes = outcome
+            .asked
+            .iter()
+            .filter(|asked| asked.ends_with("user STUCK"))
+            .count();
+        assert_eq!(notes, told, "{:?}", outcome.asked);
+    };
+    let outcome = case("the same call ten times", (0..10).map(call))
+        .calls((0..10).map(|_| answers("nothing")))
+        .run()
+        .await
+        .fails(TaskErrorCode::Stuck, "also after it was told so: grep");
+    asked(outcome, 1);
+    let turns = (0..6).map(call).chain([turn().text("Bye").done()]);
+    let outcome = case("it thinks better of it", turns)
+        .calls((0..6).map(|_| answers("nothing")))
+        .run()
+        .await
+        .succeeds();
+    asked(outcome, 1);
+    let turns = (0..9).map(call).chain([turn().text("Bye").done()]);
+    let outcome = case("the results differ", turns)
+        .calls((0..9).map(|n| answers(&n.to_string())))
+        .run()
+        .await
+        .succeeds();
+    asked(outcome, 0);
 }
 
 #[tokio::test]

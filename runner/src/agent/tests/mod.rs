@@ -20,10 +20,12 @@ use plue_messages::{InitialMessage, Role};
 mod calls;
 mod cancellation;
 mod limits;
+mod results;
 mod scripted_model;
 mod scripted_toolbox;
 mod stop_reasons;
 mod stream;
+mod summaries;
 
 use scripted_model::{ScriptedModel, ScriptedTurn};
 use scripted_toolbox::{ScriptedCall, ScriptedToolbox};
@@ -47,6 +49,7 @@ struct Case {
     secrets: &'static [&'static str],
     has_tools: bool,
     cancelled_before: bool,
+    deadline: Option<(tokio::time::Instant, Duration)>,
     turns: Vec<ScriptedTurn>,
     calls: Vec<ScriptedCall>,
 }
@@ -54,7 +57,7 @@ struct Case {
 /// All that came of a case.
 struct Outcome {
     name: &'static str,
-    result: Result<(), Failure>,
+    result: Result<Box<RawValue>, Failure>,
     events: Vec<String>,
     asked: Vec<String>,
     called: Vec<String>,
@@ -77,6 +80,8 @@ fn case(name: &'static str, turns: impl IntoIterator<Item = ScriptedTurn>) -> Ca
             thinking: None,
             effort: None,
             max_cost_usd: None,
+            max_tokens_total: None,
+            output_schema: None,
             timeout: None,
         },
         model_name: MODEL,
@@ -84,6 +89,7 @@ fn case(name: &'static str, turns: impl IntoIterator<Item = ScriptedTurn>) -> Ca
         secrets: &[],
         has_tools: true,
         cancelled_before: false,
+        deadline: None,
         turns: turns.into_iter().collect(),
         calls: Vec::new(),
     }
@@ -126,6 +132,7 @@ impl Case {
             telemetry: &Telemetry::default(),
             extra_events: self.extra_events,
             cancel: &cancel,
+            deadline: self.deadline,
         };
         let running = tokio::time::timeout(HANGS, agent.run(&mut spent));
         let result = running.await.unwrap_or_else(|_| panic!("{}: it hangs", self.name));
@@ -175,7 +182,7 @@ impl Outcome {
     #[track_caller]
     fn fails(self, code: TaskErrorCode, text: &str) -> Self {
         match &self.result {
-            Ok(()) => panic!("{}: it succeeds", self.name),
+            Ok(_) => panic!("{}: it succeeds", self.name),
             Err(failure) => {
                 assert_eq!(failure.code, code, "{}: {failure}", self.name);
                 assert!(failure.message.contains(text), "{}: {failure}", self.name);

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{GO_ON, SAY_SOMETHING};
-use plue_messages::{Conversation, INVALID_INPUT_KEY, Model, ModelError, StopReason, ToolCall, Turn, TurnEvent, Usage};
+use crate::agent::{GO_ON, SAY_SOMETHING, STUCK};
+use plue_messages::{INVALID_INPUT_KEY, Model, ModelError, StopReason, ToolCall, Turn, TurnEvent, TurnRequest, Usage};
 
 /// What the model does next in a turn.
 enum Step {
@@ -38,12 +38,16 @@ pub fn turn() -> ScriptedTurn {
         content: Vec::new(),
         tool_calls: Vec::new(),
         has_text: false,
-        usage: Usage {
-            input_tokens: 10,
-            output_tokens: 5,
-            ..Usage::default()
-        },
+        usage: used(10, 5),
         served_by: super::MODEL,
+    }
+}
+
+fn used(input_tokens: u64, output_tokens: u64) -> Usage {
+    Usage {
+        input_tokens: Some(input_tokens),
+        output_tokens: Some(output_tokens),
+        ..Usage::NOTHING
     }
 }
 
@@ -65,6 +69,13 @@ impl ScriptedTurn {
         self.gives(TurnEvent::Text(text.into()))
     }
 
+    /// The summary that was asked for.
+    pub fn compaction(mut self, summary: &str) -> Self {
+        self.content
+            .push(json!({"type": "compaction", "content": summary, "signature": "S"}));
+        self.stops(StopReason::Compaction)
+    }
+
     pub fn thinking(mut self, text: &str) -> Self {
         self.content.push(json!({"type": "thinking", "thinking": text}));
         self.gives(TurnEvent::Thinking(text.into()))
@@ -80,9 +91,23 @@ impl ScriptedTurn {
             id: id.into(),
             name: name.into(),
             input: input.into(),
+            is_complete: serde_json::from_str::<Value>(input).is_ok_and(|input| input.is_object()),
+            block: self.content.len() - 1,
         });
         let (id, name) = (id.into(), name.into());
         self.gives(TurnEvent::ToolStarted { id, name })
+    }
+
+    /// The turn broke off after these tokens.
+    pub fn wastes(self, input_tokens: u64, output_tokens: u64) -> Self {
+        let (usage, model) = (used(input_tokens, output_tokens), self.served_by.to_owned());
+        self.gives(TurnEvent::Wasted { usage, model })
+    }
+
+    /// There is a wait before it comes.
+    pub fn waits(self) -> Self {
+        let (reason, patience) = ("it is busy".into(), std::time::Duration::from_secs(600));
+        self.gives(TurnEvent::Waiting { reason, patience })
     }
 
     /// The turn is asked for again: what came before is no part of it.
@@ -90,15 +115,12 @@ impl ScriptedTurn {
         self.content.clear();
         self.tool_calls.clear();
         self.has_text = false;
-        self.gives(TurnEvent::Restarted)
+        let reason = "it broke".into();
+        self.gives(TurnEvent::Restarted { reason })
     }
 
     pub fn uses(mut self, input_tokens: u64, output_tokens: u64) -> Self {
-        self.usage = Usage {
-            input_tokens,
-            output_tokens,
-            ..Usage::default()
-        };
+        self.usage = used(input_tokens, output_tokens);
         self
     }
 
@@ -136,6 +158,18 @@ impl ScriptedTurn {
             request_id: None,
         };
         self.gives(TurnEvent::Finished(turn))
+    }
+
+    /// A gateway that does not count: the turn that has ended says nothing of its tokens.
+    pub fn uncounted(mut self) -> Self {
+        for step in &mut self.steps {
+            if let Step::Gives(event) = step
+                && let Ok(TurnEvent::Finished(turn)) = event.as_mut()
+            {
+                turn.usage = Usage::default();
+            }
+        }
+        self
     }
 
     /// Ends as a model does that has nothing more to say.
@@ -176,9 +210,20 @@ impl ScriptedModel {
         let mut asked = Vec::new();
         for body in bodies.iter() {
             let messages: Vec<String> = body["messages"].as_array().unwrap().iter().map(message).collect();
-            assert_eq!(messages[..before.len()], before, "the history changed");
+            if messages.len() < before.len() || messages[..before.len()] != before {
+                // A summary takes the place of what was said.
+                let anew = messages.join(", ");
+                asked.push(format!("{} anew: {anew}", body["max_tokens"]));
+                before = messages;
+                continue;
+            }
+            let compaction = if body.get("compaction").is_some() {
+                " compaction"
+            } else {
+                ""
+            };
             asked.push(format!(
-                "{}: {}",
+                "{}{compaction}: {}",
                 body["max_tokens"],
                 messages[before.len()..].join(", ")
             ));
@@ -193,6 +238,7 @@ fn message(message: &Value) -> String {
     let content = match &message["content"] {
         Value::String(text) if text == GO_ON => "GO_ON".to_owned(),
         Value::String(text) if text == SAY_SOMETHING => "SAY_SOMETHING".to_owned(),
+        Value::String(text) if text == STUCK => "STUCK".to_owned(),
         Value::String(text) => format!("{text:?}"),
         blocks => {
             let blocks: Vec<String> = blocks.as_array().unwrap().iter().map(block).collect();
@@ -212,17 +258,14 @@ fn block(block: &Value) -> String {
             let error = if block["is_error"] == true { " error" } else { "" };
             format!("{}{error} {:?}", text("tool_use_id"), text("content"))
         }
+        "compaction" => format!("compaction {:?}", text("content")),
         other => other.to_owned(),
     }
 }
 
 impl Model for ScriptedModel {
-    fn turn<'a>(
-        &'a self,
-        conversation: &Conversation,
-        max_tokens: u32,
-    ) -> BoxStream<'a, Result<TurnEvent, ModelError>> {
-        let body = serde_json::from_slice(&conversation.body(max_tokens)).unwrap();
+    fn turn<'a>(&'a self, request: TurnRequest) -> BoxStream<'a, Result<TurnEvent, ModelError>> {
+        let body = serde_json::from_slice(&request.body).unwrap();
         self.bodies.lock().unwrap().push(body);
         let turn = self.turns.lock().unwrap().pop_front();
         let turn = turn.expect("the model was asked for a turn that is not written down");

@@ -44,10 +44,10 @@ async fn what_the_model_refuses_or_cannot_do_is_a_failure_with_a_code_of_its_own
             "the model refused: it gave no explanation",
         ),
         (
-            "model_context_window_exceeded",
-            StopReason::ContextWindowExceeded,
-            TaskErrorCode::ContextExceeded,
-            "the context window of claude-sonnet-5-5",
+            "a summary that nobody asked for",
+            StopReason::Compaction,
+            TaskErrorCode::ModelError,
+            "nobody asked for",
         ),
         (
             "another reason",
@@ -109,11 +109,6 @@ async fn a_call_is_not_made_when_the_turn_stops_for_a_reason_that_ends_the_task(
                 explanation: None,
             },
             TaskErrorCode::Refusal,
-        ),
-        (
-            "model_context_window_exceeded",
-            StopReason::ContextWindowExceeded,
-            TaskErrorCode::ContextExceeded,
         ),
         (
             "another reason",

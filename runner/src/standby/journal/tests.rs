@@ -79,7 +79,7 @@ fn done() -> Event {
         duration_ms: 1,
         sandbox: "strict",
     };
-    Event::Done { summary }
+    Event::Done { result: None, summary }
 }
 
 #[test]

@@ -19,6 +19,9 @@ const MAX_BROKEN: u32 = 20;
 /// How long an attempt may take at least until it is answered, however little patience is left.
 const LEAST_ATTEMPT: Duration = Duration::from_secs(1);
 
+/// How often in a turn a server's own wait is taken as it is.
+const POLITE: u32 = 3;
+
 /// How long the end of a response may take after the turn is over. Only when it was read can the connection serve the
 /// next turn; a new one costs several round trips.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -224,6 +227,10 @@ impl<'a> Attempts<'a> {
                 wait.as_secs(),
                 left.as_secs_f64()
             )),
+            // A server that has said so several times is not asked as often as it likes.
+            Some(wait) if self.failed > POLITE => {
+                Ok((wait.max(self.client.backoff(self.failed - 1)).min(left), error.to_string()))
+            }
             Some(wait) => Ok((wait, error.to_string())),
             None => Ok((self.client.backoff(self.failed - 1).min(left), error.to_string())),
         }

@@ -20,7 +20,7 @@ use plue_contract::secret::Secret;
 pub const API_VERSION: &str = "2026-10-21";
 
 /// The longest wait of our own choice between two attempts; a server may ask for more.
-const MAX_BACKOFF: Duration = Duration::from_secs(8);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// The longest wait that is read from an answer. Whether there is patience for it is another question.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -62,7 +62,7 @@ pub struct ClientConfig {
     /// How long one turn may be waited for, all attempts and the waits between them together. What an attempt takes
     /// while its answer comes is no waiting.
     pub patience: Duration,
-    /// The wait before the second attempt; it doubles each time, up to 8 s.
+    /// The wait before the second attempt; it doubles each time, up to 30 s.
     pub retry_base: Duration,
 }
 

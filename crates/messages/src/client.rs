@@ -15,6 +15,7 @@ use super::decoder::{DecodeError, TurnDecoder};
 use super::{Conversation, Model, ModelError, TurnEvent};
 use plue_contract::http;
 use plue_contract::secret::Secret;
+use plue_contract::transport::Transport;
 
 /// The version of the API that this client speaks.
 pub const API_VERSION: &str = "2026-10-21";
@@ -52,6 +53,8 @@ pub struct ClientConfig {
     pub api_key: Secret,
     /// Which header that is.
     pub auth_style: AuthStyle,
+    /// By which way it is reached.
+    pub transport: Transport,
     /// Sent as `X-Request-ID`.
     pub request_id: Option<String>,
     /// Gives each request its header `traceparent`.
@@ -71,6 +74,7 @@ impl ClientConfig {
             base_url,
             api_key: Secret::new(api_key),
             auth_style: AuthStyle::default(),
+            transport: Transport::default(),
             request_id: None,
             traceparent: Traceparent::default(),
             idle_timeout: Duration::from_secs(120),
@@ -113,7 +117,7 @@ pub enum ClientError {
     Http(String),
 }
 
-/// The Messages API over HTTP. Requests go to the configured origin only: no redirects, no proxies.
+/// The Messages API over HTTP. Requests go to the configured origin only: no redirects.
 pub struct MessagesClient {
     http: reqwest::Client,
     endpoint: Url,
@@ -140,9 +144,8 @@ impl MessagesClient {
         let mut endpoint = base.clone();
         endpoint.set_path(&format!("{}/v1/messages", base.path().trim_end_matches('/')));
 
-        let builder = http::client_builder(base).read_timeout(config.idle_timeout);
-        let http = builder
-            .build()
+        let http = http::client_builder(base, &config.transport)
+            .and_then(|builder| builder.read_timeout(config.idle_timeout).build())
             .map_err(|error| ClientError::Http(http::describe(&error)))?;
         Ok(Self {
             http,

@@ -51,6 +51,8 @@ const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r
 fn client(url: &Url, trace: TraceSource) -> ApiClient {
     let config = ApiConfig {
         token: Some(Secret::new("t0ken-of-the-server")),
+        renewal: None,
+        transport: Transport::default(),
         request_id: None,
         timeout: Duration::from_secs(5),
         retry_base: Duration::from_millis(1),

@@ -242,8 +242,9 @@ fn names_are_translated_as_the_receivers_of_prometheus_do_and_found_in_a_query()
         named("histogram", "plue.task.duration", "s")[2],
         "plue_task_duration_seconds_count"
     );
-    let query = r#"histogram_quantile(0.9, sum by (le, a_b) (max_over_time(x_bucket{c="d|e", f!=""}[$w]))) > 5e3 and on (g) y:z"#;
-    let found = asked(query);
+    let query = r#"histogram_quantile(0.9, sum by (le, a_b) (max_over_time(x_bucket{c="d|e", f!=""}[$w])))"#;
+    let query = format!("{query} > 5e3 and on (g) y:z");
+    let found = asked(&query);
     let set = |names: &[&str]| -> BTreeSet<String> { names.iter().map(|name| (*name).to_owned()).collect() };
     assert_eq!(found.metrics, set(&["x_bucket", "y:z"]));
     assert_eq!(found.labels, set(&["le", "a_b", "c", "f", "g"]));

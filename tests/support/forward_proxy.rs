@@ -1,5 +1,5 @@
-//! The double of a company's HTTP proxy: it passes requests for `http` URLs on, and tunnels for `https` (CONNECT). Names
-//! lead where the test says, so that what comes to their servers came by the proxy.
+//! The double of a company's HTTP proxy: it passes requests for `http` URLs on, and tunnels for `https` (CONNECT).
+//! Names lead where the test says, so that what comes to their servers came by the proxy.
 
 use std::collections::BTreeMap;
 use std::io;

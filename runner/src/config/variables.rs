@@ -112,8 +112,8 @@ variables! {
         "sent to the API server as `Authorization: Bearer …`",
         "s3cr3t-token";
     CALLBACK_TOKEN_FILE: Unset = Unset,
-        "a file with the token, in place of `CALLBACK_TOKEN`. Files with secrets are read again for each task, and this \
-            one also when the server answers 401; commands do not see the folder that they are in",
+        "a file with the token, in place of `CALLBACK_TOKEN`. Files with secrets are read again for each task, and \
+            this one also when the server answers 401; commands do not see the folder that they are in",
         "/run/secrets/plue/CALLBACK_TOKEN";
     CALLBACK_RETRY_BASE_MS: Number = 500,
         "the first wait before an event is sent again, in milliseconds",
@@ -195,12 +195,12 @@ variables! {
         "`x-api-key` or `bearer`: the one header that carries the key",
         "bearer";
     USE_PROXY: Text = "0",
-        "`1`: the Messages API, the API server and the collector are reached by the proxies of the following variables, \
-            which count for nothing without it",
+        "`1`: the Messages API, the API server and the collector are reached by the proxies of the following \
+            variables, which count for nothing without it",
         "1";
     HTTPS_PROXY: Unset = Unset,
-        "the proxy for `https` URLs, `http://` or `https://`, which may have a user and a password; `https_proxy` comes \
-            first",
+        "the proxy for `https` URLs, `http://` or `https://`, which may have a user and a password; `https_proxy` \
+            comes first",
         "http://proxy.internal:3128";
     HTTPS_PROXY_FILE: Unset = Unset,
         "a file with the same, in place of `HTTPS_PROXY`",

@@ -1,6 +1,6 @@
 //! A container in gVisor that is the pod, as far as one machine can have it: an ordinary user, no capabilities, a
-//! read-only root, a workspace, and no network but its own loopback. `cargo xtask gvisor` runs any command in it, and so
-//! do stages of `cargo xtask test`.
+//! read-only root, a workspace, and no network but its own loopback. `cargo xtask gvisor` runs any command in it, and
+//! so do stages of `cargo xtask test`.
 
 mod bundle;
 mod demo;

@@ -120,8 +120,8 @@ pub fn hardened(manifests: &Manifests) -> Vec<String> {
     wrong
 }
 
-/// Volumes are the pod's own and bounded, or ConfigMaps, or a runner's Secret ([`super::settings`]). That leaves out the
-/// node's files and tokens of service accounts.
+/// Volumes are the pod's own and bounded, or ConfigMaps, or a runner's Secret ([`super::settings`]). That leaves out
+/// the node's files and tokens of service accounts.
 pub fn volumes(manifests: &Manifests) -> Vec<String> {
     let mut wrong = Vec::new();
     for pod in &manifests.pods {

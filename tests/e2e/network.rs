@@ -122,6 +122,32 @@ async fn model_callback_and_collector_are_reached_by_the_proxy_with_its_password
 }
 
 #[tokio::test]
+async fn a_proxy_may_itself_be_reached_by_tls() {
+    let scene = Scene::new().await.workflow(&json!([{ "run": "true" }]));
+    let address = scene.api.address();
+    let proxy = ForwardProxy::start(&[("api.test:80", address)], Some(AUTHORIZATION)).await;
+    let proxy = proxy.unwrap();
+    let authority = Authority::default();
+    let front = authority.before(proxy.address(), "localhost").await.unwrap();
+    let ca = scene.outside().join("ca.pem");
+    fs::write(&ca, authority.pem()).unwrap();
+    // The password is best in a file.
+    let secrets = scene.outside().join("secrets");
+    fs::create_dir(&secrets).unwrap();
+    let by = format!("https://{CREDENTIALS}@localhost:{}\n", front.address().port());
+    fs::write(secrets.join("PROXY"), by).unwrap();
+    let url = named(&scene.api.url(), &address.to_string(), "api.test");
+    let scene = scene
+        .env("CALLBACK_URL", &url)
+        .env("EXTRA_CA_CERTS", &ca.to_string_lossy())
+        .env("USE_PROXY", "1")
+        .env("HTTP_PROXY_FILE", &secrets.join("PROXY").to_string_lossy());
+    let outcome = scene.run().await;
+    outcome.done();
+    assert!(proxy.passed().contains(&passed("POST", "api.test:80")));
+}
+
+#[tokio::test]
 async fn without_use_proxy_and_for_what_no_proxy_names_no_proxy_is_asked() {
     let proxy = ForwardProxy::start(&[], None).await.unwrap();
     let url = format!("http://{}", proxy.address());

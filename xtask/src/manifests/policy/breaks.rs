@@ -201,6 +201,8 @@ pub fn breaks() -> Vec<Break> {
             json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": "b"}}}),
         ),
         ("secrets", settings, "/data/CALLBACK_TOKEN", json!("x")),
+        ("secrets", settings, "/data/HTTPS_PROXY", json!("http://u:p@proxy:3128")),
+        ("secrets", settings, "/data/HTTPS_PROXY_FILE", json!("/etc/proxy")),
         ("secrets", settings, "/data/LOG_LEVEL", json!("sk-ant-api03-x")),
         ("secrets", "ServiceAccount/plue-runner", "/kind", json!("Secret")),
         ("variables", settings, "/data/LOGLEVEL", json!("INFO")),

@@ -17,6 +17,9 @@ const OURS: &str = "plue-runner";
 /// How the names of variables end that name a file with a secret. The file is called as the variable without it.
 const FILE: &str = "_FILE";
 
+/// How the names of variables end whose URLs may have a password.
+const PROXY: &str = "_PROXY";
+
 /// The modes of such files: root's, and perhaps the pod's group may read them (0400, 0440).
 const MODES: [u32; 2] = [0o400, 0o440];
 
@@ -41,6 +44,11 @@ pub fn secrets(manifests: &Manifests) -> Vec<String> {
         {
             wrong.push(format!("{} has {name}", named(object)));
         }
+        for (name, value) in map.into_iter().flatten() {
+            if name.ends_with(PROXY) && value.as_str().is_some_and(|url| url.contains('@')) {
+                wrong.push(format!("{} has a user or a password in {name}", named(object)));
+            }
+        }
         if object.to_string().contains(KEY_PREFIX) {
             wrong.push(format!("{} has what looks like a key", named(object)));
         }
@@ -60,7 +68,7 @@ pub fn secrets(manifests: &Manifests) -> Vec<String> {
         let files = environment
             .iter()
             .filter_map(|(name, path)| Some((name.strip_suffix(FILE)?, path)));
-        for (key, path) in files.filter(|(key, _)| is_secret(key)) {
+        for (key, path) in files.filter(|(key, _)| is_secret(key) || key.ends_with(PROXY)) {
             if !places.iter().any(|place| *path == format!("{place}/{key}")) {
                 wrong.push(format!(
                     "{}: {key}{FILE} is {path}, and no Secret with {key} is mounted there",

@@ -78,20 +78,23 @@ impl Redactor {
     }
 
     /// Masks these too from now on, and what it knows already. A stream that has begun goes on as it began. Of those
-    /// that were learned the last 64 are kept.
+    /// that were learned the 64 are kept that came last, also those that came again.
     pub fn learn<S: AsRef<str>>(&self, secrets: impl IntoIterator<Item = S>) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let before = known.secrets.len();
+        let (first, before) = (known.first, known.secrets.len());
         for secret in secrets {
             let secret = secret.as_ref().trim();
-            if !secret.is_empty() && !known.secrets.iter().any(|one| one == secret) {
-                known.secrets.push(secret.to_owned());
+            match known.secrets.iter().position(|one| one == secret) {
+                Some(place) if place >= first => known.secrets[place..].rotate_left(1),
+                Some(_) => {}
+                None if secret.is_empty() => {}
+                None => known.secrets.push(secret.to_owned()),
             }
         }
         if known.secrets.len() == before {
             return;
         }
-        let (first, learned) = (known.first, known.secrets.len() - known.first);
+        let learned = known.secrets.len() - first;
         known.secrets.drain(first..first + learned.saturating_sub(MAX_LEARNED));
         known.search = Search::of(&known.secrets);
     }
@@ -384,9 +387,14 @@ mod tests {
             b"*** second-secret"
         );
         // Of many the last ones are kept, and those from the beginning.
-        redactor.learn((0..100).map(|number| format!("secret-number-{number:03}")));
-        let (text, _) = redactor.redact("first-secret secret-number-000 secret-number-099".into());
-        assert_eq!(text, "*** secret-number-000 ***");
+        for number in 0..100 {
+            redactor.learn([format!("secret-number-{number:03}")]);
+            // One that is in use all the time.
+            redactor.learn(["second-secret"]);
+        }
+        let text = "first-secret second-secret secret-number-000 secret-number-099";
+        let (text, _) = redactor.redact(text.into());
+        assert_eq!(text, "*** *** secret-number-000 ***");
     }
 
     #[test]

@@ -40,10 +40,11 @@ RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
         ca-certificates curl diffutils file git jq less make patch procps ripgrep tree unzip xz-utils zip zstd \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
-    && groupadd --gid 1000 runner \
+    # Group 0, which may write where the user may: OpenShift runs the image as a user of its own choice in that group.
     # The home is not the workspace: a standby runner empties the workspace, and never a home.
-    && useradd --uid 1000 --gid 1000 --create-home --shell /bin/sh runner \
-    && install --directory --owner=1000 --group=1000 /workspace \
+    && useradd --uid 10001 --gid 0 --create-home --shell /bin/sh runner \
+    && chmod -R g=u /home/runner \
+    && install --directory --owner=10001 --group=0 --mode=775 /workspace \
     # A volume of Kubernetes belongs to root, and git works in no repository whose folder is somebody else's.
     && git config --system --add safe.directory /workspace
 # Root's, and nobody else may write there: compiled components are trusted code.
@@ -52,8 +53,8 @@ COPY --from=dist --chown=0:0 / /opt/plue/
 RUN ["/opt/plue/plue-runner", "plugin", "list"]
 ENV PATH=/opt/plue:/usr/local/bin:/usr/bin:/bin HOME=/home/runner LANG=C.UTF-8
 WORKDIR /workspace
-# By number, so that Kubernetes can tell that it is not root.
-USER 1000:1000
+# By number, so that Kubernetes can tell that it is not root, and above those that a machine gives to people.
+USER 10001:0
 # The runner reaps what its tasks leave, so there is no init before it.
 ENTRYPOINT ["plue-runner"]
 HEALTHCHECK --interval=15s --timeout=5s --start-period=5s CMD ["plue-runner", "health"]
@@ -71,16 +72,16 @@ FROM ${BASE_IMAGE} AS slim-root
 COPY --from=dist / /slim/opt/plue/
 RUN rm /slim/opt/plue/plue-escape /slim/opt/plue/sbom/plue-escape* \
     && install --directory --mode=755 /slim/etc /slim/home \
-    && install --directory --owner=1000 --group=1000 /slim/workspace /slim/home/runner \
-    && printf 'root:x:0:0:root:/root:/sbin/nologin\nrunner:x:1000:1000::/home/runner:/sbin/nologin\n' > /slim/etc/passwd \
-    && printf 'root:x:0:\nrunner:x:1000:\n' > /slim/etc/group
+    && install --directory --owner=10001 --group=0 --mode=775 /slim/workspace /slim/home/runner \
+    && printf 'root:x:0:0:root:/root:/sbin/nologin\nrunner:x:10001:0::/home/runner:/sbin/nologin\n' > /slim/etc/passwd \
+    && printf 'root:x:0:\n' > /slim/etc/group
 
 
 FROM ${SLIM_IMAGE} AS slim
 COPY --from=slim-root /slim/ /
 ENV PATH=/opt/plue HOME=/home/runner LANG=C.UTF-8
 WORKDIR /workspace
-USER 1000:1000
+USER 10001:0
 ENTRYPOINT ["plue-runner"]
 HEALTHCHECK --interval=15s --timeout=5s --start-period=5s CMD ["plue-runner", "health"]
 ARG VERSION=0.1.0

@@ -1,6 +1,8 @@
 //! The client of the API server: what events, the registration and the heartbeat have in common. One attempt at a time;
 //! who asks decides what is tried again.
 
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use url::Url;
 use crate::telemetry::{TRACEPARENT, TraceSource};
 use plue_contract::http;
 use plue_contract::secret::Secret;
+use plue_contract::transport::Transport;
 
 /// The longest wait between two attempts that we choose ourselves.
 const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -24,6 +27,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct ApiConfig {
     /// Sent as `Authorization: Bearer`.
     pub token: Option<Secret>,
+    /// How the token is had again when the server does not take it.
+    pub renewal: Option<Renewal>,
+    /// By which way the server is reached.
+    pub transport: Transport,
     /// Sent as `X-Request-ID`.
     pub request_id: Option<String>,
     /// How long one request may take.
@@ -37,6 +44,22 @@ pub struct ApiConfig {
 impl ApiConfig {
     /// For what waits patiently: as long as a request may take at most by default.
     pub const SILENCE: Duration = Duration::from_secs(30);
+}
+
+/// Reads the token again from where it is kept. `None`: it cannot be read now.
+#[derive(Clone)]
+pub struct Renewal(Arc<dyn Fn() -> Option<Secret> + Send + Sync>);
+
+impl Renewal {
+    pub fn new(read: impl Fn() -> Option<Secret> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+}
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Renewal")
+    }
 }
 
 /// Why a client could not be made.
@@ -100,6 +123,9 @@ impl Fate {
 #[derive(Clone)]
 pub struct ApiClient {
     client: Client,
+    /// The header with the token. One for all paths of the server.
+    authorization: Arc<Mutex<Option<HeaderValue>>>,
+    renewal: Option<Renewal>,
     url: Url,
     trace: TraceSource,
     timeout: Duration,
@@ -107,31 +133,28 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
-    /// Prepares the client: no redirects, no proxy. `trace` is asked with each request.
+    /// Prepares the client, which follows no redirects. `trace` is asked with each request.
     ///
     /// # Errors
     /// When the token or the request id cannot be a header, or TLS cannot be set up.
     pub fn new(url: Url, config: &ApiConfig, trace: TraceSource) -> Result<Self, ApiError> {
         let mut headers = HeaderMap::new();
-        if let Some(token) = &config.token {
-            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
-                .map_err(|_| ApiError("CALLBACK_TOKEN has characters that no header may have".into()))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
+        let authorization = config.token.as_ref().map(bearer).transpose()?;
         if let Some(id) = &config.request_id {
             let value = HeaderValue::try_from(id)
                 .map_err(|_| ApiError("REQUEST_ID has characters that no header may have".into()))?;
             headers.insert("X-Request-ID", value);
         }
-        let client = http::client_builder(&url)
-            .default_headers(headers)
-            .timeout(config.timeout)
-            .tcp_user_timeout(config.silence)
-            .build()
+        let client = http::client_builder(&url, &config.transport)
+            .and_then(|builder| {
+                let builder = builder.default_headers(headers).timeout(config.timeout);
+                builder.tcp_user_timeout(config.silence).build()
+            })
             .map_err(|error| ApiError(http::describe(&error)))?;
         Ok(Self {
             client,
+            authorization: Arc::new(Mutex::new(authorization)),
+            renewal: config.renewal.clone(),
             url,
             trace,
             timeout: config.timeout,
@@ -146,13 +169,60 @@ impl ApiClient {
         (url.origin() == self.url.origin()).then(|| Self { url, ..self.clone() })
     }
 
-    /// Makes one attempt. `most` is how much of the answer is read.
+    /// Makes one attempt. `most` is how much of the answer is read. A token that the server does not take (401) is read
+    /// again, once, and when it is another one now the attempt is made with that.
     pub async fn post(&self, content_type: &'static str, key: Option<&str>, body: Bytes, most: usize) -> Answer {
+        let sent = self.authorization();
+        let answer = self.attempt(content_type, key, body.clone(), most, sent.as_ref()).await;
+        if !matches!(answer, Answer::Refused(StatusCode::UNAUTHORIZED)) {
+            return answer;
+        }
+        match self.renewed(sent.as_ref()).await {
+            Some(token) => self.attempt(content_type, key, body, most, Some(&token)).await,
+            None => answer,
+        }
+    }
+
+    fn authorization(&self) -> Option<HeaderValue> {
+        self.authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The header with the token as it is kept now, when that is not what was sent.
+    async fn renewed(&self, sent: Option<&HeaderValue>) -> Option<HeaderValue> {
+        // Another request may have done it.
+        let now = self.authorization().filter(|now| Some(now) != sent);
+        if now.is_some() {
+            return now;
+        }
+        let renewal = self.renewal.clone()?;
+        let token = tokio::task::spawn_blocking(move || (renewal.0)()).await.ok()??;
+        let token = bearer(&token).ok().filter(|token| Some(token) != sent)?;
+        tracing::info!("the API server took the token no more, and there is a new one");
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
+        Some(token)
+    }
+
+    async fn attempt(
+        &self,
+        content_type: &'static str,
+        key: Option<&str>,
+        body: Bytes,
+        most: usize,
+        token: Option<&HeaderValue>,
+    ) -> Answer {
         let mut request = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
             .body(body);
+        // Credentials in the URL are what the server is meant to get.
+        let in_url = !self.url.username().is_empty() || self.url.password().is_some();
+        if let Some(token) = token.filter(|_| !in_url) {
+            request = request.header(AUTHORIZATION, token.clone());
+        }
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
         }
@@ -204,6 +274,13 @@ impl ApiClient {
     pub fn backoff(&self, attempt: u32) -> Duration {
         http::backoff(self.retry_base, MAX_WAIT, attempt, 1.0..1.25)
     }
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue, ApiError> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+        .map_err(|_| ApiError("CALLBACK_TOKEN has characters that no header may have".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Reads the body of an answer: an unread one would cost the connection. The status has decided already, so a body that

@@ -6,6 +6,7 @@
 
 mod examples;
 mod layers;
+mod monitoring;
 mod operations;
 mod protocol;
 mod specification;

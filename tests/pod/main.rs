@@ -45,9 +45,13 @@ struct Arguments {
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// What is tried, by name, and what it makes sure of.
-const PARTS: [(&str, &str); 9] = [
+const PARTS: [(&str, &str); 10] = [
     ("agent", "a Job's agent repairs a repository"),
     ("workflow", "a Job's workflow runs"),
+    (
+        "any-user",
+        "a Job's workflow runs as a user that the image does not know, in group 0",
+    ),
     (
         "standby",
         "a runner of the warm pool runs three tasks, and each finds nothing of the last",
@@ -118,6 +122,7 @@ async fn part(name: &str, node: &Node, rows: &[String], figures: &mut Figures) -
     match name {
         "agent" => task::agent(node, figures).await,
         "workflow" => task::workflow(node).await,
+        "any-user" => task::any_user(node).await,
         "standby" => standby::three_tasks(node, figures).await,
         "drain" => standby::drain(node).await,
         "restart" => standby::restart(node).await,

@@ -202,7 +202,7 @@ fn assignment(api: &ApiServer, task: i64) -> Result<Instant> {
 
 /// Fails unless the container is what manifest and image say, outside of the sandbox that commands have.
 const SURROUNDINGS: &str = r#"
-test "$(id -u):$(id -g)" = 1000:1000
+test "$(id -u):$(id -g)" = 10001:10001
 test "$(grep -cE '^Cap(Inh|Prm|Eff|Bnd):\s0{16}$' /proc/self/status)" = 4
 test "$HOME" = /home/runner
 touch /workspace/probe /tmp/probe && rm /workspace/probe /tmp/probe

@@ -14,6 +14,11 @@ use crate::cluster;
 use crate::container::{Memory, Node};
 use crate::figures::Figures;
 
+/// The user and the group of the manifests.
+const USER: u32 = 10001;
+/// Those of tests/pod/deploy/any-user.
+const ANY_USER: u32 = 1_000_680_000;
+
 /// The task's number in the manifest.
 const TASK: i64 = 1;
 
@@ -59,8 +64,17 @@ pub async fn agent(node: &Node, figures: &mut Figures) -> Result<()> {
 
 /// Steps that look at where they are.
 pub async fn workflow(node: &Node) -> Result<()> {
+    steps(node, "workflow", USER).await
+}
+
+/// The same as a user that the image does not know, in group 0: how OpenShift starts an image.
+pub async fn any_user(node: &Node) -> Result<()> {
+    steps(node, "any-user", ANY_USER).await
+}
+
+async fn steps(node: &Node, name: &str, user: u32) -> Result<()> {
     let api = cluster::api().await?;
-    let mut pod = node.create("workflow").await?;
+    let mut pod = node.create(name).await?;
     pod.start().await?;
     let code = pod.wait().await?;
     let lines = cluster::lines(&api, TASK);
@@ -77,7 +91,7 @@ pub async fn workflow(node: &Node) -> Result<()> {
     for expected in [
         "git version ",
         "jq-",
-        "user 1000 runner of ",
+        &format!("user {user} runner of "),
         " sandbox",
         "Plue Runner,",
         "no key here",
@@ -141,7 +155,7 @@ pub async fn slim(node: &Node) -> Result<()> {
 fn give_away(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))? {
         let path = entry?.path();
-        chown(&path, Some(1000), Some(1000)).with_context(|| format!("could not give {} away", path.display()))?;
+        chown(&path, Some(USER), Some(USER)).with_context(|| format!("could not give {} away", path.display()))?;
         if path.is_dir() {
             give_away(&path)?;
         }

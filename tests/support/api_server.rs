@@ -219,6 +219,16 @@ impl ApiServer {
         self.server.url(&format!("/internal/runners/{runner}/heartbeat"))
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// From now on this token is taken, and the one before no more.
+    pub fn change_token(&self, token: &str) {
+        self.shared.settings.lock().expect("no script panics").token = Some(token.to_owned());
+    }
+
     /// From now on, decides the answer to each attempt at an event.
     pub fn answer(&self, script: impl FnMut(&Attempt) -> Answer + Send + 'static) {
         self.shared.settings.lock().expect("no script panics").script = Some(Box::new(script));

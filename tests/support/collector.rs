@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
@@ -117,6 +118,11 @@ impl Collector {
     /// The `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub fn url(&self) -> String {
         self.server.url("/otlp")
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
     }
 
     /// What came so far.

@@ -43,7 +43,7 @@ struct Run {
 const AT_A_TIME: usize = 2;
 
 /// The pod's user, and the group of its volumes.
-const USER: u32 = 1000;
+const USER: u32 = 10001;
 
 /// What is in a runner's reach: the root file system, read-only, as a pod's is; a workspace; the runner. The kernel
 /// makes no user namespace below a chroot, so that the folder becomes the root of a mount namespace.
@@ -63,7 +63,7 @@ cd "$root"
 /usr/sbin/pivot_root . .
 umount --lazy .
 cd /workspace
-exec setpriv --reuid=1000 --regid=1000 --groups=1000 --bounding-set=-all --inh-caps=-all --no-new-privs "$@""#;
+exec setpriv --reuid=10001 --regid=10001 --groups=10001 --bounding-set=-all --inh-caps=-all --no-new-privs "$@""#;
 
 #[tokio::main]
 async fn main() -> ExitCode {

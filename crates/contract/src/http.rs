@@ -9,6 +9,8 @@ use reqwest::header::{HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::redirect;
 use url::Url;
 
+use crate::transport::{Route, Transport};
+
 /// How long a connection may take to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After how much silence the kernel asks whether the peer is still there.
@@ -17,29 +19,37 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// The longest wait that the API server may ask of us.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// A client as the threat model wants it: TLS by rustls, and no proxy from the environment, since the runner talks to
-/// the origins of its configuration and to nothing else.
+/// A client for one origin, as the threat model wants it: TLS by rustls, and by no proxy but the operator's, since the
+/// runner talks to the origins of its configuration and to nothing else.
 ///
 /// Redirects are not followed: they lead to another place than the one that was configured.
-pub fn client_builder(url: &Url) -> reqwest::ClientBuilder {
+///
+/// # Errors
+/// When the proxy or a certificate cannot be used.
+pub fn client_builder(url: &Url, transport: &Transport) -> reqwest::Result<reqwest::ClientBuilder> {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // Only fails when a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    let builder = reqwest::Client::builder()
+    let mut builder = reqwest::Client::builder()
         .redirect(redirect::Policy::none())
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(KEEPALIVE)
         .tcp_nodelay(true)
         .user_agent(concat!("plue-runner/", env!("CARGO_PKG_VERSION")));
-    if url.scheme() == "http" {
+    let mut is_plain = url.scheme() == "http";
+    if let Route::Proxy(proxy) = transport.route(url) {
+        is_plain &= proxy.url().scheme() == "http";
+        builder = builder.proxy(reqwest::Proxy::all(proxy.url().clone())?);
+    }
+    if is_plain {
         // Reading the CA certificates costs milliseconds of the start, and fails where none are installed. A client
         // for http that follows no redirects never needs them.
-        return builder.tls_certs_only([]);
+        return Ok(builder.tls_certs_only([]));
     }
-    builder
+    Ok(builder.tls_certs_merge(transport.certificates.for_client()?))
 }
 
 /// An error with its causes on one line: the outermost of reqwest's says little.

@@ -8,6 +8,8 @@ pub mod http;
 pub mod secret;
 pub mod size;
 mod tool;
+#[cfg(feature = "http")]
+pub mod transport;
 pub mod unique_keys;
 
 pub use tool::{LiveOutput, ToolDefinition, ToolErrorCode, ToolOutcome, Toolbox};

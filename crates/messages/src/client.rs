@@ -15,6 +15,7 @@ use super::attempts::Attempts;
 use super::{Model, ModelError, TurnEvent, TurnRequest};
 use plue_contract::http;
 use plue_contract::secret::Secret;
+use plue_contract::transport::Transport;
 
 /// The version of the API that this client speaks.
 pub const API_VERSION: &str = "2026-10-21";
@@ -51,6 +52,8 @@ pub struct ClientConfig {
     pub api_key: Secret,
     /// Which header that is.
     pub auth_style: AuthStyle,
+    /// By which way it is reached.
+    pub transport: Transport,
     /// Sent as `X-Request-ID`.
     pub request_id: Option<String>,
     /// Gives each request its header `traceparent`.
@@ -74,6 +77,7 @@ impl ClientConfig {
             base_url,
             api_key: Secret::new(api_key),
             auth_style: AuthStyle::default(),
+            transport: Transport::default(),
             request_id: None,
             traceparent: Traceparent::default(),
             idle_timeout: Duration::from_secs(120),
@@ -117,7 +121,7 @@ pub enum ClientError {
     Http(String),
 }
 
-/// The Messages API over HTTP. Requests go to the configured origin only: no redirects, no proxies.
+/// The Messages API over HTTP. Requests go to the configured origin only: no redirects.
 pub struct MessagesClient {
     http: reqwest::Client,
     endpoint: Url,
@@ -144,9 +148,8 @@ impl MessagesClient {
         let mut endpoint = base.clone();
         endpoint.set_path(&format!("{}/v1/messages", base.path().trim_end_matches('/')));
 
-        let builder = http::client_builder(base).read_timeout(config.idle_timeout);
-        let http = builder
-            .build()
+        let http = http::client_builder(base, &config.transport)
+            .and_then(|builder| builder.read_timeout(config.idle_timeout).build())
             .map_err(|error| ClientError::Http(http::describe(&error)))?;
         Ok(Self {
             http,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use aho_corasick::Input;
 
@@ -16,8 +17,11 @@ use wrapped::{Unbroken, Wrapped};
 /// What stands in the place of a secret.
 pub const MASK: &str = "***";
 
-/// A value of a variable that is shorter is no secret: it would be found in half of all words.
-const MIN_VALUE: usize = 8;
+/// A value that is shorter is no secret: it would be found in half of all words.
+pub const MIN_SECRET: usize = 8;
+
+/// How many secrets that a redactor has learned it keeps: the last ones. Each makes every search a little slower.
+const MAX_LEARNED: usize = 64;
 
 /// How names of variables with secrets end.
 const SECRET_ENDINGS: [&str; 5] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS"];
@@ -31,19 +35,27 @@ fn is_secret(name: &str) -> bool {
 /// The secrets among the variables of a process.
 pub fn secrets<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     variables
-        .filter(|(name, value)| is_secret(name) && value.trim().len() >= MIN_VALUE)
+        .filter(|(name, value)| is_secret(name) && value.trim().len() >= MIN_SECRET)
         .map(|(_, value)| value.to_owned())
         .collect()
 }
 
-/// Finds secrets, in all their forms.
-#[derive(Clone, Default)]
+/// Finds secrets, in all their forms. What it learns later, it knows in all that begins from then on.
+#[derive(Default)]
 pub struct Redactor {
-    /// `None`: there are no secrets.
-    search: Option<Search>,
+    known: RwLock<Known>,
 }
 
-#[derive(Clone)]
+#[derive(Default)]
+struct Known {
+    /// Those from the beginning, and after them those that were learned.
+    secrets: Vec<String>,
+    /// How many are from the beginning.
+    first: usize,
+    /// `None`: there are no secrets.
+    search: Option<Arc<Search>>,
+}
+
 struct Search {
     plain: Patterns,
     /// `None`: no form is long enough to be broken into lines.
@@ -53,29 +65,57 @@ struct Search {
 impl Redactor {
     /// For these secrets. An empty one is none.
     pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
-        let (mut patterns, mut in_base64) = (Vec::new(), Vec::new());
+        let secrets = secrets.into_iter().map(|secret| secret.as_ref().trim().to_owned());
+        let secrets: Vec<String> = secrets.collect();
+        let known = Known {
+            first: secrets.len(),
+            search: Search::of(&secrets),
+            secrets,
+        };
+        Self {
+            known: RwLock::new(known),
+        }
+    }
+
+    /// Masks these too from now on, and what it knows already. A stream that has begun goes on as it began. Of those
+    /// that were learned the 64 are kept that came last, also those that came again.
+    pub fn learn<S: AsRef<str>>(&self, secrets: impl IntoIterator<Item = S>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let (first, before) = (known.first, known.secrets.len());
         for secret in secrets {
             let secret = secret.as_ref().trim();
-            patterns.extend(forms::of(secret));
-            in_base64.extend(forms::in_base64(secret));
+            match known.secrets.iter().position(|one| one == secret) {
+                Some(place) if place >= first => known.secrets[place..].rotate_left(1),
+                Some(_) => {}
+                None if secret.is_empty() => {}
+                None => known.secrets.push(secret.to_owned()),
+            }
         }
-        let in_base64 = wrapped::forms(&in_base64);
-        patterns.extend_from_slice(&in_base64);
-        let search = Patterns::new(patterns).map(|plain| Search {
-            plain,
-            wrapped: Wrapped::new(in_base64),
-        });
-        Self { search }
+        if known.secrets.len() == before {
+            return;
+        }
+        let learned = known.secrets.len() - first;
+        known.secrets.drain(first..first + learned.saturating_sub(MAX_LEARNED));
+        known.search = Search::of(&known.secrets);
+    }
+
+    /// What it looks for, for a process that takes over work of this one.
+    pub fn secrets(&self) -> Vec<String> {
+        self.known().secrets.clone()
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The text without secrets, and how many were masked.
     pub fn redact(&self, text: String) -> (String, usize) {
-        let Some(search) = &self.search else {
+        let Some(search) = self.known().search.clone() else {
             return (text, 0);
         };
         let mut out = String::new();
         let (mut done, mut masked) = (0, 0);
-        let mut view = View::of(search, text.as_bytes());
+        let mut view = View::of(&search, text.as_bytes());
         while let Some(found) = view.find(done) {
             out.push_str(&text[done..found.start]);
             out.push_str(MASK);
@@ -90,9 +130,9 @@ impl Redactor {
     }
 
     /// A filter for bytes that come in pieces.
-    pub fn stream(&self) -> Stream<'_> {
+    pub fn stream(&self) -> Stream {
         Stream {
-            search: self.search.as_ref(),
+            search: self.known().search.clone(),
             pending: Vec::new(),
         }
     }
@@ -101,6 +141,21 @@ impl Redactor {
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Redactor")
+    }
+}
+
+impl Search {
+    fn of(secrets: &[String]) -> Option<Arc<Self>> {
+        let (mut patterns, mut in_base64) = (Vec::new(), Vec::new());
+        for secret in secrets {
+            patterns.extend(forms::of(secret));
+            in_base64.extend(forms::in_base64(secret));
+        }
+        let in_base64 = wrapped::forms(&in_base64);
+        patterns.extend_from_slice(&in_base64);
+        let plain = Patterns::new(patterns)?;
+        let wrapped = Wrapped::new(in_base64);
+        Some(Arc::new(Self { plain, wrapped }))
     }
 }
 
@@ -162,8 +217,8 @@ impl<'a> View<'a> {
 /// See [`Redactor::stream`]. However the bytes are cut, what comes out is what [`Redactor::redact`] makes of all of
 /// them.
 #[derive(Debug)]
-pub struct Stream<'a> {
-    search: Option<&'a Search>,
+pub struct Stream {
+    search: Option<Arc<Search>>,
     /// What may be the beginning of a secret; shorter than the longest of them.
     pending: Vec<u8>,
 }
@@ -196,10 +251,10 @@ fn mask(search: &Search, bytes: &[u8], keep: impl Fn(&View<'_>, usize) -> usize)
     (out, kept_from)
 }
 
-impl Stream<'_> {
+impl Stream {
     /// Takes a piece, and gives what is known to be no part of a secret that is to come.
     pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
-        let Some(search) = self.search else {
+        let Some(search) = &self.search else {
             return piece.to_vec();
         };
         self.pending.extend_from_slice(piece);
@@ -211,7 +266,7 @@ impl Stream<'_> {
     /// Gives what was kept back: nothing comes any more.
     pub fn finish(&mut self) -> Vec<u8> {
         let bytes = std::mem::take(&mut self.pending);
-        match self.search {
+        match &self.search {
             Some(search) => mask(search, &bytes, |_, _| bytes.len()).0,
             None => bytes,
         }
@@ -315,6 +370,31 @@ mod tests {
         assert_eq!(stream.push(b"a task s"), b"a task ");
         assert_eq!(stream.push(b"k-ide"), b"sk-ide");
         assert_eq!(stream.finish(), b"");
+    }
+
+    #[test]
+    fn what_is_learned_later_is_masked_besides_what_was_known_and_a_stream_ends_as_it_began() {
+        let redactor = Redactor::new(["first-secret"]);
+        let mut begun = redactor.stream();
+        redactor.learn(["second-secret\n", "", "first-secret"]);
+        assert_eq!(redactor.secrets(), ["first-secret", "second-secret"]);
+        let text = "first-secret second-secret";
+        assert_eq!(redactor.redact(text.into()), ("*** ***".into(), 2));
+        let mut next = redactor.stream();
+        assert_eq!([next.push(text.as_bytes()), next.finish()].concat(), b"*** ***");
+        assert_eq!(
+            [begun.push(text.as_bytes()), begun.finish()].concat(),
+            b"*** second-secret"
+        );
+        // Of many the last ones are kept, and those from the beginning.
+        for number in 0..100 {
+            redactor.learn([format!("secret-number-{number:03}")]);
+            // One that is in use all the time.
+            redactor.learn(["second-secret"]);
+        }
+        let text = "first-secret second-secret secret-number-000 secret-number-099";
+        let (text, _) = redactor.redact(text.into());
+        assert_eq!(text, "*** *** secret-number-000 ***");
     }
 
     #[test]

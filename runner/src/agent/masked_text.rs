@@ -7,7 +7,7 @@ use plue_redaction::{Redactor, Stream};
 /// The text of one message.
 #[derive(Debug)]
 pub(super) struct MaskedDeltas {
-    stream: Stream<'static>,
+    stream: Stream,
     /// The first delta of what was not passed on.
     first: Option<u64>,
     /// The next delta's index.

@@ -51,6 +51,8 @@ const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r
 fn client(url: &Url, trace: TraceSource) -> ApiClient {
     let config = ApiConfig {
         token: Some(Secret::new("t0ken-of-the-server")),
+        renewal: None,
+        transport: Transport::default(),
         request_id: None,
         timeout: Duration::from_secs(5),
         retry_base: Duration::from_millis(1),
@@ -180,4 +182,66 @@ fn only_an_answer_of_the_server_itself_says_that_nothing_was_done() {
         let status = StatusCode::from_u16(status).unwrap_or_default();
         assert_eq!(Fate::of_status(status, body.as_bytes()), fate, "{status} {body:?}");
     }
+}
+
+const UNAUTHORIZED: &str = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// A client whose token is read again as this one.
+fn renewing(url: &Url, again: Option<&'static str>) -> ApiClient {
+    let config = ApiConfig {
+        token: Some(Secret::new("t0ken-of-the-server")),
+        renewal: Some(Renewal::new(move || again.map(Secret::new))),
+        transport: Transport::default(),
+        request_id: None,
+        timeout: Duration::from_secs(5),
+        retry_base: Duration::from_millis(1),
+        silence: ApiConfig::SILENCE,
+    };
+    ApiClient::new(url.clone(), &config, no_trace()).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_read_again_and_sent_once_when_it_is_another_one() {
+    for (again, asked) in [
+        (Some("the-next-token"), 2),
+        (Some("t0ken-of-the-server"), 1),
+        // A file that cannot be read.
+        (None, 1),
+        // One that no header may have.
+        (Some("a\nb"), 1),
+    ] {
+        let server = Server::start(UNAUTHORIZED).await;
+        let client = renewing(&server.url, again);
+        let answer = post(&client).await;
+        assert!(
+            matches!(answer, Answer::Refused(StatusCode::UNAUTHORIZED)),
+            "{answer:?}"
+        );
+        let requests = server.asked();
+        assert_eq!(requests.len(), asked, "{again:?}");
+        assert!(has_token(&requests[0]));
+        if asked == 2 {
+            assert!(requests[1].contains("authorization: Bearer the-next-token\r\n"));
+            // What was read counts from then on, also for the other paths of the server.
+            post(&client.at("/other").unwrap()).await;
+            let requests = server.asked();
+            assert_eq!(requests.len(), 3);
+            assert!(requests[2].contains("authorization: Bearer the-next-token\r\n"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn credentials_in_the_url_are_sent_in_place_of_the_token() {
+    let server = Server::start(TAKEN).await;
+    let mut url = server.url.clone();
+    url.set_username("user").unwrap();
+    url.set_password(Some("password")).unwrap();
+    post(&client(&url, no_trace())).await;
+    let request = &server.asked()[0];
+    assert!(
+        request.contains("authorization: Basic dXNlcjpwYXNzd29yZA==\r\n"),
+        "{request}"
+    );
+    assert!(!has_token(request));
 }

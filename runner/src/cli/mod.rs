@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::api_client::Renewal;
 use crate::config::{self, Config, ConfigError, Mode};
 use crate::events::TaskErrorCode;
 use crate::failure::Failure;
@@ -14,6 +15,7 @@ use crate::health::Health;
 use crate::run::{self, Exit, Process, Signals};
 use crate::standby;
 use crate::telemetry::{self, Telemetry};
+use plue_contract::secret::Secret;
 use plue_redaction::{self, Redactor};
 
 mod check;
@@ -106,7 +108,29 @@ fn secrets() -> Vec<String> {
         .collect();
     let mut secrets = plue_redaction::secrets(variables.iter().map(|(name, value)| (&**name, &**value)));
     secrets.extend(config::header_secrets(&environment));
+    secrets.extend(config::environment_proxy_secrets(&environment));
     secrets
+}
+
+/// Reads the configuration, and has what is secret in it masked before anybody says a word of it.
+fn read_config(redactor: &'static Redactor) -> Result<Config, ConfigError> {
+    let read = Config::read(&environment);
+    let secrets = match &read {
+        Ok(config) => &config.secrets,
+        Err(error) => &error.secrets,
+    };
+    redactor.learn(secrets.iter().map(Secret::expose));
+    let mut config = read?;
+    let renewal = Renewal::new(move || match read_config(redactor) {
+        Ok(config) => config.api.token,
+        Err(error) => {
+            let error = error.to_string();
+            tracing::warn!(error, "CALLBACK_TOKEN_FILE cannot be read again");
+            None
+        }
+    });
+    config.set_renewal(&renewal);
+    Ok(config)
 }
 
 /// Runs what talks to the API server, or for it: with a log, and whatever happens.
@@ -153,6 +177,7 @@ fn block_on<F: Future<Output = Exit>>(
             signals,
             redactor,
             telemetry,
+            read_config,
         };
         work(process).await
     });
@@ -163,7 +188,7 @@ fn block_on<F: Future<Output = Exit>>(
 
 /// What the environment says: one task, or one after the other.
 async fn start(process: Process) -> Exit {
-    let config = match Config::read(&environment) {
+    let config = match read_config(process.redactor) {
         Ok(config) => Arc::new(config),
         Err(error) => return refuse(error, &process).await,
     };
@@ -186,7 +211,7 @@ async fn start(process: Process) -> Exit {
 }
 
 async fn start_worker(process: Process) -> Exit {
-    match Config::read(&environment) {
+    match read_config(process.redactor) {
         Ok(config) => {
             let process = process.exporting(&config);
             let exit = standby::work(&config, &process).await;

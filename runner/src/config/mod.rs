@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::api_client::ApiConfig;
+use crate::api_client::{ApiConfig, Renewal};
 pub use crate::events::Identity;
 use crate::events::SpoolConfig;
 use crate::telemetry::{LogFilter, OtlpConfig};
 use plue_contract::secret::Secret;
+use plue_contract::transport::Transport;
 use plue_messages::AuthStyle;
 use plue_messages::models;
 use plue_sandbox::Level;
@@ -18,10 +19,13 @@ use plue_sandbox::strict::CommandRules;
 
 mod otlp;
 mod reader;
+mod secret_file;
+mod transport;
 pub mod variables;
 
 pub use otlp::header_secrets;
 use reader::Reader;
+pub use transport::environment_proxy_secrets;
 use variables::*;
 
 /// The models that a task may ask for without the operator's word. All four are retired at Anthropic, so that others
@@ -102,13 +106,14 @@ impl StandbyConfig {
         );
         ApiConfig {
             token: None,
+            renewal: None,
             ..api.clone()
         }
     }
 }
 
 /// How the Messages API is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelConfig {
     pub api_key: Option<Secret>,
     pub base_url: Url,
@@ -117,6 +122,7 @@ pub struct ModelConfig {
     pub patience: Duration,
     /// How long nothing of an answer may come.
     pub stall_timeout: Duration,
+    pub transport: Transport,
 }
 
 /// What decides whether a task is valid: all that `plue-runner check` needs to know.
@@ -145,11 +151,7 @@ impl TaskRules {
         if reader.problems.is_empty() {
             return Ok(rules);
         }
-        Err(ConfigError {
-            problems: reader.problems,
-            sandbox: Level::default(),
-            identity: None,
-        })
+        Err(reader.failed(Level::default(), None))
     }
 
     /// The model that is asked in place of the one that a task names.
@@ -194,6 +196,10 @@ pub struct Config {
     pub task_timeout: Option<Duration>,
     /// Where traces and metrics go. `None`: nowhere.
     pub telemetry: Option<OtlpConfig>,
+    /// What must not be told of all that.
+    pub secrets: Vec<Secret>,
+    /// The folders of the files that secrets are in. No command sees them.
+    pub secret_folders: Vec<PathBuf>,
 }
 
 /// What is around the runner, as far as the environment says: all that `plue-runner doctor` needs, with no task.
@@ -204,7 +210,13 @@ pub struct DoctorConfig {
     pub plugin_dir: Option<PathBuf>,
     pub commands: CommandRules,
     pub callback_url: Option<Url>,
+    /// Where a standby runner asks for tasks.
+    pub register_url: Option<Url>,
     pub model_url: Url,
+    pub collector_url: Option<Url>,
+    pub transport: Transport,
+    /// The folders of the files that secrets are in.
+    pub secret_folders: Vec<PathBuf>,
     /// What a standby runner would register as.
     pub pod_name: PodName,
 }
@@ -217,22 +229,27 @@ impl DoctorConfig {
         let rules = reader.rules();
         let commands = reader.commands();
         let plugin_dir = reader.get(PLUGIN_DIR).map(PathBuf::from);
-        let callback_url = reader.callback_url();
+        let callback_url = reader.url_if_set(CALLBACK_URL);
+        let register_url = reader.url_if_set(REGISTER_URL);
         let pod_name = reader.pod_name();
-        match reader.model() {
+        let transport = reader.transport();
+        // Its files are looked at.
+        reader.api(&transport);
+        let collector_url = reader.telemetry(&transport).map(|otlp| otlp.endpoint);
+        match reader.model(&transport) {
             Some(model) if reader.problems.is_empty() => Ok(Self {
                 workspace: rules.workspace,
                 plugin_dir,
                 commands,
                 callback_url,
+                register_url,
                 model_url: model.base_url,
+                collector_url,
+                transport,
+                secret_folders: reader.secret_folders,
                 pod_name,
             }),
-            _ => Err(ConfigError {
-                problems: reader.problems,
-                sandbox: Level::default(),
-                identity: None,
-            }),
+            _ => Err(reader.failed(Level::default(), None)),
         }
     }
 }
@@ -246,6 +263,8 @@ pub struct ConfigError {
     pub sandbox: Level,
     /// Set when the task and its callback are known, so that the error can be reported there.
     pub identity: Option<Box<Identity>>,
+    /// What must not be told of what was read.
+    pub secrets: Vec<Secret>,
 }
 
 /// `LOG_LEVEL` alone, since logging starts before all else. One that is malformed is reported by [`Config::read`].
@@ -262,6 +281,14 @@ pub fn traceparent(lookup: &dyn Fn(&str) -> Option<String>) -> Option<String> {
 }
 
 impl Config {
+    /// Has the token read again in this way when the API server does not take it.
+    pub fn set_renewal(&mut self, renewal: &Renewal) {
+        self.api.renewal = Some(renewal.clone());
+        if let Mode::Active { identity, .. } = &mut self.mode {
+            identity.api.renewal = Some(renewal.clone());
+        }
+    }
+
     /// Reads the variables through `lookup`. A variable that is set to nothing counts as not set, but for
     /// `ALLOWED_TOOLS`.
     ///
@@ -277,16 +304,17 @@ impl Config {
                 false
             }
         };
-        let api = reader.api();
+        let transport = reader.transport();
+        let api = reader.api(&transport);
         let identity = if standby { None } else { reader.identity(&api) };
         let registration = if standby { reader.standby(&api) } else { None };
         if let Err(problem) = LogFilter::parse(&reader.text(LOG_LEVEL)) {
             reader.wrong(LOG_LEVEL, &problem);
         }
-        let telemetry = reader.telemetry();
+        let telemetry = reader.telemetry(&transport);
         let sandbox = reader.sandbox();
         let commands = reader.commands();
-        let model = reader.model();
+        let model = reader.model(&transport);
         let rules = reader.rules();
         let plugin_dir = reader.get(PLUGIN_DIR).map(PathBuf::from);
         let extra_events = reader.flag(CALLBACK_EXTRA_EVENTS);
@@ -320,12 +348,10 @@ impl Config {
                 task_timeout,
                 shutdown_grace,
                 telemetry,
+                secrets: reader.secrets,
+                secret_folders: reader.secret_folders,
             }),
-            _ => Err(ConfigError {
-                problems: reader.problems,
-                sandbox,
-                identity: identity.map(Box::new),
-            }),
+            _ => Err(reader.failed(sandbox, identity)),
         }
     }
 }

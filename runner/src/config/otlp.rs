@@ -5,18 +5,24 @@ use percent_encoding::percent_decode_str;
 use reqwest::header::{HeaderName, HeaderValue};
 use url::Url;
 
-use super::reader::Reader;
+use super::reader::{Reader, items};
 use super::variables::*;
 use crate::telemetry::OtlpConfig;
 use plue_contract::secret::Secret;
+use plue_contract::transport::Transport;
+use plue_redaction::MIN_SECRET;
 
 /// Names of headers whose values are secrets, by what is in them.
 const SECRET_NAMES: [&str; 5] = ["auth", "key", "token", "secret", "password"];
 
 /// The values in `OTEL_EXPORTER_OTLP_HEADERS` that must not be told: those of headers that carry a key or a token.
 pub fn header_secrets(lookup: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
-    let pairs = Reader::new(lookup).pairs(OTEL_EXPORTER_OTLP_HEADERS);
-    let secret = pairs.into_iter().flatten().filter(|(name, _)| {
+    let headers = lookup(OTEL_EXPORTER_OTLP_HEADERS.name).unwrap_or_default();
+    secret_values(pairs(&headers).unwrap_or_default())
+}
+
+fn secret_values(pairs: Vec<(String, String)>) -> Vec<String> {
+    let secret = pairs.into_iter().filter(|(name, _)| {
         let name = name.to_ascii_lowercase();
         SECRET_NAMES.iter().any(|part| name.contains(part))
     });
@@ -27,17 +33,18 @@ pub fn header_secrets(lookup: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
             [Some(value), bare]
         })
         .flatten()
-        .filter(|value| value.len() >= 8)
+        .filter(|value| value.len() >= MIN_SECRET)
         .collect()
 }
 
 impl Reader<'_> {
     /// `None` when no endpoint is set, or when something is wrong with it. Malformed variables beside it are told even
     /// when nothing is exported.
-    pub(super) fn telemetry(&mut self) -> Option<OtlpConfig> {
+    pub(super) fn telemetry(&mut self, transport: &Transport) -> Option<OtlpConfig> {
         let endpoint = self.collector();
         let headers = self.collector_headers();
-        let resource = self.pairs(OTEL_RESOURCE_ATTRIBUTES).unwrap_or_else(|| {
+        let resource = self.get(OTEL_RESOURCE_ATTRIBUTES).unwrap_or_default();
+        let resource = pairs(&resource).unwrap_or_else(|| {
             self.wrong(OTEL_RESOURCE_ATTRIBUTES, "it is not of the form name=value,…");
             Vec::new()
         });
@@ -49,12 +56,13 @@ impl Reader<'_> {
         Some(OtlpConfig {
             endpoint: endpoint?,
             headers,
+            transport: transport.clone(),
             service_name,
             resource,
         })
     }
 
-    fn collector(&mut self) -> Option<Url> {
+    pub(super) fn collector(&mut self) -> Option<Url> {
         let variable = OTEL_EXPORTER_OTLP_ENDPOINT;
         let text = self.get(variable)?;
         let url = self.url(variable, &text)?;
@@ -71,7 +79,10 @@ impl Reader<'_> {
     /// No value is repeated in a message: it may be a secret.
     fn collector_headers(&mut self) -> Vec<(HeaderName, Secret)> {
         let variable = OTEL_EXPORTER_OTLP_HEADERS;
-        let headers = self.pairs(variable).and_then(|pairs| {
+        let text = self.secret(variable, OTEL_EXPORTER_OTLP_HEADERS_FILE);
+        let (text, variable) = text.unwrap_or((String::new(), variable));
+        let headers = pairs(&text).and_then(|pairs| {
+            self.learn(secret_values(pairs.clone()));
             let headers = pairs.into_iter().map(|(name, value)| {
                 let name = HeaderName::try_from(name).ok()?;
                 HeaderValue::try_from(&value).ok()?;
@@ -87,17 +98,16 @@ impl Reader<'_> {
             Vec::new()
         })
     }
+}
 
-    /// `name=value` pairs, separated by commas, values URL-encoded. `None` when one is malformed.
-    fn pairs(&self, variable: Variable<Unset>) -> Option<Vec<(String, String)>> {
-        let pairs = self.list(variable).unwrap_or_default();
-        let pairs = pairs.iter().map(|pair| {
-            let (name, value) = pair.split_once('=')?;
-            let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
-            (!name.trim().is_empty()).then(|| (name.trim().to_owned(), value.into_owned()))
-        });
-        pairs.collect()
-    }
+/// `name=value` pairs, separated by commas, values URL-encoded. `None` when one is malformed.
+fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let pairs = items(text).into_iter().map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        (!name.trim().is_empty()).then(|| (name.trim().to_owned(), value.into_owned()))
+    });
+    pairs.collect()
 }
 
 #[cfg(test)]
@@ -115,7 +125,7 @@ mod tests {
     fn read(pairs: &[(&str, &str)]) -> Option<OtlpConfig> {
         let lookup = lookup(pairs);
         let mut reader = Reader::new(&lookup);
-        let config = reader.telemetry();
+        let config = reader.telemetry(&Transport::default());
         assert!(reader.problems.is_empty(), "{:?}", reader.problems);
         config
     }

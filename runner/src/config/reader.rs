@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::secret_file;
 use super::variables::*;
-use super::{BUILT_IN_MODELS, Identity, MAX_POD_NAME, ModelConfig, PodName, StandbyConfig, TaskRules, TaskSource};
+use super::{
+    BUILT_IN_MODELS, ConfigError, Identity, MAX_POD_NAME, ModelConfig, PodName, StandbyConfig, TaskRules, TaskSource,
+};
 use crate::api_client::ApiConfig;
 use crate::events::{SpoolConfig, TaskId};
 use plue_contract::secret::Secret;
 use plue_contract::size;
+use plue_contract::transport::Transport;
 use plue_messages::AuthStyle;
+use plue_redaction::MIN_SECRET;
 use plue_sandbox::Level;
 use plue_sandbox::strict::{CommandRules, DEFAULT_GRACE, DEFAULT_PROCESSES, Network};
 
@@ -23,6 +28,12 @@ const KERNELS_OWN: [&str; 3] = ["/proc", "/dev", "/sys"];
 pub(super) struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     pub(super) problems: Vec<String>,
+    /// What must not be told of what was read so far.
+    pub(super) secrets: Vec<Secret>,
+    /// The folders of the files with secrets.
+    pub(super) secret_folders: Vec<PathBuf>,
+    /// Which proxies the operator means cannot be told: nothing is sent by another way.
+    pub(super) way_unknown: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -30,6 +41,9 @@ impl<'a> Reader<'a> {
         Self {
             lookup,
             problems: Vec::new(),
+            secrets: Vec::new(),
+            secret_folders: Vec::new(),
+            way_unknown: false,
         }
     }
 
@@ -46,6 +60,52 @@ impl<'a> Reader<'a> {
     /// Notes a problem, with the variable's example.
     pub(super) fn wrong<D>(&mut self, variable: Variable<D>, problem: &str) {
         self.problems.push(variable.wrong(problem));
+    }
+
+    /// A secret, from its variable or from the file that another one names, and which of the two that is.
+    pub(super) fn secret(
+        &mut self,
+        variable: Variable<Unset>,
+        file: Variable<Unset>,
+    ) -> Option<(String, Variable<Unset>)> {
+        let (value, named) = match (self.get(variable), self.get(file)) {
+            (Some(_), Some(_)) => {
+                let problem = format!("it is set together with {}: keep one of the two", variable.name);
+                self.wrong(file, &problem);
+                return None;
+            }
+            (value, None) => (value?, variable),
+            (None, Some(path)) => (self.secret_file(file, Path::new(&path))?, file),
+        };
+        self.learn([value.clone()]);
+        Some((value, named))
+    }
+
+    fn secret_file(&mut self, variable: Variable<Unset>, path: &Path) -> Option<String> {
+        let workspace = PathBuf::from(self.text(WORKSPACE));
+        let workspace = std::path::absolute(&workspace).unwrap_or(workspace);
+        let read = secret_file::read(path).and_then(|secret| {
+            let folders = secret_file::folders(path, &workspace)?;
+            Ok((secret, folders))
+        });
+        match read {
+            Ok((secret, folders)) => {
+                self.secret_folders.extend(folders);
+                self.secret_folders.sort();
+                self.secret_folders.dedup();
+                Some(secret)
+            }
+            Err(problem) => {
+                self.wrong(variable, &problem);
+                None
+            }
+        }
+    }
+
+    /// Takes note of what must not be told.
+    pub(super) fn learn(&mut self, secrets: impl IntoIterator<Item = String>) {
+        let secrets = secrets.into_iter().filter(|secret| secret.trim().len() >= MIN_SECRET);
+        self.secrets.extend(secrets.map(Secret::new));
     }
 
     fn required(&mut self, variable: Variable<Unset>) -> Option<String> {
@@ -79,9 +139,12 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn api(&mut self) -> ApiConfig {
+    pub(super) fn api(&mut self, transport: &Transport) -> ApiConfig {
+        let token = self.secret(CALLBACK_TOKEN, CALLBACK_TOKEN_FILE);
         ApiConfig {
-            token: self.header(CALLBACK_TOKEN).map(Secret::new),
+            token: token.and_then(|token| self.header_value(token)).map(Secret::new),
+            renewal: None,
+            transport: transport.clone(),
             request_id: self.header(REQUEST_ID),
             timeout: Duration::from_secs(self.at_least_one(CALLBACK_TIMEOUT)),
             retry_base: Duration::from_millis(self.number(CALLBACK_RETRY_BASE_MS)),
@@ -201,13 +264,23 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The callback, when there is one.
-    pub(super) fn callback_url(&mut self) -> Option<Url> {
-        let text = self.get(CALLBACK_URL)?;
-        self.url(CALLBACK_URL, &text)
+    /// A URL that need not be there.
+    pub(super) fn url_if_set(&mut self, variable: Variable<Unset>) -> Option<Url> {
+        let text = self.get(variable)?;
+        self.url(variable, &text)
     }
 
-    pub(super) fn model(&mut self) -> Option<ModelConfig> {
+    /// What is wrong with all that was read.
+    pub(super) fn failed(self, sandbox: Level, identity: Option<Identity>) -> ConfigError {
+        ConfigError {
+            problems: self.problems,
+            sandbox,
+            identity: identity.filter(|_| !self.way_unknown).map(Box::new),
+            secrets: self.secrets,
+        }
+    }
+
+    pub(super) fn model(&mut self, transport: &Transport) -> Option<ModelConfig> {
         let base_url = self.text(ANTHROPIC_BASE_URL);
         let base_url = self.url(ANTHROPIC_BASE_URL, &base_url).filter(|url| {
             let bare = url.username().is_empty() && url.password().is_none();
@@ -237,13 +310,14 @@ impl<'a> Reader<'a> {
             auth_style,
             patience: Duration::from_secs(self.number(MODEL_PATIENCE)),
             stall_timeout: Duration::from_secs(self.at_least_one(MODEL_STALL_TIMEOUT)),
+            transport: transport.clone(),
         })
     }
 
     /// The key; like any header it is not repeated in the message.
     fn api_key(&mut self) -> Option<String> {
-        let name = ANTHROPIC_API_KEY;
-        let key = self.header(name)?;
+        let (key, name) = self.secret(ANTHROPIC_API_KEY, ANTHROPIC_API_KEY_FILE)?;
+        let key = self.header_value((key, name))?;
         let usable = !key.contains(' ');
         if !usable {
             self.wrong(name, "it has a space in it, and no key has one");
@@ -324,6 +398,10 @@ impl<'a> Reader<'a> {
     /// A value that goes into a header. It is not repeated in the message: it may be a secret.
     fn header(&mut self, variable: Variable<Unset>) -> Option<String> {
         let value = self.get(variable)?;
+        self.header_value((value, variable))
+    }
+
+    fn header_value(&mut self, (value, variable): (String, Variable<Unset>)) -> Option<String> {
         let usable = value.bytes().all(|byte| (0x20..0x7f).contains(&byte));
         if !usable {
             self.wrong(
@@ -489,7 +567,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The items of a list, separated by commas.
-fn items(text: &str) -> Vec<String> {
+pub(super) fn items(text: &str) -> Vec<String> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     items.map(str::to_owned).collect()
 }

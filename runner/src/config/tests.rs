@@ -335,8 +335,175 @@ fn the_debug_form_of_a_configuration_shows_no_secret() {
     let config = read(&[
         GOOD[0],
         GOOD[1],
-        ("ANTHROPIC_API_KEY", "sk-secret"),
-        ("CALLBACK_TOKEN", "tok-secret"),
+        ("ANTHROPIC_API_KEY", "sk-hunter2"),
+        ("CALLBACK_TOKEN", "tok-hunter2"),
+        ("USE_PROXY", "1"),
+        ("HTTPS_PROXY", "http://hunter2-user:hunter2-password@proxy:1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20hunter2"),
     ]);
-    assert!(!format!("{:?}", config.unwrap()).contains("secret"));
+    let config = format!("{:?}", config.unwrap());
+    assert!(config.contains("http://proxy:1 (HTTPS_PROXY)"), "{config}");
+    assert!(!config.contains("hunter2"), "{config}");
+}
+
+#[test]
+fn what_is_secret_in_a_configuration_is_known_also_when_it_is_wrong() {
+    let secrets = |pairs: &[(&str, &str)]| -> Vec<String> {
+        let secrets = match read(pairs) {
+            Ok(config) => config.secrets,
+            Err(error) => error.secrets,
+        };
+        secrets.iter().map(|secret| secret.expose().to_owned()).collect()
+    };
+    let pairs = [
+        GOOD[0],
+        GOOD[1],
+        ("CALLBACK_TOKEN", "token-0123456789"),
+        ("USE_PROXY", "1"),
+        ("https_proxy", "http://someone:pass%2Fword@proxy:1"),
+        ("ANTHROPIC_API_KEY", "key-0123456789"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=header-0123456789"),
+    ];
+    let known = secrets(&pairs);
+    for secret in [
+        "token-0123456789",
+        "pass/word",
+        "someone:pass%2Fword",
+        "key-0123456789",
+        "header-0123456789",
+    ] {
+        assert!(known.iter().any(|one| one == secret), "{secret} in {known:?}");
+    }
+    let wrong = [&pairs[..], &[("SANDBOX", "none")]].concat();
+    assert_eq!(secrets(&wrong), known);
+}
+
+#[test]
+fn proxies_count_only_when_they_are_asked_for_and_the_lower_case_comes_first() {
+    let route = |pairs: &[(&str, &str)], url: &str| {
+        let config = read(&[&GOOD[..], pairs].concat()).unwrap();
+        let all = [&config.api.transport, &config.model.transport];
+        let routes = all.map(|transport| format!("{:?}", transport.route(&url.parse().unwrap())));
+        assert_eq!(routes[0], routes[1]);
+        routes[0].clone()
+    };
+    let proxies = [
+        ("HTTPS_PROXY", "upper:1"),
+        ("https_proxy", "lower:1"),
+        ("HTTP_PROXY", "http://plain:1"),
+        ("NO_PROXY", "nowhere"),
+        ("no_proxy", "inside"),
+    ];
+    assert_eq!(route(&proxies, "https://outside"), "Direct(NotAsked)");
+    // What nobody asks for need not be right.
+    assert_eq!(
+        route(&[("HTTPS_PROXY", "socks5://x"), ("NO_PROXY", "a:1")], "https://x"),
+        "Direct(NotAsked)"
+    );
+    let used = [&proxies[..], &[("USE_PROXY", "1")]].concat();
+    for (url, expected) in [
+        ("https://outside", "Proxy(http://lower:1 (https_proxy))"),
+        ("http://outside", "Proxy(http://plain:1 (HTTP_PROXY))"),
+        ("http://nowhere", "Proxy(http://plain:1 (HTTP_PROXY))"),
+        ("https://inside", "Direct(Excepted(\"inside\"))"),
+    ] {
+        assert_eq!(route(&used, url), expected, "{url}");
+    }
+}
+
+/// A proxy that is wrong is told to nobody by a way that may be another than the operator means.
+#[test]
+fn a_proxy_that_is_wrong_is_named_and_leaves_nobody_to_tell() {
+    for (name, value) in [
+        ("USE_PROXY", "yes"),
+        ("HTTPS_PROXY", "socks5://user:hunter2@proxy"),
+        ("https_proxy", "http://user:hunter2@:1"),
+        ("HTTP_PROXY", "http://proxy:port"),
+        ("NO_PROXY", "inside:8080"),
+        ("HTTPS_PROXY_FILE", "/nowhere/at/all"),
+    ] {
+        let others = [("USE_PROXY", "1"), ("HTTP_PROXY", "p:1")];
+        let others = others.into_iter().filter(|(other, _)| *other != name);
+        let pairs: Vec<_> = GOOD.into_iter().chain(others).chain([(name, value)]).collect();
+        let error = read(&pairs).unwrap_err();
+        assert_eq!(error.problems.len(), 1, "{error}");
+        assert!(error.problems[0].starts_with(&format!("{name}: ")), "{error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        assert!(error.identity.is_none(), "{name}");
+    }
+}
+
+#[test]
+fn a_secret_is_a_variable_or_a_file_and_not_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_string_lossy().into_owned()
+    };
+    let (key, token) = (file("key", "key-of-a-file\n"), file("token", "token-of-a-file\r\n"));
+    let headers = file("headers", "authorization=Bearer%20header-of-a-file\n");
+    let proxy = file("proxy", "http://user:password-of-a-file@proxy:1\n");
+    let files = [
+        ("ANTHROPIC_API_KEY", key),
+        ("CALLBACK_TOKEN", token),
+        ("OTEL_EXPORTER_OTLP_HEADERS", headers),
+        ("HTTPS_PROXY", proxy),
+    ];
+    let names = files.each_ref().map(|(name, _)| format!("{name}_FILE"));
+    let named = names.iter().zip(&files).map(|(name, (_, path))| (&**name, &**path));
+    let others = [
+        ("USE_PROXY", "1"),
+        ("HTTP_PROXY", "p:1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"),
+    ];
+    let all: Vec<(&str, &str)> = GOOD.into_iter().chain(others).chain(named).collect();
+    let config = read(&all).unwrap();
+    assert_eq!(config.model.api_key.unwrap().expose(), "key-of-a-file");
+    assert_eq!(config.api.token.unwrap().expose(), "token-of-a-file");
+    assert_eq!(
+        config.telemetry.unwrap().headers[0].1.expose(),
+        "Bearer header-of-a-file"
+    );
+    let route = format!("{:?}", config.model.transport.route(&"https://x".parse().unwrap()));
+    assert_eq!(route, "Proxy(http://proxy:1 (HTTPS_PROXY_FILE))");
+    assert_eq!(config.secret_folders, [folder.path().canonicalize().unwrap()]);
+    let known: Vec<&str> = config.secrets.iter().map(Secret::expose).collect();
+    for secret in [
+        "key-of-a-file",
+        "token-of-a-file",
+        "header-of-a-file",
+        "password-of-a-file",
+    ] {
+        assert!(known.contains(&secret), "{secret} in {known:?}");
+    }
+    for (name, value) in [
+        ("ANTHROPIC_API_KEY", "x"),
+        ("CALLBACK_TOKEN", "x"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=b"),
+        ("HTTPS_PROXY", "p:1"),
+    ] {
+        let both = [&all[..], &[(name, value)]].concat();
+        let error = read(&both).unwrap_err();
+        assert_eq!(error.problems.len(), 1, "{error}");
+        let expected = format!("{name}_FILE: it is set together with {name}: ");
+        assert!(error.problems[0].starts_with(&expected), "{error}");
+    }
+}
+
+/// Documents name each file beside its variable.
+#[test]
+fn every_variable_with_a_secret_has_one_for_a_file() {
+    let names: Vec<&str> = table().iter().map(|row| row.name).collect();
+    let endings = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS", "_HEADERS"];
+    let of_secrets = names.iter().filter(|name| {
+        endings.iter().any(|ending| name.ends_with(ending)) || name.ends_with("P_PROXY") || name.ends_with("S_PROXY")
+    });
+    let mut seen = 0;
+    for name in of_secrets {
+        assert!(names.contains(&&*format!("{name}_FILE")), "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 5);
 }

@@ -111,6 +111,10 @@ variables! {
     CALLBACK_TOKEN: Unset = Unset,
         "sent to the API server as `Authorization: Bearer …`",
         "s3cr3t-token";
+    CALLBACK_TOKEN_FILE: Unset = Unset,
+        "a file with the token, in place of `CALLBACK_TOKEN`. Files with secrets are read again for each task, and \
+            this one also when the server answers 401; commands do not see the folder that they are in",
+        "/run/secrets/plue/CALLBACK_TOKEN";
     CALLBACK_RETRY_BASE_MS: Number = 500,
         "the first wait before an event is sent again, in milliseconds",
         "500";
@@ -184,6 +188,9 @@ variables! {
     ANTHROPIC_API_KEY: Unset = Unset,
         "the key for the Messages API; required for an agent task",
         "sk-ant-…";
+    ANTHROPIC_API_KEY_FILE: Unset = Unset,
+        "a file with the key, in place of `ANTHROPIC_API_KEY`",
+        "/run/secrets/plue/ANTHROPIC_API_KEY";
     ANTHROPIC_BASE_URL: Text = "https://api.anthropic.com",
         "the Messages API, or a gateway that speaks it",
         "https://gateway.internal/anthropic";
@@ -198,6 +205,31 @@ variables! {
         "how long nothing of an answer may come, while pings or empty pieces do, before it is asked for again, in \
             seconds",
         "120";
+    USE_PROXY: Text = "0",
+        "`1`: the Messages API, the API server and the collector are reached by the proxies of the following \
+            variables, which count for nothing without it",
+        "1";
+    HTTPS_PROXY: Unset = Unset,
+        "the proxy for `https` URLs, `http://` or `https://`, which may have a user and a password; `https_proxy` \
+            comes first",
+        "http://proxy.internal:3128";
+    HTTPS_PROXY_FILE: Unset = Unset,
+        "a file with the same, in place of `HTTPS_PROXY`",
+        "/run/secrets/plue/HTTPS_PROXY";
+    HTTP_PROXY: Unset = Unset,
+        "the proxy for `http` URLs, which sees every header and body; `http_proxy` comes first",
+        "http://proxy.internal:3128";
+    HTTP_PROXY_FILE: Unset = Unset,
+        "a file with the same, in place of `HTTP_PROXY`",
+        "/run/secrets/plue/HTTP_PROXY";
+    NO_PROXY: Unset = Unset,
+        "what is reached without a proxy, separated by commas: hosts with all below them, addresses, networks, or `*`; \
+            nothing by itself, not even loopback. `no_proxy` comes first",
+        ".svc.cluster.local,10.0.0.0/8,127.0.0.1";
+    EXTRA_CA_CERTS: Unset = Unset,
+        "a PEM file with certificates of authorities that are trusted besides the system's, for the Messages API, the \
+            API server, the collector and a proxy",
+        "/etc/plue/ca/ca.crt";
     ALLOWED_MODELS: Unset = Unset,
         "models that a task may ask for besides the built-in list, separated by commas",
         "claude-sonnet-5-5,claude-haiku-5-5";
@@ -263,6 +295,9 @@ variables! {
     OTEL_EXPORTER_OTLP_HEADERS: Unset = Unset,
         "headers for that endpoint: `name=value` pairs, separated by commas, values URL-encoded",
         "authorization=Bearer%20s3cr3t";
+    OTEL_EXPORTER_OTLP_HEADERS_FILE: Unset = Unset,
+        "a file with the same, in place of `OTEL_EXPORTER_OTLP_HEADERS`",
+        "/run/secrets/plue/OTEL_EXPORTER_OTLP_HEADERS";
     OTEL_SERVICE_NAME: Text = "plue-runner",
         "the service's name in traces and metrics",
         "plue-runner";

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DoctorConfig;
-use crate::run::plugin_dir;
+use crate::run::runners_own;
 use plue_sandbox::strict::{Finding, Layer, MissingLayer, StrictSandbox};
 use plue_sandbox::{CommandEvent, CommandSpec, Sandbox, Stream};
 
@@ -77,7 +77,7 @@ impl Check {
 
 /// Tries everything.
 pub async fn examine(config: &DoctorConfig) -> Vec<Check> {
-    let own = [plugin_dir(config.plugin_dir.as_deref())];
+    let own = runners_own(config.plugin_dir.as_deref(), &config.secret_folders);
     let started = StrictSandbox::start(&config.workspace, &own, &config.commands).await;
     let (mut checks, sandbox) = match started {
         Ok(sandbox) => {
@@ -92,6 +92,7 @@ pub async fn examine(config: &DoctorConfig) -> Vec<Check> {
     checks.push(probes::openat2());
     checks.extend(probes::tools(config, sandbox.clone()).await);
     checks.extend(probes::reachable(config).await);
+    checks.extend(probes::routes(config));
     checks.push(probes::pod_name(&config.pod_name));
     if let Some(sandbox) = sandbox {
         sandbox.shut_down().await;

@@ -11,6 +11,7 @@ use super::{Check, State};
 use crate::config::{DoctorConfig, PodName, variables};
 use crate::run::plugin_dir;
 use plue_contract::http;
+use plue_contract::transport::{Direct, Route, Transport};
 use plue_sandbox::Sandbox;
 use plue_sandbox::strict::StrictSandbox;
 use plue_sandbox::weak::WeakSandbox;
@@ -150,26 +151,28 @@ pub(super) fn pod_name(name: &PodName) -> Check {
 pub(super) async fn reachable(config: &DoctorConfig) -> Vec<Check> {
     let callback = async {
         match &config.callback_url {
-            Some(url) => reach("callback", url).await,
+            Some(url) => reach("callback", url, &config.transport).await,
             None => {
                 let meaning = "events arrive";
                 Check::new("callback", State::NotTried, "CALLBACK_URL is not set", meaning, "")
             }
         }
     };
-    let (callback, model) = tokio::join!(callback, reach("model", &config.model_url));
+    let (callback, model) = tokio::join!(callback, reach("model", &config.model_url, &config.transport));
     vec![callback, model]
 }
 
 /// Any answer of the origin will do, and none of ours is a request of a task: no path, no key.
-async fn reach(name: &str, url: &Url) -> Check {
+async fn reach(name: &str, url: &Url, transport: &Transport) -> Check {
     let mut origin = url.clone();
     origin.set_path("/");
     origin.set_query(None);
     let _ = origin.set_username("");
     let _ = origin.set_password(None);
     let asked = async {
-        let client = http::client_builder(&origin).timeout(super::PATIENCE).build()?;
+        let client = http::client_builder(&origin, transport)?
+            .timeout(super::PATIENCE)
+            .build()?;
         client.head(origin.clone()).send().await
     };
     let problem = "see that the name resolves and that the pod's NetworkPolicy lets the runner there";
@@ -203,5 +206,47 @@ async fn reach(name: &str, url: &Url) -> Check {
                 &remedy,
             )
         }
+    }
+}
+
+/// By which way each of the three servers is reached, and whose certificates count besides the system's. Nothing of a
+/// proxy's credentials.
+pub(super) fn routes(config: &DoctorConfig) -> Vec<Check> {
+    let callback = config.callback_url.as_ref().or(config.register_url.as_ref());
+    let servers = [
+        ("model route", Some(&config.model_url), "ANTHROPIC_BASE_URL"),
+        ("callback route", callback, "CALLBACK_URL (or REGISTER_URL)"),
+        (
+            "collector route",
+            config.collector_url.as_ref(),
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+    ];
+    let meaning = "by a proxy only where the operator wants one";
+    let checks = servers.into_iter().map(|(name, url, variable)| match url {
+        Some(url) => Check::new(name, State::Ok, route(url, &config.transport), meaning, ""),
+        None => Check::new(name, State::NotTried, format!("{variable} is not set"), meaning, ""),
+    });
+    let certificates = match config.transport.certificates.count() {
+        0 => "the system's".to_owned(),
+        count => format!("the system's, and {count} of EXTRA_CA_CERTS"),
+    };
+    let meaning = "servers and proxies are who they say";
+    checks
+        .chain([Check::new("certificates", State::Ok, certificates, meaning, "")])
+        .collect()
+}
+
+fn route(url: &Url, transport: &Transport) -> String {
+    let variable = match url.scheme() {
+        "https" => "HTTPS_PROXY",
+        _ => "HTTP_PROXY",
+    };
+    let server = url.origin().ascii_serialization();
+    match transport.route(url) {
+        Route::Proxy(proxy) => format!("{server} by the proxy {} ({})", proxy.place(), proxy.variable()),
+        Route::Direct(Direct::NotAsked) => format!("{server} directly, since USE_PROXY is not 1"),
+        Route::Direct(Direct::NoProxy) => format!("{server} directly, since {variable} is not set"),
+        Route::Direct(Direct::Excepted(entry)) => format!("{server} directly, since NO_PROXY has {entry}"),
     }
 }

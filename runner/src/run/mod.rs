@@ -27,7 +27,7 @@ mod stop;
 
 pub use delivery::{Delivery, Patience, repeat_ending};
 pub use exit::Exit;
-pub use prepare::{Ready, Refused, plugin_dir};
+pub use prepare::{Ready, Refused, plugin_dir, runners_own};
 pub use process::Process;
 pub use settings::check_settings;
 pub use stop::{Signals, Stop, StopReason};

@@ -86,6 +86,22 @@ impl Ready {
             model,
         })
     }
+
+    /// What of it still is right when the files of the configuration have changed since it was made. The rest is made
+    /// anew when the task needs it.
+    pub async fn still_right(mut self, made_by: &Config, now: &Config) -> Self {
+        if made_by.model != now.model {
+            self.model = None;
+        }
+        // Commands are to see the new folders as little as the old ones.
+        if made_by.secret_folders != now.secret_folders {
+            self.host = None;
+            if let Some(sandbox) = self.sandbox.take() {
+                sandbox.shut_down().await;
+            }
+        }
+        self
+    }
 }
 
 /// Checks a task, and builds what it needs.
@@ -138,7 +154,7 @@ async fn sandbox(config: &Config) -> Result<Arc<dyn Sandbox>, Refused> {
             WeakSandbox::new(workspace, &config.commands).map_err(unusable)?,
         ));
     }
-    let own = [plugin_dir(config.plugin_dir.as_deref())];
+    let own = runners_own(config.plugin_dir.as_deref(), &config.secret_folders);
     let sandbox = StrictSandbox::start(workspace, &own, &config.commands).await;
     Ok(Arc::new(sandbox.map_err(|missing| {
         let way_out = "; `plue-runner doctor` tries each layer, and SANDBOX=weak runs commands without any";
@@ -155,7 +171,8 @@ async fn prepare_agent(
     let Some(api_key) = &config.model.api_key else {
         return Err(refused(
             TaskErrorCode::ModelAuth,
-            variables::ANTHROPIC_API_KEY.wrong("it is required for an agent task and is not set"),
+            variables::ANTHROPIC_API_KEY
+                .wrong("it is required for an agent task and is not set, nor is ANTHROPIC_API_KEY_FILE"),
         ));
     };
     let model_name = config.rules.sent(&task.model).to_owned();
@@ -236,6 +253,7 @@ async fn model(config: &Config, telemetry: &Telemetry, api_key: &Secret) -> Resu
         traceparent: Traceparent::from(telemetry.trace_source()),
         patience: config.model.patience,
         stall_timeout: config.model.stall_timeout,
+        transport: config.model.transport.clone(),
         ..ClientConfig::new(config.model.base_url.clone(), api_key.expose().to_owned())
     };
     blocking(move || MessagesClient::new(client)).await?.map_err(internal)
@@ -271,6 +289,13 @@ pub fn plugin_dir(configured: Option<&Path>) -> PathBuf {
             .and_then(|binary| binary.parent().map(|folder| folder.join("plugins")))
             .unwrap_or_else(|| "plugins".into()),
     }
+}
+
+/// The folders that no command sees, whatever the operator opens: the plugins', and those with secrets in files.
+pub fn runners_own(plugins: Option<&Path>, secret_folders: &[PathBuf]) -> Vec<PathBuf> {
+    let mut own = vec![plugin_dir(plugins)];
+    own.extend_from_slice(secret_folders);
+    own
 }
 
 /// Reads the task of an active runner.

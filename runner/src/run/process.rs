@@ -1,7 +1,7 @@
 //! What a process has once, and hands to everything that it does.
 
 use super::Signals;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::telemetry::Telemetry;
 use plue_redaction::Redactor;
 
@@ -15,9 +15,25 @@ pub struct Process {
     pub redactor: &'static Redactor,
     /// The trace that it stands in, and what it exports.
     pub telemetry: Telemetry,
+    /// Reads the environment, and the files that it names.
+    pub read_config: fn(&'static Redactor) -> Result<Config, ConfigError>,
 }
 
 impl Process {
+    /// The configuration as it is now: the environment is the same for ever, but files that it names may have changed,
+    /// as those with secrets do. `None` when something is wrong with them, which is told: who has one keeps it.
+    pub fn config_now(&self) -> Option<Config> {
+        let read = (self.read_config)(self.redactor);
+        read.map_err(|error| {
+            let error = error.to_string();
+            tracing::warn!(
+                error,
+                "a file of the configuration cannot be used now: what was read before counts"
+            );
+        })
+        .ok()
+    }
+
     /// Has traces and metrics exported from now on, when there is a collector.
     pub fn exporting(mut self, config: &Config) -> Self {
         if let Some(otlp) = &config.telemetry {

@@ -32,6 +32,8 @@ pub(super) struct TaskOrder {
     pub(super) kind: Option<String>,
     /// The document as it came.
     pub(super) document: String,
+    /// What the supervisor must not tell: of secrets that were replaced, a new worker knows only the last.
+    pub(super) secrets: Vec<String>,
 }
 
 /// From the worker.
@@ -106,11 +108,13 @@ mod tests {
                 id: -3,
                 kind: Some("workflow".into()),
                 document: "{\"é\":1}".into(),
+                secrets: vec!["former-secret".into()],
             }),
             SupervisorMessage::Task(TaskOrder {
                 id: 7,
                 kind: None,
                 document: String::new(),
+                secrets: Vec::new(),
             }),
             SupervisorMessage::Stop(StopReason::Interrupt),
             SupervisorMessage::Stop(StopReason::Server),

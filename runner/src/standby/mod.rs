@@ -92,7 +92,8 @@ async fn run_as(
         Some(config.spool.folder.clone()),
         home,
     ];
-    let forbidden: Vec<PathBuf> = own.into_iter().flatten().collect();
+    let own = own.into_iter().flatten();
+    let forbidden: Vec<PathBuf> = own.chain(config.secret_folders.iter().cloned()).collect();
     let workspace = match Workspace::claim(&config.rules.workspace, &forbidden) {
         Ok(workspace) => Arc::new(workspace),
         Err(error) => {
@@ -205,8 +206,9 @@ impl Supervisor<'_> {
         let stop = self.process.signals.stop();
         *self.lock() = Some(Arc::new(stop.by_server()));
         let progress = Arc::clone(&self.journal);
-        let (config, process) = (&self.config, &self.process);
-        let arrived = task::run(config, self.standby, worker, assignment, progress, process, &stop).await;
+        let process = &self.process;
+        let config = process.config_now().map_or_else(|| Arc::clone(&self.config), Arc::new);
+        let arrived = task::run(&config, self.standby, worker, assignment, progress, process, &stop).await;
         *self.lock() = None;
         self.health.is(State::Starting);
         telemetry::set_identity(None, self.config.api.request_id.clone());
@@ -322,7 +324,8 @@ impl Supervisor<'_> {
                     schedule.next()
                 }
                 Err(Unregistered::Unauthorized) => {
-                    let problem = "the API server does not take this token (status 401): set CALLBACK_TOKEN to its own";
+                    let problem = "the API server does not take this token (status 401): set CALLBACK_TOKEN, or what \
+                        is in CALLBACK_TOKEN_FILE, to its own";
                     tracing::error!(critical = true, error = problem, "the runner cannot register");
                     return Err(Exit::Invalid);
                 }

@@ -60,6 +60,7 @@ pub(super) async fn run(
                 id: assignment.id,
                 kind: assignment.kind,
                 document,
+                secrets: process.redactor.secrets(),
             };
             supervise(config, silence, worker, order, &events, &trace, stop).await
         }

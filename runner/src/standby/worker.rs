@@ -63,10 +63,26 @@ async fn serve(
         order = orders.recv() => order,
         reason = signals.first() => return reason.exit(),
     };
-    let Some(SupervisorMessage::Task(TaskOrder { id, kind, document })) = order else {
+    let Some(SupervisorMessage::Task(TaskOrder {
+        id,
+        kind,
+        document,
+        secrets,
+    })) = order
+    else {
         return Exit::Success;
     };
     set_identity(Some(id.into()), config.api.request_id.clone());
+    process.redactor.learn(secrets);
+    // What was made ready may be hours old.
+    let now = process.config_now();
+    let (config, ready) = match &now {
+        Some(now) => (now, ready.still_right(config, now).await),
+        None => (config, ready),
+    };
+    if let Some(otlp) = &config.telemetry {
+        telemetry.renew(otlp, config.api.request_id.as_deref());
+    }
     let stop = signals.stop();
     let watching = watch(orders, signals, &stop);
     let telling = Arc::clone(supervisor);

@@ -57,6 +57,13 @@ impl Telemetry {
         self
     }
 
+    /// Exports with the headers and by the way of this configuration from now on, when anything is exported.
+    pub fn renew(&self, config: &OtlpConfig, request_id: Option<&str>) {
+        if let Some(exports) = self.exports {
+            exports.renew(config, request_id);
+        }
+    }
+
     /// Sends what is left, for as long as that may take: in a hurry it is little. What went wrong until then is one
     /// warning.
     pub async fn shutdown(&self, in_a_hurry: bool) {

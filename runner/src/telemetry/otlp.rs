@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
@@ -28,6 +28,7 @@ use super::metrics::Metrics;
 use super::span::text;
 use plue_contract::http;
 use plue_contract::secret::Secret;
+use plue_contract::transport::Transport;
 use plue_redaction::Redactor;
 
 /// How long the end of the process may wait for the last of them.
@@ -50,6 +51,8 @@ pub struct OtlpConfig {
     /// `/v1/traces` and `/v1/metrics` are added to its path.
     pub endpoint: Url,
     pub headers: Vec<(HeaderName, Secret)>,
+    /// By which way it is reached.
+    pub transport: Transport,
     pub service_name: String,
     pub resource: Vec<(String, String)>,
 }
@@ -61,6 +64,7 @@ pub(super) struct Exports {
     traces: SdkTracerProvider,
     meters: SdkMeterProvider,
     failures: Arc<Failures>,
+    client: Arc<Client>,
     /// What must not be told.
     pub(super) redactor: &'static Redactor,
 }
@@ -73,8 +77,7 @@ impl Exports {
     ) -> Result<Self, ExporterBuildError> {
         let failures = Arc::<Failures>::default();
         let client = Arc::new(Client {
-            http: OnceLock::new(),
-            headers: headers(config, request_id),
+            way: Mutex::new(Way::of(config, request_id)),
             runtime: Handle::current(),
             failures: Arc::clone(&failures),
         });
@@ -91,7 +94,7 @@ impl Exports {
             .build()?;
         let metrics = opentelemetry_otlp::MetricExporter::builder()
             .with_http()
-            .with_shared_http_client(client)
+            .with_shared_http_client(Arc::clone(&client) as Arc<dyn HttpClient>)
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(endpoint(&config.endpoint, "v1/metrics"))
             .with_temporality(Temporality::Cumulative)
@@ -122,8 +125,18 @@ impl Exports {
             traces,
             meters,
             failures,
+            client,
             redactor,
         })
+    }
+
+    /// Exports with these headers and by this way from now on; the endpoint stays.
+    pub(super) fn renew(&self, config: &OtlpConfig, request_id: Option<&str>) {
+        let way = Way::of(config, request_id);
+        let mut now = self.client.way.lock().unwrap_or_else(PoisonError::into_inner);
+        if (&now.headers, &now.transport) != (&way.headers, &way.transport) {
+            *now = way;
+        }
     }
 
     /// Sends what is left, within [`FLUSH_LIMIT`], or in a hurry [`HURRIED_LIMIT`].
@@ -203,12 +216,35 @@ impl Failures {
 /// The runner's HTTP client, for the threads of the SDK: they are no part of the runtime, so the request is a task of
 /// its own there.
 struct Client {
-    /// Made for the first export, on the thread that exports: for `https` it reads the system's certificates, and no
-    /// task is to start later for that.
-    http: OnceLock<Result<reqwest::Client, String>>,
-    headers: HeaderMap,
+    way: Mutex<Way>,
     runtime: Handle,
     failures: Arc<Failures>,
+}
+
+/// How the collector is reached, as far as that may change while the process lives.
+struct Way {
+    headers: HeaderMap,
+    transport: Transport,
+    /// Made for the first export, on the thread that exports: for `https` it reads the system's certificates, and no
+    /// task is to start later for that.
+    http: Option<Result<reqwest::Client, String>>,
+}
+
+impl Way {
+    fn of(config: &OtlpConfig, request_id: Option<&str>) -> Self {
+        Self {
+            headers: headers(config, request_id),
+            transport: config.transport.clone(),
+            http: None,
+        }
+    }
+
+    fn client(&self, url: &Url) -> Result<reqwest::Client, String> {
+        let headers = self.headers.clone();
+        let client = http::client_builder(url, &self.transport)
+            .and_then(|builder| builder.default_headers(headers).timeout(EXPORT_TIMEOUT).build());
+        client.map_err(|error| http::describe(&error))
+    }
 }
 
 impl fmt::Debug for Client {
@@ -219,13 +255,14 @@ impl fmt::Debug for Client {
 
 impl Client {
     fn http(&self, url: &Url) -> Result<reqwest::Client, String> {
-        let made = self.http.get_or_init(|| {
-            let _within = self.runtime.enter();
-            let builder = http::client_builder(url).default_headers(self.headers.clone());
-            let client = builder.timeout(EXPORT_TIMEOUT).build();
-            client.map_err(|error| http::describe(&error))
-        });
-        made.clone()
+        let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = &way.http {
+            return made.clone();
+        }
+        let _within = self.runtime.enter();
+        let made = way.client(url);
+        way.http = Some(made.clone());
+        made
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, String> {

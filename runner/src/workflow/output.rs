@@ -12,7 +12,7 @@ pub(super) struct Output<'a> {
     level: LogLevel,
     events: &'a EventSink,
     /// Before the bytes are lines: a secret may go over several.
-    plain: Stream<'static>,
+    plain: Stream,
     lines: LineSplitter,
     /// Since when a part of a line waits for its end.
     waits_since: Option<Instant>,

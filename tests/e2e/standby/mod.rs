@@ -6,6 +6,7 @@ mod lost;
 mod names;
 mod registering;
 mod restart;
+mod rotation;
 mod workspace;
 
 use serde_json::json;

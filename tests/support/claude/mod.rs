@@ -99,6 +99,16 @@ impl Claude {
         self.server.url("")
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// From now on this key is taken, and the one before no more.
+    pub fn change_key(&self, key: &str) {
+        lock(&self.inner).key = key.to_owned();
+    }
+
     /// The next request begins a conversation: that of the next task.
     pub fn begin_anew(&self) {
         lock(&self.inner).history = History::default();

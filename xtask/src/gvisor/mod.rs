@@ -1,6 +1,6 @@
-//! A container in gVisor that is the pod, as far as one machine can have it: uid 1000, no capabilities, a read-only
-//! root, a workspace, and no network but its own loopback. `cargo xtask gvisor` runs any command in it, and so do
-//! stages of `cargo xtask test`.
+//! A container in gVisor that is the pod, as far as one machine can have it: an ordinary user, no capabilities, a
+//! read-only root, a workspace, and no network but its own loopback. `cargo xtask gvisor` runs any command in it, and
+//! so do stages of `cargo xtask test`.
 
 mod bundle;
 mod demo;
@@ -22,7 +22,7 @@ use crate::{dist, plugins};
 pub use bundle::{DIST, PROGRAMS, WORKSPACE};
 pub use demo::run as demo;
 
-/// The user and the group in the container, as in the pod.
+/// The user and the group in the container. Not the pod's: it need not be the one that an image was made for.
 const USER: u32 = 1000;
 
 /// How long a developer's command may take.

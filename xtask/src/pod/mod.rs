@@ -40,9 +40,10 @@ const SECRETS: [(&str, &str, &str); 2] = [
 ];
 
 /// The pods: the folders of tests/pod/deploy, and what image they run.
-const PODS: [(&str, Target); 6] = [
+const PODS: [(&str, Target); 7] = [
     ("agent", Target::Full),
     ("workflow", Target::Full),
+    ("any-user", Target::Full),
     ("standby", Target::Full),
     ("sigterm", Target::Full),
     (HARNESS, Target::Full),

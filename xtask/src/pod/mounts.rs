@@ -2,10 +2,10 @@
 //! which are folders that are made here as kubelet makes them.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::oci::{Cluster, Rights, known, list, text};
@@ -100,5 +100,41 @@ fn fill(volume: &Value, home: &Path, rights: &Rights, cluster: &Cluster) -> Resu
         }
         return Ok(None);
     }
-    bail!("{volume}: only volumes that are an emptyDir or a ConfigMap are known here")
+    if let Some(secret) = volume.get("secret") {
+        known("secret", secret, &["defaultMode", "secretName"])?;
+        let name = text(secret, "secretName")?;
+        let mode = secret["defaultMode"].as_u64().and_then(|mode| u32::try_from(mode).ok());
+        let mode = mode.with_context(|| format!("{volume}: the secret has no defaultMode"))?;
+        let group = u32::try_from(rights.volumes).context("the pod's fsGroup is no group")?;
+        lay_out_secret(home, name, mode, group, cluster)?;
+        return Ok(None);
+    }
+    bail!("{volume}: only volumes that are an emptyDir, a ConfigMap or a Secret are known here")
+}
+
+/// The keys of a Secret as kubelet has them: links into a folder that is replaced as a whole. The files are root's, and
+/// the pod's group may read them.
+fn lay_out_secret(home: &Path, name: &str, mode: u32, group: u32, cluster: &Cluster) -> Result<()> {
+    let version = home.join("..2026_11_29");
+    let made = || -> std::io::Result<()> {
+        fs::create_dir(&version)?;
+        symlink("..2026_11_29", home.join("..data"))
+    };
+    made().with_context(|| format!("could not make {}", version.display()))?;
+    let keys: Vec<_> = cluster.secrets.iter().filter(|secret| secret.0 == name).collect();
+    ensure!(!keys.is_empty(), "there is no Secret {name}");
+    for (_, key, value) in keys {
+        let file = version.join(key);
+        let made = fs::write(&file, value)
+            .and_then(|()| fs::set_permissions(&file, PermissionsExt::from_mode(mode)))
+            .and_then(|()| symlink(format!("..data/{key}"), home.join(key)));
+        made.with_context(|| format!("could not make {}", file.display()))?;
+        if chown(&file, None, Some(group)).is_err() {
+            process::as_root("giving a Secret to the pod", "chgrp")?
+                .arg(group.to_string())
+                .arg(&file)
+                .read()?;
+        }
+    }
+    Ok(())
 }

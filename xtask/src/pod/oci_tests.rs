@@ -11,7 +11,7 @@ fn pod(pointer: &str, value: Value) -> Value {
         "enableServiceLinks": false,
         "runtimeClassName": "gvisor",
         "terminationGracePeriodSeconds": 77,
-        "securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "fsGroup": own_group()},
+        "securityContext": {"runAsNonRoot": true, "runAsUser": 10001, "fsGroup": own_group()},
         "containers": [{
             "name": "runner",
             "image": "plue-runner",
@@ -27,10 +27,16 @@ fn pod(pointer: &str, value: Value) -> Value {
                 "readOnlyRootFilesystem": true,
                 "capabilities": {"drop": ["ALL"]},
             },
-            "volumeMounts": [{"name": "workspace", "mountPath": "/workspace"}],
+            "volumeMounts": [
+                {"name": "workspace", "mountPath": "/workspace"},
+                {"name": "secrets", "mountPath": "/run/secrets/plue", "readOnly": true},
+            ],
             "lifecycle": {"preStop": {"exec": {"command": ["plue-runner", "drain"]}}},
         }],
-        "volumes": [{"name": "workspace", "emptyDir": {"sizeLimit": "8Gi"}}],
+        "volumes": [
+            {"name": "workspace", "emptyDir": {"sizeLimit": "8Gi"}},
+            {"name": "secrets", "secret": {"secretName": "secret", "defaultMode": 0o440}},
+        ],
     }});
     match pod.pointer_mut(pointer) {
         Some(field) => *field = value,
@@ -53,7 +59,7 @@ fn lay_out_pod(name: &str, pod: &Value) -> Result<(Value, Value)> {
         root: PathBuf::from("/image"),
         entrypoint: vec!["plue-runner".to_owned()],
         env: vec!["PATH=/opt/plue".to_owned(), "MODE=active".to_owned()],
-        user: "1000:1000".to_owned(),
+        user: "10001:0".to_owned(),
         working_dir: "/workspace".to_owned(),
         health: vec!["plue-runner".to_owned(), "health".to_owned()],
     };
@@ -68,6 +74,13 @@ fn lay_out_pod(name: &str, pod: &Value) -> Result<(Value, Value)> {
     let made = lay_out(&folder, pod, &image, &cluster, &[]);
     let read = |name: &str| serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap();
     let made = made.map(|()| (read("config.json"), read("pod.json")));
+    if made.is_ok() {
+        // As kubelet has it: a link into a folder that is replaced as a whole.
+        let key = folder.join("volumes/secrets/KEY");
+        assert_eq!(fs::read_link(&key).unwrap(), Path::new("..data/KEY"));
+        assert_eq!(fs::read_to_string(&key).unwrap(), "of-the-test");
+        assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o440);
+    }
     let _ = fs::remove_dir_all(&folder);
     made
 }
@@ -89,7 +102,7 @@ fn a_pod_becomes_a_container_with_what_manifest_and_image_say() {
     );
     assert_eq!(
         (&process["user"]["uid"], &process["user"]["gid"]),
-        (&json!(1000), &json!(1000))
+        (&json!(10001), &json!(0))
     );
     assert_eq!(process["noNewPrivileges"], true);
     assert!(
@@ -115,7 +128,8 @@ fn a_pod_becomes_a_container_with_what_manifest_and_image_say() {
         binds,
         [
             (&json!("/etc/hosts"), &json!("ro")),
-            (&json!("/workspace"), &json!("rw"))
+            (&json!("/workspace"), &json!("rw")),
+            (&json!("/run/secrets/plue"), &json!("ro"))
         ]
     );
     assert_eq!(outside["grace_seconds"], 77);
@@ -170,6 +184,18 @@ fn what_is_not_known_or_not_safe_is_an_error_and_never_left_out() {
             "/spec/volumes/0".to_owned(),
             json!({"name": "workspace", "hostPath": {"path": "/"}}),
             "hostPath",
+        ),
+        (
+            "no-secret",
+            "/spec/volumes/1/secret/secretName".to_owned(),
+            json!("other"),
+            "no Secret other",
+        ),
+        (
+            "mode",
+            "/spec/volumes/1/secret/defaultMode".to_owned(),
+            Value::Null,
+            "no defaultMode",
         ),
         ("memory", container("resources/limits/memory"), json!("much"), "much"),
     ] {

@@ -94,6 +94,6 @@ mod tests {
             "{}",
             full.run
         );
-        assert_eq!(full.image(Path::new("/")).user, "1000:1000");
+        assert_eq!(full.image(Path::new("/")).user, "10001:0");
     }
 }

@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use super::{LABEL, Manifests, Pod, list, named, quantity};
 
+/// The image's user, above those that a machine gives to people: one that gets out of its container is nobody's there.
+const USER: u32 = 10001;
+
 /// Kinds that are in no namespace.
 const OF_THE_CLUSTER: [&str; 2] = ["Namespace", "RuntimeClass"];
 
@@ -60,7 +63,7 @@ pub fn restricted(manifests: &Manifests) -> Vec<String> {
             "the seccomp profile is not RuntimeDefault",
         );
         for user in ["runAsUser", "runAsGroup", "fsGroup"] {
-            demand(context[user] == 1000, &format!("{user} is not the image's, 1000"));
+            demand(context[user] == USER, &format!("{user} is not the image's, {USER}"));
         }
         demand(
             has_only(
@@ -117,8 +120,8 @@ pub fn hardened(manifests: &Manifests) -> Vec<String> {
     wrong
 }
 
-/// Volumes are the pod's own and bounded, or ConfigMaps. That leaves out the node's files, tokens of service accounts,
-/// and secrets as files, which commands might read.
+/// Volumes are the pod's own and bounded, or ConfigMaps, or a runner's Secret ([`super::settings`]). That leaves out
+/// the node's files and tokens of service accounts.
 pub fn volumes(manifests: &Manifests) -> Vec<String> {
     let mut wrong = Vec::new();
     for pod in &manifests.pods {
@@ -127,9 +130,10 @@ pub fn volumes(manifests: &Manifests) -> Vec<String> {
             // One in memory would count as the container's.
             let on_disk = volume["emptyDir"]["medium"].is_null();
             let bounded = has_only(volume, &["name", "emptyDir"]) && limit.is_some() && on_disk;
-            if !bounded && !has_only(volume, &["name", "configMap"]) {
+            let of_runner = pod.is_runner() && has_only(volume, &["name", "secret"]);
+            if !bounded && !of_runner && !has_only(volume, &["name", "configMap"]) {
                 wrong.push(format!(
-                    "{}: volume {} is no bounded emptyDir and no configMap",
+                    "{}: volume {} is no bounded emptyDir, no configMap, and no runner's secret",
                     pod.owner, volume["name"]
                 ));
             }
@@ -224,7 +228,7 @@ fn absent_or_false(value: &Value) -> bool {
 }
 
 /// Whether all keys are among these.
-fn has_only(value: &Value, keys: &[&str]) -> bool {
+pub fn has_only(value: &Value, keys: &[&str]) -> bool {
     value
         .as_object()
         .is_some_and(|fields| fields.keys().all(|key| keys.contains(&key.as_str())))

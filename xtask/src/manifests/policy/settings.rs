@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::pod::has_only;
 use super::{Manifests, Pod, list, named};
 
 /// How the names of variables end whose values are secrets, as in the runner's redaction; headers carry keys too.
@@ -10,13 +11,20 @@ const SECRET: [&str; 6] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIA
 /// How keys of the Messages API begin.
 const KEY_PREFIX: &str = "sk-ant-";
 
-/// The one Secret, and what may be taken from it. It is made by the operator and never rendered.
-const OURS: (&str, [&str; 3]) = (
-    "plue-runner",
-    ["ANTHROPIC_API_KEY", "CALLBACK_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS"],
-);
+/// The one Secret. It is made by the operator and never rendered.
+const OURS: &str = "plue-runner";
 
-/// No secret is in what is applied, and what looks like one comes from the Secret.
+/// How the names of variables end that name a file with a secret. The file is called as the variable without it.
+const FILE: &str = "_FILE";
+
+/// How the names of variables end whose URLs may have a password.
+const PROXY: &str = "_PROXY";
+
+/// The modes of such files: root's, and perhaps the pod's group may read them (0400, 0440).
+const MODES: [u32; 2] = [0o400, 0o440];
+
+/// No secret is in what is applied, and none is a variable: those of the Secret are files, which only the runner reads,
+/// and which it reads again when they are replaced.
 pub fn secrets(manifests: &Manifests) -> Vec<String> {
     let mut wrong: Vec<String> = manifests
         .of_kind("Secret")
@@ -36,6 +44,11 @@ pub fn secrets(manifests: &Manifests) -> Vec<String> {
         {
             wrong.push(format!("{} has {name}", named(object)));
         }
+        for (name, value) in map.into_iter().flatten() {
+            if name.ends_with(PROXY) && value.as_str().is_some_and(|url| url.contains('@')) {
+                wrong.push(format!("{} has a user or a password in {name}", named(object)));
+            }
+        }
         if object.to_string().contains(KEY_PREFIX) {
             wrong.push(format!("{} has what looks like a key", named(object)));
         }
@@ -43,16 +56,54 @@ pub fn secrets(manifests: &Manifests) -> Vec<String> {
     for pod in &manifests.pods {
         for one in variables_of(pod) {
             let name = one["name"].as_str().unwrap_or_default();
-            let source = &one["valueFrom"]["secretKeyRef"];
-            if is_secret(name) && source.is_null() {
-                wrong.push(format!("{}: {name} does not come from a Secret", pod.owner));
+            if is_secret(name) || !one["valueFrom"]["secretKeyRef"].is_null() {
+                wrong.push(format!(
+                    "{}: {name} is a secret in a variable: name its file by {name}{FILE}",
+                    pod.owner
+                ));
             }
-            if !source.is_null() && (source["name"] != OURS.0 || !OURS.1.iter().any(|key| source["key"] == *key)) {
-                wrong.push(format!("{}: {name} comes from a Secret that nobody makes", pod.owner));
+        }
+        let places = places_of_secrets(pod, &mut wrong);
+        let environment = manifests.environment(pod);
+        let files = environment
+            .iter()
+            .filter_map(|(name, path)| Some((name.strip_suffix(FILE)?, path)));
+        for (key, path) in files.filter(|(key, _)| is_secret(key) || key.ends_with(PROXY)) {
+            if !places.iter().any(|place| *path == format!("{place}/{key}")) {
+                wrong.push(format!(
+                    "{}: {key}{FILE} is {path}, and no Secret with {key} is mounted there",
+                    pod.owner
+                ));
             }
         }
     }
     wrong
+}
+
+/// Where the Secret is mounted in a pod: read-only, and as few may read it as can be.
+fn places_of_secrets<'a>(pod: &Pod<'a>, wrong: &mut Vec<String>) -> Vec<&'a str> {
+    let mut places = Vec::new();
+    for volume in list(&pod.spec["volumes"]) {
+        let secret = &volume["secret"];
+        if secret.is_null() {
+            continue;
+        }
+        let ours = secret["secretName"] == OURS && has_only(secret, &["secretName", "defaultMode"]);
+        if !ours || !MODES.iter().any(|mode| secret["defaultMode"] == *mode) {
+            wrong.push(format!(
+                "{}: volume {} is not the Secret {OURS} with the mode 0400 or 0440",
+                pod.owner, volume["name"]
+            ));
+        }
+        let mounts = pod.containers().flat_map(|one| list(&one["volumeMounts"]));
+        for mount in mounts.filter(|mount| mount["name"] == volume["name"]) {
+            if mount["readOnly"] != true {
+                wrong.push(format!("{}: {} can be written", pod.owner, volume["name"]));
+            }
+            places.extend(mount["mountPath"].as_str());
+        }
+    }
+    places
 }
 
 /// Every variable of a runner is one that it knows, and those that its mode needs are there.
@@ -74,7 +125,7 @@ pub fn variables(manifests: &Manifests) -> Vec<String> {
             Some("standby") => &["REGISTER_URL", "POD_NAME", "POD_IP", "NODE_NAME"],
             _ => &["MODE"],
         };
-        for name in needed.iter().chain(&["ANTHROPIC_API_KEY", "MODEL_ALIASES"]) {
+        for name in needed.iter().chain(&["ANTHROPIC_API_KEY_FILE", "MODEL_ALIASES"]) {
             if !names.contains(name) {
                 wrong.push(format!("{}: {name} is not set", pod.owner));
             }

@@ -23,6 +23,7 @@ mod manifests;
 mod plugins;
 mod pod;
 mod process;
+mod python;
 mod sbom;
 mod stages;
 mod test;

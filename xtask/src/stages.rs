@@ -11,7 +11,7 @@ use crate::cargo_tools::{self, COMPONENT, DENY};
 use crate::layout::Layout;
 use crate::process::{self, Run};
 use crate::toolchain::{self, Choice, Toolchain};
-use crate::{columns, component, demo, dist, docs, escape, fuzz, gvisor, lab, manifests, plugins, pod, zoo};
+use crate::{columns, component, demo, dist, docs, escape, fuzz, gvisor, lab, manifests, plugins, pod, python, zoo};
 
 /// One part of the test, with its own line in the summary.
 pub struct Stage {
@@ -66,7 +66,7 @@ pub const BUILD: &str = "build";
 
 /// All stages, in the order in which they are told of, and in which those of a lane run: quick ones first, and last
 /// those that may be left out, so that this is the last thing that is said.
-pub const STAGES: [Stage; 20] = [
+pub const STAGES: [Stage; 21] = [
     Stage {
         name: "format",
         promise: "rustfmt has nothing to change, and no line is too wide",
@@ -115,6 +115,13 @@ pub const STAGES: [Stage; 20] = [
         needs_build: true,
         lane: Lane::Pods,
         run: chaos,
+    },
+    Stage {
+        name: "peers",
+        promise: "programs that others wrote, as server and as client of the Messages API",
+        needs_build: true,
+        lane: Lane::Tests,
+        run: peers,
     },
     Stage {
         name: "plugin-tests",
@@ -325,6 +332,22 @@ fn chaos(state: &State) -> Result<Outcome> {
         .args(["test", "--release", "--no-fail-fast", "--test", "chaos"])
         // What it says of memory is for people.
         .args(["--", "--nocapture", "--test-threads", "2"])
+        .env("PLUE_RUNNER_BIN", state.layout.runner())
+        .env("PLUE_PLUGINS_DIR", state.layout.plugins())
+        .live()?;
+    Ok(Outcome::Passed)
+}
+
+/// Of PyPI: a double of the Messages API that breaks its streams and judges its client, and Anthropic's own client.
+const PEERS: [&str; 2] = ["llmock==0.2.2", "anthropic==2.14.0"];
+
+fn peers(state: &State) -> Result<Outcome> {
+    let python = python::environment(state.layout, &PEERS)?;
+    state
+        .layout
+        .cargo("programs that others wrote")
+        .args(["test", "--release", "--no-fail-fast", "--test", "peers"])
+        .env("PLUE_PEERS_PYTHON", python)
         .env("PLUE_RUNNER_BIN", state.layout.runner())
         .env("PLUE_PLUGINS_DIR", state.layout.plugins())
         .live()?;

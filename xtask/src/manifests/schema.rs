@@ -3,16 +3,17 @@
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::policy;
 use super::render::{Rendered, documents};
-use crate::apt;
+
 use crate::layout::Layout;
-use crate::process::{self, Run};
+use crate::process::Run;
+use crate::python;
 
 /// The versions of Kubernetes that we speak of. Its makers support 1.35 to 1.37 (November 2026); managed clusters have
 /// two older ones too.
@@ -100,7 +101,7 @@ fn is_custom(object: &Value) -> bool {
 
 /// Runs the program on what it is to check.
 fn problems(layout: &Layout, work: &Value) -> Result<Vec<String>> {
-    let python = environment(layout)?;
+    let python = python::environment(layout, &PACKAGES)?;
     let home = layout.target.join("xtask/schemas");
     fs::create_dir_all(&home).with_context(|| format!("could not make the folder {}", home.display()))?;
     let [program, input] = ["validate.py", "objects.json"].map(|name| home.join(name));
@@ -118,53 +119,6 @@ fn problems(layout: &Layout, work: &Value) -> Result<Vec<String>> {
         "validating the manifests ended early:\n{said}"
     );
     Ok(lines)
-}
-
-/// The Python that has the packages, in the cache.
-fn environment(layout: &Layout) -> Result<PathBuf> {
-    let name = format!("python-{}", PACKAGES.join("-").replace("==", "-"));
-    let home = apt::cached(layout, &name, |work| {
-        let python = python(layout)?;
-        process::note("installing the schemas of Kubernetes from PyPI (once)");
-        Run::new("making a virtual environment of Python", python)
-            .args(["-m", "venv"])
-            .arg(work)
-            .quiet(&layout.log("venv"))?;
-        Run::new(format!("installing {}", PACKAGES.join(" ")), work.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            .args(PACKAGES)
-            .quiet(&layout.log("pip"))?;
-        Ok(work.to_owned())
-    })
-    .context(
-        "the manifests cannot be validated here: this needs Python 3 with the module venv (Debian: python3-venv), and \
-            PyPI",
-    )?;
-    Ok(home.join("bin/python"))
-}
-
-/// A Python that can make virtual environments; Debian's own comes without.
-fn python(layout: &Layout) -> Result<PathBuf> {
-    let installed = process::find_program("python3");
-    if let Some(program) = installed.filter(|program| can_make_environments(program)) {
-        return Ok(program);
-    }
-    apt::install(layout, &["python3", "python3-venv"])?;
-    let program = PathBuf::from("/usr/bin/python3");
-    if !can_make_environments(&program) {
-        bail!(
-            "{} has no module venv, although python3-venv is installed",
-            program.display()
-        );
-    }
-    Ok(program)
-}
-
-fn can_make_environments(python: &Path) -> bool {
-    let tried = Run::new("asking Python for venv", python)
-        .args(["-c", "import venv, ensurepip"])
-        .read();
-    tried.is_ok()
 }
 
 /// The schemas in a folder of CustomResourceDefinitions.

@@ -236,20 +236,26 @@ impl Workflow<'_> {
             let waits_since = [stdout.waits_since(), stderr.waits_since()].into_iter().flatten().min();
             let flush_at = waits_since.map(|since| since + self.flush_after);
             let event = tokio::select! {
+                // What is there already comes first: where the runner itself was held up, the end of the line may be.
+                biased;
                 event = output.recv() => event,
                 // A line that is not finished is shown after a while: it may be a prompt or a progress bar.
                 () = sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => {
-                    for waiting in [&mut stdout, &mut stderr] {
-                        if waiting.waits_since().is_some_and(|since| since + self.flush_after <= Instant::now()) {
-                            waiting.flush();
-                        }
-                    }
+                    stdout.flush_after(self.flush_after);
+                    stderr.flush_after(self.flush_after);
                     continue;
                 }
             };
             match event {
-                Some(CommandEvent::Output(Stream::Stdout, bytes)) => stdout.push(&bytes),
-                Some(CommandEvent::Output(Stream::Stderr, bytes)) => stderr.push(&bytes),
+                // A flood on the one holds up no prompt on the other.
+                Some(CommandEvent::Output(Stream::Stdout, bytes)) => {
+                    stdout.push(&bytes);
+                    stderr.flush_after(self.flush_after);
+                }
+                Some(CommandEvent::Output(Stream::Stderr, bytes)) => {
+                    stderr.push(&bytes);
+                    stdout.flush_after(self.flush_after);
+                }
                 Some(CommandEvent::Note(note)) => notes.push(note),
                 Some(CommandEvent::Exited(status)) => break Some(status),
                 None => break None,

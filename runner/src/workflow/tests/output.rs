@@ -98,6 +98,34 @@ async fn a_line_without_an_end_is_told_after_a_while_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_line_whose_end_is_there_already_is_told_whole_however_late_the_runner_comes_to_it() {
+    let lines: Vec<String> = (0..100).map(|number| format!("line {number}")).collect();
+    let pieces = lines.iter().fold(command(), |command, line| {
+        let (begin, end) = line.split_at(3);
+        command.out(begin).out(format!("{end}\n"))
+    });
+    let mut case = case("a runner that was held up", [pieces.exits(0).at_once()]);
+    // Every flush is due as soon as there is something to flush.
+    case.flush_after = Duration::ZERO;
+    let outcome = case.run().await.succeeds();
+    let expected: Vec<String> = lines.iter().map(|line| format!("log stdout {line:?}")).collect();
+    assert_eq!(logs(&outcome.events), expected);
+}
+
+#[tokio::test]
+async fn a_prompt_is_told_beside_a_flood_on_the_other_output() {
+    let flood = (0..100).fold(command().err("Password: "), |command, _| command.out("flood\n"));
+    let mut case = case("a prompt in a flood", [flood.err("secret\n").exits(0).at_once()]);
+    case.flush_after = Duration::ZERO;
+    let outcome = case.run().await.succeeds();
+    let logs = logs(&outcome.events);
+    assert!(
+        logs.iter().any(|log| log == r#"log stderr "Password: " partial=true"#),
+        "{logs:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_line_waits_from_its_first_byte_on() {
     let recording = Recording::default();
     let sink = recording.sink(&[]);

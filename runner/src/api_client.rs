@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, StatusCode};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Client, Response, StatusCode};
+use tokio::time::Instant;
 use url::Url;
 
 use crate::telemetry::{TRACEPARENT, TraceSource};
@@ -18,6 +19,8 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 pub const SHORT_ANSWER: usize = 64 << 10;
 /// How long the body of such an answer may take after its head.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many redirects one request follows: more than one gateway has in a row, and a circle has an end.
+const MAX_REDIRECTS: usize = 5;
 
 /// How the API server is spoken to, wherever it is.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub struct ApiConfig {
     pub retry_base: Duration,
     /// After how long without a sign of life of the peer a connection with something under way is given up.
     pub silence: Duration,
+    /// The largest body of an event, or of several in one request, in bytes.
+    pub max_body: usize,
 }
 
 impl ApiConfig {
@@ -49,8 +54,8 @@ pub struct ApiError(String);
 pub enum Answer {
     /// A 2xx. With the body, and whether all of it came.
     Taken { body: Vec<u8>, whole: bool },
-    /// Not worth another try: the server refuses it.
-    Refused(StatusCode),
+    /// Not worth another try by itself: the server refuses it. `reason` says it for people.
+    Refused { status: StatusCode, reason: String },
     /// Worth another try.
     Failed {
         reason: String,
@@ -96,7 +101,7 @@ impl Fate {
 /// A client for one URL, with the token that was given for it.
 ///
 /// It sends there, and to paths of the same origin ([`ApiClient::at`]). No URL can be handed to it later, and it
-/// follows no redirect: what a server names elsewhere does not get the token.
+/// follows redirects within that origin alone: what a server names elsewhere gets neither the request nor the token.
 #[derive(Clone)]
 pub struct ApiClient {
     client: Client,
@@ -107,7 +112,8 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
-    /// Prepares the client: no redirects, no proxy. `trace` is asked with each request.
+    /// Prepares the client: no proxy, and no redirect but our own ([`ApiClient::post`]). `trace` is asked with each
+    /// request.
     ///
     /// # Errors
     /// When the token or the request id cannot be a header, or TLS cannot be set up.
@@ -147,11 +153,76 @@ impl ApiClient {
     }
 
     /// Makes one attempt. `most` is how much of the answer is read.
+    ///
+    /// A redirect (301, 302, 307, 308) to the same origin is followed with method, headers and body as they are, within
+    /// the time of the one attempt. 303 is none of them: it says that the answer is elsewhere, and a gateway that wants
+    /// somebody to log in says it too, so that nobody would know whether the request was taken.
     pub async fn post(&self, content_type: &'static str, key: Option<&str>, body: Bytes, most: usize) -> Answer {
+        let end = Instant::now() + self.timeout;
+        let mut url = self.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let left = end.saturating_duration_since(Instant::now());
+            let response = match self.send(&url, content_type, key, body.clone(), left).await {
+                Ok(response) => response,
+                Err(failed) => return failed,
+            };
+            let status = response.status();
+            if !status.is_redirection() {
+                return self.answer(response, most).await;
+            }
+            match self.follow(&url, &response) {
+                Ok(next) => url = next,
+                Err(reason) => return Answer::Refused { status, reason },
+            }
+            // An unread body would cost the connection.
+            read(response, SHORT_ANSWER, ANSWER_TIMEOUT).await;
+        }
+        Answer::Refused {
+            status: StatusCode::LOOP_DETECTED,
+            reason: format!("more than {MAX_REDIRECTS} redirects, one after the other"),
+        }
+    }
+
+    /// Where a redirect leads, when it is one that is followed, or else why it is not.
+    fn follow(&self, from: &Url, response: &Response) -> Result<Url, String> {
+        let status = response.status();
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let mut to = location
+            .and_then(|location| from.join(location).ok())
+            .ok_or_else(|| format!("status {status} without a Location that is a URL"))?;
+        // Who we are is said in the URL that was given, and not by the server.
+        let user = to.set_username(self.url.username()).is_ok() && to.set_password(self.url.password()).is_ok();
+        let shown = shown(&to);
+        if to.origin() != self.url.origin() {
+            let own = self.url.origin().ascii_serialization();
+            return Err(format!(
+                "status {status} with the Location {shown}, which is another origin than {own} and is not followed: \
+                 set the URL to where the server is"
+            ));
+        }
+        let keeps_its_method = matches!(status.as_u16(), 301 | 302 | 307 | 308);
+        match keeps_its_method && user {
+            true => Ok(to),
+            false => Err(format!(
+                "status {status} with the Location {shown}, which is not followed"
+            )),
+        }
+    }
+
+    /// Sends one request, and waits for the head of its answer.
+    async fn send(
+        &self,
+        url: &Url,
+        content_type: &'static str,
+        key: Option<&str>,
+        body: Bytes,
+        left: Duration,
+    ) -> Result<Response, Answer> {
         let mut request = self
             .client
-            .post(self.url.clone())
+            .post(url.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
+            .timeout(left)
             .body(body);
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
@@ -159,24 +230,25 @@ impl ApiClient {
         if let Some(traceparent) = (self.trace)() {
             request = request.header(TRACEPARENT, traceparent);
         }
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => {
-                let fate = if error.is_connect() {
-                    Fate::NotSent
-                } else {
-                    Fate::Unanswered
-                };
-                // `without_url`: the URL may carry credentials.
-                let reason = http::describe(&error.without_url());
-                return Answer::Failed {
-                    reason,
-                    retry_after: None,
-                    status: None,
-                    fate,
-                };
+        request.send().await.map_err(|error| {
+            let fate = if error.is_connect() {
+                Fate::NotSent
+            } else {
+                Fate::Unanswered
+            };
+            // `without_url`: the URL may carry credentials.
+            let reason = http::describe(&error.without_url());
+            Answer::Failed {
+                reason,
+                retry_after: None,
+                status: None,
+                fate,
             }
-        };
+        })
+    }
+
+    /// What an answer that is no redirect says.
+    async fn answer(&self, response: Response, most: usize) -> Answer {
         let status = response.status();
         let retry_after = http::retry_after(response.headers(), jiff::Timestamp::now());
         // What is only looked at for a word may break off; a task may not.
@@ -196,7 +268,8 @@ impl ApiClient {
                 fate: Fate::of_status(status, &body),
             }
         } else {
-            Answer::Refused(status)
+            let reason = format!("status {status}");
+            Answer::Refused { status, reason }
         }
     }
 
@@ -208,7 +281,7 @@ impl ApiClient {
 
 /// Reads the body of an answer: an unread one would cost the connection. The status has decided already, so a body that
 /// is too long or too slow is left, and its connection with it.
-async fn read(mut response: reqwest::Response, most: usize, patience: Duration) -> (Vec<u8>, bool) {
+async fn read(mut response: Response, most: usize, patience: Duration) -> (Vec<u8>, bool) {
     let mut answer = Vec::new();
     let read = async {
         loop {
@@ -221,6 +294,24 @@ async fn read(mut response: reqwest::Response, most: usize, patience: Duration) 
     };
     let whole = tokio::time::timeout(patience, read).await.unwrap_or(false);
     (answer, whole)
+}
+
+/// A URL for the log: without what may be a secret in it, and as long as a log line may be.
+fn shown(url: &Url) -> String {
+    const MAX_BYTES: usize = 300;
+    let mut bare = url.clone();
+    bare.set_query(None);
+    bare.set_fragment(None);
+    if bare.set_username("").is_err() || bare.set_password(None).is_err() {
+        // One that cannot have them.
+        return format!("{}:…", bare.scheme());
+    }
+    let mut text = String::from(bare);
+    if text.len() > MAX_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_BYTES));
+        text.push('…');
+    }
+    text
 }
 
 /// Whether an answer holds `"cancel": true`.

@@ -197,6 +197,8 @@ pub enum Event {
         #[serde(flatten)]
         usage: UsageReport,
     },
+    /// Only with `CALLBACK_EXTRA_EVENTS=1`: nothing else was sent for a while, and the task goes on.
+    Alive,
     Done {
         #[serde(flatten)]
         summary: Summary,
@@ -241,7 +243,7 @@ impl Event {
                 text(step_name);
                 output.iter_mut().for_each(text);
             }
-            Event::Usage { .. } | Event::Done { .. } => {}
+            Event::Usage { .. } | Event::Alive | Event::Done { .. } => {}
         }
     }
 }

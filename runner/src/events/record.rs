@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::bounds::encoded;
+use super::bounds::{cut, encoded, fits, prefix, shorten};
 use super::event::{Event, TaskId};
 use super::unfinished::Boundary;
 
@@ -26,8 +26,16 @@ pub enum Kind {
     StepStart,
     StepEnd,
     Usage,
+    Alive,
     Done,
     Error,
+}
+
+/// Which part of an event that is larger than the server takes: from 0, of so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    pub index: u32,
+    pub count: u32,
 }
 
 impl Kind {
@@ -66,8 +74,12 @@ impl Kind {
     }
 }
 
-/// What every event carries besides its own members, in bytes, about.
-const ENVELOPE: usize = 160;
+/// What every event carries besides its own members and the task's id, in bytes, at most: numbers are of twenty digits.
+const ENVELOPE: usize = 192;
+/// What the note takes that stands in the place of what was cut.
+const CUT_NOTE: usize = 192;
+/// How much of a text goes in one part, whatever else there is: each part takes the text a step further.
+const MIN_PART: usize = 256;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,10 +98,12 @@ pub struct Record {
     pub(super) text: String,
     /// How many bytes the text takes on the wire.
     pub(super) encoded: usize,
+    /// When the text is one part of several.
+    pub(super) part: Option<Part>,
 }
 
-/// A record as a frame has it: kind, microseconds since 1970, step, boundary, index, head, text.
-type Frame<B, S> = (Kind, i64, Option<u32>, B, u64, S, S);
+/// A record as a frame has it: kind, microseconds since 1970, step, boundary, index, head, text, part.
+type Frame<B, S> = (Kind, i64, Option<u32>, B, u64, S, S, Option<Part>);
 
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -102,6 +116,7 @@ impl Serialize for Record {
             self.index,
             &self.head,
             &self.text,
+            self.part,
         );
         frame.serialize(serializer)
     }
@@ -109,7 +124,7 @@ impl Serialize for Record {
 
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (kind, time, step, boundary, index, head, text) =
+        let (kind, time, step, boundary, index, head, text, part) =
             Frame::<Option<Boundary>, String>::deserialize(deserializer)?;
         Ok(Self {
             kind,
@@ -120,6 +135,7 @@ impl<'de> Deserialize<'de> for Record {
             head,
             encoded: encoded(&text),
             text,
+            part,
         })
     }
 }
@@ -135,6 +151,7 @@ impl From<Event> for Record {
             head: String::new(),
             text: String::new(),
             encoded: 0,
+            part: None,
         };
         match event {
             Event::Token {
@@ -183,6 +200,7 @@ impl From<Event> for Record {
             Event::StepStart { .. } => record.whole(Kind::StepStart, &event),
             Event::StepEnd { .. } => record.whole(Kind::StepEnd, &event),
             Event::Usage { .. } => record.whole(Kind::Usage, &event),
+            Event::Alive => record.whole(Kind::Alive, &event),
             Event::Done { .. } => record.whole(Kind::Done, &event),
         }
         record.encoded = encoded(&record.text);
@@ -197,9 +215,10 @@ impl Record {
         self.head = members(event);
     }
 
-    /// About how many bytes it takes on the wire; in memory it is at most that.
+    /// How many bytes it takes on the wire at most, without the task's id; in memory it is at most that.
     pub(super) fn size(&self) -> usize {
-        ENVELOPE + self.head.len() + self.encoded
+        let note = if self.kind == Kind::Cut { CUT_NOTE } else { 0 };
+        ENVELOPE + note + self.head.len() + self.encoded
     }
 
     /// About how many bytes it takes in memory.
@@ -211,7 +230,8 @@ impl Record {
     /// output of one call, whole lines of one level and step. Nothing is dropped. Gives the record back when they may
     /// not.
     pub(super) fn merge(&mut self, next: Record) -> Option<Record> {
-        if self.kind != next.kind || self.step != next.step || self.head != next.head {
+        let is_a_part = self.part.is_some() || next.part.is_some();
+        if is_a_part || self.kind != next.kind || self.step != next.step || self.head != next.head {
             return Some(next);
         }
         match self.kind.joint() {
@@ -226,6 +246,122 @@ impl Record {
         None
     }
 
+    /// What is sent of it to a server that takes so many bytes (see [`Record::size`]). Usually that is the record as it
+    /// is.
+    ///
+    /// Lines that were merged are sent apart again, a text that is larger comes in parts, and of everything else the
+    /// middle is left out, with a note in its place.
+    pub(super) fn fit(mut self, most: usize) -> Vec<Record> {
+        if self.size() <= most {
+            return vec![self];
+        }
+        let room = most.saturating_sub(self.size() - self.encoded).max(MIN_PART);
+        match self.kind {
+            Kind::Log if self.part.is_none() => return self.lines(room),
+            Kind::Log | Kind::PartialLog | Kind::Token | Kind::Thinking | Kind::ToolOutput => {
+                return self.parts(&self.text, room);
+            }
+            Kind::ToolEnd | Kind::Error => {
+                if cut(&mut self.text, room) {
+                    self.encoded = encoded(&self.text);
+                    self.edit(|members| {
+                        if let Some(truncated) = members.get_mut("truncated") {
+                            *truncated = true.into();
+                        }
+                    });
+                }
+            }
+            Kind::ToolStart | Kind::StepEnd => {
+                let room = most.saturating_sub(self.size() - self.head.len());
+                // With its braces.
+                self.edit(|members| shorten(members, room + 2));
+            }
+            Kind::Cut | Kind::StepStart | Kind::Usage | Kind::Alive | Kind::Done => {}
+        }
+        vec![self]
+    }
+
+    /// The same record with another text.
+    fn with_text(&self, text: &str) -> Record {
+        Record {
+            kind: self.kind,
+            timestamp: self.timestamp,
+            step: self.step,
+            boundary: self.boundary.clone(),
+            index: self.index,
+            head: self.head.clone(),
+            text: text.to_owned(),
+            encoded: encoded(text),
+            part: self.part,
+        }
+    }
+
+    /// Several events of whole lines; a line that is too large by itself comes in parts.
+    fn lines(&self, room: usize) -> Vec<Record> {
+        let mut events = Vec::new();
+        let mut rest = &*self.text;
+        while !fits(rest, room) {
+            let end = prefix(rest, room);
+            // A newline right behind what fits ends it, too.
+            let within = rest.len().min(end + 1);
+            let last = rest.as_bytes()[..within].iter().rposition(|byte| *byte == b'\n');
+            let line = last.or_else(|| rest.find('\n')).unwrap_or(rest.len());
+            match last {
+                Some(_) => events.push(self.with_text(&rest[..line])),
+                None => events.extend(self.parts(&rest[..line], room)),
+            }
+            match rest.get(line + 1..) {
+                Some(behind) => rest = behind,
+                None => return events,
+            }
+        }
+        events.push(self.with_text(rest));
+        events
+    }
+
+    /// A text in parts that the server can put together. What is the last part of a larger one becomes several of it.
+    fn parts(&self, text: &str, room: usize) -> Vec<Record> {
+        let mut events = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (text, behind) = rest.split_at(prefix(rest, room));
+            events.push(self.with_text(text));
+            rest = behind;
+        }
+        let added = u32::try_from(events.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let Part { index: first, count } = self.part.unwrap_or(Part { index: 0, count: 1 });
+        for (index, event) in (first..).zip(&mut events) {
+            event.part = Some(Part {
+                index,
+                count: count.saturating_add(added),
+            });
+            // The line goes on in the next one.
+            if event.kind == Kind::Log && index < first.saturating_add(added) {
+                event.kind = Kind::PartialLog;
+            }
+        }
+        events
+    }
+
+    /// Takes the next part of the same text back: what is left of it is one part then, and the last one.
+    pub(super) fn go_on_with(&mut self, next: Record) {
+        self.kind = next.kind;
+        self.text.push_str(&next.text);
+        self.encoded += next.encoded;
+        if let Some(part) = &mut self.part {
+            part.count = part.index.saturating_add(1);
+        }
+    }
+
+    /// Changes members of the head.
+    fn edit(&mut self, change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) {
+        if let Ok(mut members) = serde_json::from_str(&format!("{{{}}}", self.head)) {
+            change(&mut members);
+            let object = serde_json::Value::Object(members).to_string();
+            self.head = object[1..object.len() - 1].to_owned();
+        }
+    }
+
     /// What stands in the place of a log line that there is no room for.
     pub(super) fn cut(&self) -> Record {
         Record {
@@ -238,6 +374,7 @@ impl Record {
             head: String::new(),
             text: String::new(),
             encoded: 0,
+            part: None,
         }
     }
 
@@ -270,6 +407,9 @@ impl Record {
         }
         if self.kind == Kind::PartialLog {
             member(&mut body, "partial", &true);
+        }
+        if let Some(part) = &self.part {
+            member(&mut body, "part", part);
         }
         if self.kind.is_terminal() && lost > 0 {
             member(&mut body, "lost_events", &lost);
@@ -429,6 +569,7 @@ mod tests {
             token("m", "é\n\u{1}", u64::MAX),
             log(LogLevel::Stdout, 3, "", true),
             log(LogLevel::Stdout, 3, "12345", false).cut(),
+            token("m", &"part".repeat(1000), 3).fit(1000).remove(1),
         ] {
             let frame = crate::framing::frame(&record);
             let (read, rest) = crate::framing::first::<Record>(&frame).unwrap().unwrap();
@@ -450,6 +591,31 @@ mod tests {
             (&json!("Hello"), &json!(4), &json!(7))
         );
         assert!(first.merge(token("msg_b", "!", 0)).is_some());
+        // Parts of one event are sent as they are.
+        let mut parts = token("msg_a", &"x".repeat(1000), 4).fit(700);
+        let last = parts.pop().unwrap();
+        assert!(parts.pop().unwrap().merge(last).is_some());
+    }
+
+    #[test]
+    fn no_event_is_larger_than_what_is_counted_for_it() {
+        let id = TaskId::Number(i64::MIN);
+        for mut record in [
+            token("msg_0123456789ab", "é\"\u{1}\0", u64::MAX),
+            log(LogLevel::Stderr, u32::MAX as usize, "x", true),
+            log(LogLevel::Stderr, u32::MAX as usize, "x", false).cut(),
+            Record::from(Event::Alive),
+        ] {
+            record.part = Some(Part {
+                index: u32::MAX,
+                count: u32::MAX,
+            });
+            if record.kind == Kind::Cut {
+                (record.index, record.part) = (u64::MAX, None);
+            }
+            let sent = record.body(&id, u64::MAX, u64::MAX).len();
+            assert!(sent <= record.size() + id.to_string().len(), "{sent} {record:?}");
+        }
     }
 
     #[test]

@@ -54,12 +54,11 @@ impl EventSink {
 
     /// Tells of several things at once, in their order.
     pub fn push_all(&self, events: impl IntoIterator<Item = Event>) {
-        let records = events.into_iter().flat_map(|mut event| {
+        let records = events.into_iter().map(|mut event| {
             event.redact(self.redactor);
-            // Only now: a secret that is cut in two would be one no more.
-            event.bound();
-            let following = event.split();
-            std::iter::once(event).chain(following).map(Record::from)
+            // Only now, as everything that is cut or sent in parts: a secret that is cut in two would be one no more.
+            event.bound_names();
+            Record::from(event)
         });
         match &self.to {
             To::Queue(queue) => queue.push(records),

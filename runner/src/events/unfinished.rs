@@ -42,6 +42,7 @@ impl Boundary {
             | Event::ToolOutput { .. }
             | Event::Log { .. }
             | Event::Usage { .. }
+            | Event::Alive
             | Event::Done { .. }
             | Event::Error { .. } => None,
         }

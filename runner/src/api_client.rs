@@ -55,7 +55,12 @@ pub enum Answer {
     /// A 2xx. With the body, and whether all of it came.
     Taken { body: Vec<u8>, whole: bool },
     /// Not worth another try by itself: the server refuses it. `reason` says it for people.
-    Refused { status: StatusCode, reason: String },
+    Refused {
+        status: StatusCode,
+        reason: String,
+        /// After this time, when the server named one and who asked knows better.
+        retry_after: Option<Duration>,
+    },
     /// Worth another try.
     Failed {
         reason: String,
@@ -172,7 +177,13 @@ impl ApiClient {
             }
             match self.follow(&url, &response) {
                 Ok(next) => url = next,
-                Err(reason) => return Answer::Refused { status, reason },
+                Err(reason) => {
+                    return Answer::Refused {
+                        status,
+                        reason,
+                        retry_after: None,
+                    };
+                }
             }
             // An unread body would cost the connection.
             read(response, SHORT_ANSWER, ANSWER_TIMEOUT).await;
@@ -180,6 +191,7 @@ impl ApiClient {
         Answer::Refused {
             status: StatusCode::LOOP_DETECTED,
             reason: format!("more than {MAX_REDIRECTS} redirects, one after the other"),
+            retry_after: None,
         }
     }
 
@@ -268,8 +280,11 @@ impl ApiClient {
                 fate: Fate::of_status(status, &body),
             }
         } else {
-            let reason = format!("status {status}");
-            Answer::Refused { status, reason }
+            Answer::Refused {
+                status,
+                reason: format!("status {status}"),
+                retry_after,
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-use plue_runner_tests::loopback::ANYWHERE;
+use support::loopback::ANYWHERE;
 
 /// See the module.
 pub struct Proxy {

@@ -196,6 +196,11 @@ async fn an_event_that_is_refused_as_too_large_and_is_not_is_lost_and_said() {
     let scene = Scene::with(settings).await;
     let outcome = scene.workflow(&json!([{ "run": "echo hello" }])).run().await;
     assert_eq!(outcome.done_with_losses()["lost_events"], 1);
+    assert!(
+        outcome.finished.stdout.contains("as small as can be"),
+        "{}",
+        outcome.finished.stdout
+    );
 }
 
 #[tokio::test]

@@ -104,6 +104,7 @@ async fn a_redirect_to_another_origin_is_refused_and_the_token_stays_with_the_se
         let Answer::Refused {
             status: refused,
             reason,
+            ..
         } = answer
         else {
             panic!("{status}: {answer:?}");

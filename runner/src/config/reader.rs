@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         match bytes.filter(|bytes| (MIN_BODY..=LARGEST_BODY).contains(bytes)) {
             Some(bytes) => bytes,
             None => {
-                let problem = format!("{text:?} is no size from 4Ki to 64Mi: bytes, or with Ki or Mi");
+                let problem = format!("{text:?} is no size from 4Ki to 16Mi: bytes, or with Ki or Mi");
                 self.wrong(CALLBACK_MAX_BODY, &problem);
                 MAX_BODY
             }

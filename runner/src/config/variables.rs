@@ -123,7 +123,7 @@ variables! {
         "ndjson";
     CALLBACK_MAX_BODY: Text = "1Mi",
         "the largest body that the callback, and what stands before it, takes, as JSON: bytes, or with `Ki`, `Mi`; \
-            from `4Ki` to `64Mi`. What is larger is sent in parts, or cut with a note. After a 413 the runner goes on \
+            from `4Ki` to `16Mi`. What is larger is sent in parts, or cut with a note. After a 413 the runner goes on \
             with half of what was refused",
         "64Ki";
     CALLBACK_EXTRA_EVENTS: Text = "0",

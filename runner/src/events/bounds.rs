@@ -12,8 +12,9 @@ use super::event::Event;
 pub const MAX_BODY: usize = 1 << 20;
 /// The least that a server may be said to take, or be found to: every event fits, when what may be cut of it is.
 pub const MIN_BODY: usize = 4 << 10;
-/// The most that a server may be said to take.
-pub const LARGEST_BODY: usize = 64 << 20;
+/// The most that a server may be said to take. No event is larger when it is made, so that one push of a worker fits
+/// into the frame that goes to its supervisor, whatever a model or a plugin has written.
+pub const LARGEST_BODY: usize = 16 << 20;
 
 /// The largest name, as JSON, in bytes. An event has two at most.
 pub(crate) const MAX_NAME: usize = 1 << 10;

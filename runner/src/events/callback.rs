@@ -245,7 +245,8 @@ impl Callback {
                     queue.put_back(events);
                     report.set_lost(lost);
                 }
-                Sent::Refused | Sent::TooLarge(_) | Sent::GivenUp => {}
+                Sent::TooLarge(size) => not_smaller(events.first().map_or(0, |event| event.seq), size),
+                Sent::Refused | Sent::GivenUp => {}
             }
         }
         self.telemetry.count(EventCount::Spooled, queue.spooled() - spooled);
@@ -344,7 +345,10 @@ impl Callback {
             };
             match shortened(&body, (size / 2).max(MIN_BODY)) {
                 Some(shorter) => body = shorter.into(),
-                None => return false,
+                None => {
+                    not_smaller(seq, size);
+                    return false;
+                }
             }
         }
     }
@@ -437,17 +441,19 @@ impl Callback {
                 Answer::Refused {
                     status: StatusCode::CONFLICT,
                     reason,
+                    retry_after,
                 } if repeated => {
                     is_known = true;
                     answered += 1;
-                    (reason, None)
+                    (reason, retry_after)
                 }
                 Answer::Refused {
                     status: StatusCode::TOO_EARLY,
                     reason,
+                    retry_after,
                 } => {
                     answered += 1;
-                    (reason, None)
+                    (reason, retry_after)
                 }
                 Answer::Refused { reason, .. } => {
                     tracing::error!(seq, reason, "the callback refused an event; it is not sent again");
@@ -519,6 +525,14 @@ impl Callback {
             events.push(next);
         }
     }
+}
+
+fn not_smaller(seq: u64, bytes: usize) {
+    tracing::error!(
+        seq,
+        bytes,
+        "the callback refused an event as too large (status 413) that is as small as can be; it is not sent again"
+    );
 }
 
 fn give_up(seq: u64) -> Sent {

@@ -138,7 +138,7 @@ impl Registration {
                 Err(error) => format!("a malformed reply: {error}"),
             },
             Answer::Taken { whole: false, .. } => "the reply broke off, or is too large".to_owned(),
-            Answer::Refused { status, reason } => {
+            Answer::Refused { status, reason, .. } => {
                 self.journal.waiting(None);
                 return Err(match status {
                     StatusCode::UNAUTHORIZED => Unregistered::Unauthorized,

@@ -30,8 +30,6 @@ pub struct ScriptedCommand {
     fails: Option<StartError>,
     /// The task is cancelled while the sandbox starts it.
     cancels_start: bool,
-    /// All that it does is done before anybody looks.
-    at_once: bool,
     steps: Vec<Step>,
 }
 
@@ -40,7 +38,6 @@ pub fn command() -> ScriptedCommand {
     ScriptedCommand {
         fails: None,
         cancels_start: false,
-        at_once: false,
         steps: Vec::new(),
     }
 }
@@ -76,11 +73,6 @@ impl ScriptedCommand {
             cancels_start: true,
             ..self
         }
-    }
-
-    /// Whoever follows it was held up: all that it writes, and its end, is there already.
-    pub fn at_once(self) -> Self {
-        Self { at_once: true, ..self }
     }
 
     pub fn until_cancelled(self) -> Self {
@@ -148,18 +140,6 @@ impl Sandbox for ScriptedSandbox {
         }
         if let Some(error) = command.fails {
             return std::future::ready(Err(error)).boxed();
-        }
-        if command.at_once {
-            let (sender, events) = mpsc::channel(command.steps.len().max(1));
-            for step in command.steps {
-                let event = match step {
-                    Step::Writes(stream, bytes) => CommandEvent::Output(stream, bytes),
-                    Step::Exits(status) => CommandEvent::Exited(status),
-                    _ => unreachable!("what waits for others is not done at once"),
-                };
-                sender.try_send(event).unwrap();
-            }
-            return std::future::ready(Ok(RunningCommand { events, cancel })).boxed();
         }
         // As little room as there can be, so that the order of the two sides is the least comfortable one.
         let (sender, events) = mpsc::channel(1);

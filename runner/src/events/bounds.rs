@@ -2,7 +2,7 @@
 //! and what counts is the JSON: a control character of a text takes six bytes there.
 //!
 //! Names are cut when an event is made, since calls are told apart by theirs; everything else when it is sent
-//! ([`Record::fit`](super::record::Record::fit)): only then is it known what the server takes.
+//! (`parts`): only then is it known what the server takes.
 
 use serde_json::{Map, Value};
 

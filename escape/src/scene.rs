@@ -194,7 +194,7 @@ impl Scene {
             }
         }
         let listeners = Listeners::open(&id, &root).await?;
-        let api = ApiServer::with().token(&secrets.callback_token).start().await?;
+        let api = api(&secrets).start().await?;
         let bystander = Bystander::start(&places.program, &root.join("secret.txt"), &secrets, &places.adopted).await?;
         let changed = fs::metadata(&root)?.modified()?;
         let mut scene = Self {
@@ -237,7 +237,7 @@ impl Scene {
         if reached > 0 || self.digest()? != self.made {
             return Ok(false);
         }
-        self.api = ApiServer::with().token(&self.secrets.callback_token).start().await?;
+        self.api = api(&self.secrets).start().await?;
         self.steps = Arc::default();
         Ok(true)
     }
@@ -443,6 +443,11 @@ impl Drop for Scene {
         self.end_background();
         self.remove_workspace();
     }
+}
+
+/// The API server of a scene. It takes batches, too, which only a race sends.
+fn api(secrets: &Secrets) -> support::api_server::Settings {
+    ApiServer::with().token(&secrets.callback_token).batches()
 }
 
 /// Removes a folder, however deep it is. The library goes down by calling itself, and holds a descriptor for each

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, StatusCode};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Client, Response, StatusCode};
+use tokio::time::Instant;
 use url::Url;
 
 use crate::telemetry::{TRACEPARENT, TraceSource};
@@ -21,6 +22,8 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 pub const SHORT_ANSWER: usize = 64 << 10;
 /// How long the body of such an answer may take after its head.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many redirects one request follows: more than one gateway has in a row, and a circle has an end.
+const MAX_REDIRECTS: usize = 5;
 
 /// How the API server is spoken to, wherever it is.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub struct ApiConfig {
     pub retry_base: Duration,
     /// After how long without a sign of life of the peer a connection with something under way is given up.
     pub silence: Duration,
+    /// The largest body of an event, or of several in one request, in bytes.
+    pub max_body: usize,
 }
 
 impl ApiConfig {
@@ -72,8 +77,13 @@ pub struct ApiError(String);
 pub enum Answer {
     /// A 2xx. With the body, and whether all of it came.
     Taken { body: Vec<u8>, whole: bool },
-    /// Not worth another try: the server refuses it.
-    Refused(StatusCode),
+    /// Not worth another try by itself: the server refuses it. `reason` says it for people.
+    Refused {
+        status: StatusCode,
+        reason: String,
+        /// After this time, when the server named one and who asked knows better.
+        retry_after: Option<Duration>,
+    },
     /// Worth another try.
     Failed {
         reason: String,
@@ -119,7 +129,7 @@ impl Fate {
 /// A client for one URL, with the token that was given for it.
 ///
 /// It sends there, and to paths of the same origin ([`ApiClient::at`]). No URL can be handed to it later, and it
-/// follows no redirect: what a server names elsewhere does not get the token.
+/// follows redirects within that origin alone: what a server names elsewhere gets neither the request nor the token.
 #[derive(Clone)]
 pub struct ApiClient {
     client: Client,
@@ -133,7 +143,8 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
-    /// Prepares the client, which follows no redirects. `trace` is asked with each request.
+    /// Prepares the client, which follows no redirect but by itself ([`ApiClient::post`]). `trace` is asked with each
+    /// request.
     ///
     /// # Errors
     /// When the token or the request id cannot be a header, or TLS cannot be set up.
@@ -169,12 +180,18 @@ impl ApiClient {
         (url.origin() == self.url.origin()).then(|| Self { url, ..self.clone() })
     }
 
-    /// Makes one attempt. `most` is how much of the answer is read. A token that the server does not take (401) is read
-    /// again, once, and when it is another one now the attempt is made with that.
+    /// Makes one attempt. `most` is how much of the answer is read.
+    ///
+    /// A token that the server does not take (401) is read again, once, and when it is another one now the attempt is
+    /// made with that.
+    ///
+    /// A redirect (301, 302, 307, 308) to the same origin is followed with method, headers and body as they are, within
+    /// the time of the one attempt. 303 is none of them: it says that the answer is elsewhere, and a gateway that wants
+    /// somebody to log in says it too, so that nobody would know whether the request was taken.
     pub async fn post(&self, content_type: &'static str, key: Option<&str>, body: Bytes, most: usize) -> Answer {
         let sent = self.authorization();
         let answer = self.attempt(content_type, key, body.clone(), most, sent.as_ref()).await;
-        if !matches!(answer, Answer::Refused(StatusCode::UNAUTHORIZED)) {
+        if !matches!(&answer, Answer::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED) {
             return answer;
         }
         match self.renewed(sent.as_ref()).await {
@@ -213,10 +230,79 @@ impl ApiClient {
         most: usize,
         token: Option<&HeaderValue>,
     ) -> Answer {
+        let end = Instant::now() + self.timeout;
+        let mut url = self.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let left = end.saturating_duration_since(Instant::now());
+            let response = match self.send(&url, content_type, key, body.clone(), left, token).await {
+                Ok(response) => response,
+                Err(failed) => return failed,
+            };
+            let status = response.status();
+            if !status.is_redirection() {
+                return self.answer(response, most).await;
+            }
+            match self.follow(&url, &response) {
+                Ok(next) => url = next,
+                Err(reason) => {
+                    return Answer::Refused {
+                        status,
+                        reason,
+                        retry_after: None,
+                    };
+                }
+            }
+            // An unread body would cost the connection.
+            read(response, SHORT_ANSWER, ANSWER_TIMEOUT).await;
+        }
+        Answer::Refused {
+            status: StatusCode::LOOP_DETECTED,
+            reason: format!("more than {MAX_REDIRECTS} redirects, one after the other"),
+            retry_after: None,
+        }
+    }
+
+    /// Where a redirect leads, when it is one that is followed, or else why it is not.
+    fn follow(&self, from: &Url, response: &Response) -> Result<Url, String> {
+        let status = response.status();
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let mut to = location
+            .and_then(|location| from.join(location).ok())
+            .ok_or_else(|| format!("status {status} without a Location that is a URL"))?;
+        // Who we are is said in the URL that was given, and not by the server.
+        let user = to.set_username(self.url.username()).is_ok() && to.set_password(self.url.password()).is_ok();
+        let shown = shown(&to);
+        if to.origin() != self.url.origin() {
+            let own = self.url.origin().ascii_serialization();
+            return Err(format!(
+                "status {status} with the Location {shown}, which is another origin than {own} and is not followed: \
+                 set the URL to where the server is"
+            ));
+        }
+        let keeps_its_method = matches!(status.as_u16(), 301 | 302 | 307 | 308);
+        match keeps_its_method && user {
+            true => Ok(to),
+            false => Err(format!(
+                "status {status} with the Location {shown}, which is not followed"
+            )),
+        }
+    }
+
+    /// Sends one request, and waits for the head of its answer.
+    async fn send(
+        &self,
+        url: &Url,
+        content_type: &'static str,
+        key: Option<&str>,
+        body: Bytes,
+        left: Duration,
+        token: Option<&HeaderValue>,
+    ) -> Result<Response, Answer> {
         let mut request = self
             .client
-            .post(self.url.clone())
+            .post(url.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
+            .timeout(left)
             .body(body);
         // Credentials in the URL are what the server is meant to get.
         let in_url = !self.url.username().is_empty() || self.url.password().is_some();
@@ -229,24 +315,25 @@ impl ApiClient {
         if let Some(traceparent) = (self.trace)() {
             request = request.header(TRACEPARENT, traceparent);
         }
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => {
-                let fate = if error.is_connect() {
-                    Fate::NotSent
-                } else {
-                    Fate::Unanswered
-                };
-                // `without_url`: the URL may carry credentials.
-                let reason = http::describe(&error.without_url());
-                return Answer::Failed {
-                    reason,
-                    retry_after: None,
-                    status: None,
-                    fate,
-                };
+        request.send().await.map_err(|error| {
+            let fate = if error.is_connect() {
+                Fate::NotSent
+            } else {
+                Fate::Unanswered
+            };
+            // `without_url`: the URL may carry credentials.
+            let reason = http::describe(&error.without_url());
+            Answer::Failed {
+                reason,
+                retry_after: None,
+                status: None,
+                fate,
             }
-        };
+        })
+    }
+
+    /// What an answer that is no redirect says.
+    async fn answer(&self, response: Response, most: usize) -> Answer {
         let status = response.status();
         let retry_after = http::retry_after(response.headers(), jiff::Timestamp::now(), http::MAX_RETRY_AFTER);
         // What is only looked at for a word may break off; a task may not.
@@ -266,7 +353,11 @@ impl ApiClient {
                 fate: Fate::of_status(status, &body),
             }
         } else {
-            Answer::Refused(status)
+            Answer::Refused {
+                status,
+                reason: format!("status {status}"),
+                retry_after,
+            }
         }
     }
 
@@ -285,7 +376,7 @@ fn bearer(token: &Secret) -> Result<HeaderValue, ApiError> {
 
 /// Reads the body of an answer: an unread one would cost the connection. The status has decided already, so a body that
 /// is too long or too slow is left, and its connection with it.
-async fn read(mut response: reqwest::Response, most: usize, patience: Duration) -> (Vec<u8>, bool) {
+async fn read(mut response: Response, most: usize, patience: Duration) -> (Vec<u8>, bool) {
     let mut answer = Vec::new();
     let read = async {
         loop {
@@ -298,6 +389,24 @@ async fn read(mut response: reqwest::Response, most: usize, patience: Duration) 
     };
     let whole = tokio::time::timeout(patience, read).await.unwrap_or(false);
     (answer, whole)
+}
+
+/// A URL for the log: without what may be a secret in it, and as long as a log line may be.
+fn shown(url: &Url) -> String {
+    const MAX_BYTES: usize = 300;
+    let mut bare = url.clone();
+    bare.set_query(None);
+    bare.set_fragment(None);
+    if bare.set_username("").is_err() || bare.set_password(None).is_err() {
+        // One that cannot have them.
+        return format!("{}:…", bare.scheme());
+    }
+    let mut text = String::from(bare);
+    if text.len() > MAX_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_BYTES));
+        text.push('…');
+    }
+    text
 }
 
 /// Whether an answer holds `"cancel": true`.

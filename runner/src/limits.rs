@@ -1,8 +1,9 @@
 //! The limits of a task and of what it leads to, as `docs/reference/limits.md` has them. Each stands where it is kept;
 //! this is the list. Those of a tool call are `plue_tool_host::limits`.
 
-use crate::config::{MAX_POD_NAME, variables::SPOOL_SIZE};
-use crate::events::bounds::{MAX_ENCODED, MAX_NAME};
+use crate::config::MAX_POD_NAME;
+use crate::config::variables::{CALLBACK_MAX_BODY, SPOOL_SIZE};
+use crate::events::bounds::{MAX_BODY, MAX_NAME};
 use crate::events::queue::{MAX_BACK, MAX_FRONT};
 use crate::standby::registration::MAX_REPLY;
 use crate::task::MAX_DOCUMENT_BYTES;
@@ -34,9 +35,10 @@ pub fn table() -> Vec<(&'static str, String)> {
         (
             "an event, as JSON",
             format!(
-                "under 1 MiB: {} for a text or an object in it, {} for a name; what is cut is said \
+                "{}, or `{}`; a name in it {}; what is larger comes in parts, or is cut and says so \
                  ([protocol, §3.4](../../protocol/README.md#34-promises))",
-                kib(MAX_ENCODED),
+                mib(MAX_BODY),
+                CALLBACK_MAX_BODY.name,
                 kib(MAX_NAME)
             ),
         ),

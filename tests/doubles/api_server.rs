@@ -108,6 +108,11 @@ async fn what_breaks_the_order_is_written_down() {
     lost["lost_events"] = json!(2);
     let line = json!({ "type": "log", "level": "stdout", "message": "x", "step_index": 3 });
     let other = "msg_ffffffffffff";
+    let part = |token: Value, index: u64, count: u64| {
+        let mut part = token;
+        part["part"] = json!({ "index": index, "count": count });
+        part
+    };
     let cases: Vec<(Vec<Value>, &str)> = vec![
         (vec![token(MESSAGE, 1)], "first token"),
         (
@@ -137,6 +142,22 @@ async fn what_breaks_the_order_is_written_down() {
         ),
         (vec![finished.clone(), finished], "after the terminal event done"),
         (vec![lost], "lost_events 2, and 0 were lost"),
+        (
+            vec![part(token(MESSAGE, 0), 1, 2)],
+            "part 1 of 2, and none is before it",
+        ),
+        (
+            vec![part(token(MESSAGE, 0), 0, 3), part(token(MESSAGE, 0), 2, 3)],
+            "part 2 of 3 comes after part 0 of 3",
+        ),
+        (
+            vec![part(token(MESSAGE, 0), 0, 2), token(MESSAGE, 1)],
+            "part 0 of 1 comes after part 0 of 2",
+        ),
+        (
+            vec![part(token(MESSAGE, 0), 0, 3), part(token(MESSAGE, 0), 1, 2)],
+            "part 1 of 2 comes after part 0 of 3",
+        ),
     ];
     for (events, expected) in cases {
         let api = ApiServer::start().await.unwrap();

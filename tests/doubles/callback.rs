@@ -278,6 +278,46 @@ async fn a_body_over_a_mebibyte_is_refused_by_a_reset_and_then_by_a_413() {
     assert_eq!(api.events().len(), 1);
 }
 
+/// What stands before the server answers, and the server does not see it: under the key comes something smaller.
+#[tokio::test]
+async fn an_ingress_that_takes_less_answers_413_and_takes_nothing() {
+    let api = ApiServer::with().max_body(1000).start().await.unwrap();
+    let task = json!("task-7");
+    for (seq, length, status) in [(1, 800, 200), (2, 2000, 413), (2, 1500, 413), (2, 700, 200)] {
+        let event = log(&task, seq, &"x".repeat(length));
+        assert_eq!(send(&api, 7, &event).await.unwrap().status, status, "{length}");
+    }
+    api.take_at_most(100);
+    assert_eq!(send(&api, 7, &log(&task, 3, "x")).await.unwrap().status, 413);
+    assert_eq!(api.too_large().len(), 3);
+    assert_eq!((api.events().len(), api.violations()), (2, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_key_that_was_taken_is_a_conflict_where_that_is_asked_for() {
+    let api = ApiServer::with().conflicts().answering(|_| Answer::LostAck);
+    let api = api.start().await.unwrap();
+    let task = json!("task-7");
+    assert!(send(&api, 7, &log(&task, 1, "x")).await.is_none());
+    for _ in 0..2 {
+        assert_eq!(send(&api, 7, &log(&task, 1, "x")).await.unwrap().status, 409);
+    }
+    assert_eq!((api.events().len(), api.violations()), (1, Vec::new()));
+}
+
+/// The parts of a text come one after the other, and may become more on the way.
+#[tokio::test]
+async fn parts_of_a_text_have_one_index_and_their_number_may_grow() {
+    let api = ApiServer::start().await.unwrap();
+    let task = json!("task-7");
+    for (seq, (index, count)) in (1..).zip([(0, 2), (1, 4), (2, 4), (3, 4)]) {
+        let token = json!({ "type": "token", "message_id": "msg_0123456789ab", "text": "x", "token_index": 0,
+            "part": { "index": index, "count": count } });
+        assert_eq!(send(&api, 7, &event(&task, seq, token)).await.unwrap().status, 200);
+    }
+    assert_eq!(api.violations(), Vec::<String>::new());
+}
+
 /// Two runs of a task are judged each by itself; what comes again under its key is taken again.
 #[tokio::test]
 async fn where_there_may_be_several_runs_keys_are_ignored_and_a_killed_runner_may_go_on() {

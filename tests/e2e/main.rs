@@ -8,6 +8,7 @@ mod callback;
 mod cancellation;
 mod cli;
 mod configuration;
+mod delivery;
 mod demo;
 mod doctor;
 mod environment;

@@ -44,10 +44,18 @@ const MODES: &[(&[&str], Ends, Ends)] = &[
     (&["--stream-fault", "truncate=0.3"], Done, Done),
     (&["--stream-fault", "malformed=0.3"], Done, Done),
     // A pause of a second is no silence to us.
-    (&["--stream-fault", "stall=0.5", "--stream-stall-seconds", "1"], Done, Done),
+    (
+        &["--stream-fault", "stall=0.5", "--stream-stall-seconds", "1"],
+        Done,
+        Done,
+    ),
     (&["--rpm", "100"], Done, Done),
     (&["--tpm", "10"], Fails("model_error"), Fails("model_error")),
-    (&["--context-window", "3"], Fails("context_exceeded"), Fails("context_exceeded")),
+    (
+        &["--context-window", "3"],
+        Fails("context_exceeded"),
+        Fails("context_exceeded"),
+    ),
 ];
 
 /// One that runs, in its own process, until it is dropped.
@@ -62,7 +70,15 @@ impl Mock {
         for _ in 0..5 {
             let at = support::loopback::closed_port().await.unwrap();
             let mut process = Command::new(super::python())
-                .args(["-m", "llmock.cli", "serve", "--host", "127.0.0.1", "--log-level", "error"])
+                .args([
+                    "-m",
+                    "llmock.cli",
+                    "serve",
+                    "--host",
+                    "127.0.0.1",
+                    "--log-level",
+                    "error",
+                ])
                 .args(["--port", &at.port().to_string()])
                 .args(mode)
                 .stdout(Stdio::null())
@@ -125,7 +141,12 @@ async fn its_verdict_is_passed_in_every_mode() {
             }
         }
         let verdict = mock.verdict().await;
-        println!("{}: {} attempts, {} warnings", mode.join(" "), verdict["attempts"], verdict["warnings"]);
+        println!(
+            "{}: {} attempts, {} warnings",
+            mode.join(" "),
+            verdict["attempts"],
+            verdict["warnings"]
+        );
         assert_eq!(verdict["passed"], true, "{mode:?}: {verdict:#}");
         assert!(verdict["attempts"].as_u64().unwrap() >= 2, "{mode:?}: {verdict:#}");
     }

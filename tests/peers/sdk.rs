@@ -51,7 +51,11 @@ async fn by_us(claude: &Claude) -> Value {
         match event.unwrap() {
             TurnEvent::Text(piece) => text.push_str(&piece),
             TurnEvent::Finished(turn) => {
-                let content: Vec<Value> = turn.content.iter().map(|block| serde_json::from_str(block.get()).unwrap()).collect();
+                let content: Vec<Value> = turn
+                    .content
+                    .iter()
+                    .map(|block| serde_json::from_str(block.get()).unwrap())
+                    .collect();
                 return json!({ "text": text, "message": {
                     "content": content, "stop_reason": turn.stop.as_str(), "usage": {
                         "input_tokens": turn.usage.input_tokens, "output_tokens": turn.usage.output_tokens,
@@ -95,7 +99,11 @@ fn every_block() -> Turn {
         .block(Block::whole(search))
         .block(cited)
         .block(Block::text(&["Say ", "\"so\"\n", "ä€\u{1F980}"]))
-        .block(Block::call("toolu_1", "grep", &json!({ "a": 1.5, "b": ["é", null, true], "c": {} })))
+        .block(Block::call(
+            "toolu_1",
+            "grep",
+            &json!({ "a": 1.5, "b": ["é", null, true], "c": {} }),
+        ))
         .block(Block::call_in_pieces("toolu_2", "list_files", &["", ""]).with("caller", json!({ "type": "direct" })))
         .usage(10, 20, 30, 40)
 }
@@ -127,6 +135,10 @@ async fn it_makes_of_each_stream_what_we_make_of_it() {
         assert_eq!(theirs, ours, "{what}");
         assert!(claude.refusals().is_empty(), "{what}");
         let wholes: Vec<&Value> = turn.blocks.iter().map(|block| &block.whole).collect();
-        assert_eq!(ours["message"]["content"], json!(wholes), "{what}: what the double says");
+        assert_eq!(
+            ours["message"]["content"],
+            json!(wholes),
+            "{what}: what the double says"
+        );
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use axum::routing::post;
 use serde_json::Value;
@@ -39,8 +39,10 @@ pub struct Settings {
     token: Option<String>,
     request_id: Option<String>,
     batches: bool,
+    conflicts: bool,
     light: bool,
     several_runs: bool,
+    max_body: Option<usize>,
     reap_after: Option<Duration>,
     look_every: Option<Duration>,
     script: Option<Script>,
@@ -64,6 +66,19 @@ impl Settings {
     /// Takes several events in one request, a line each.
     pub fn batches(mut self) -> Self {
         self.batches = true;
+        self
+    }
+
+    /// Answers 409 to a key that it has taken already, and not as it did the first time.
+    pub fn conflicts(mut self) -> Self {
+        self.conflicts = true;
+        self
+    }
+
+    /// An ingress stands before the server, which answers 413 to a body of more bytes: the server does not see it, and
+    /// it is no violation. What is so large is in [`ApiServer::too_large`].
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = Some(bytes);
         self
     }
 
@@ -146,8 +161,10 @@ pub(crate) struct Record {
     pub(crate) tasks: BTreeMap<i64, TaskRecord>,
     /// What each runner has sent of a task, where there may be several.
     runs: BTreeMap<(i64, String), TaskRecord>,
-    /// How often a body was too large.
+    /// How often a body was too large for the server itself.
     too_large: u32,
+    /// The sizes of those that were too large for what stands before it.
+    before_it: Vec<usize>,
     runners: Runners,
     looked_at: bool,
 }
@@ -232,6 +249,16 @@ impl ApiServer {
     /// From now on, decides the answer to each attempt at an event.
     pub fn answer(&self, script: impl FnMut(&Attempt) -> Answer + Send + 'static) {
         self.shared.settings.lock().expect("no script panics").script = Some(Box::new(script));
+    }
+
+    /// From now on, what stands before the server takes bodies of at most so many bytes.
+    pub fn take_at_most(&self, bytes: usize) {
+        self.shared.settings.lock().expect("no script panics").max_body = Some(bytes);
+    }
+
+    /// The sizes of the bodies that were answered with 413, in that order.
+    pub fn too_large(&self) -> Vec<usize> {
+        self.shared.record().before_it.clone()
     }
 
     /// From now on, decides the answer to each registration.
@@ -424,9 +451,18 @@ async fn receive(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(wire): ConnectInfo<Wire>,
     Path(id): Path<i64>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let max_body = shared.settings.lock().expect("no script panics").max_body;
+    if max_body.is_some_and(|most| body.len() > most) {
+        let mut record = shared.record();
+        record.before_it.push(body.len());
+        let key = text_of(&headers, "idempotency-key").unwrap_or_default();
+        record.tasks.entry(id).or_default().too_large.insert(key);
+        return answer::reply(413, String::new());
+    }
     if body.len() > MAX_BODY {
         return refuse_large(&shared, id, &body, &wire);
     }
@@ -442,13 +478,17 @@ async fn receive(
             let Settings {
                 request_id,
                 batches,
+                conflicts,
                 light,
                 script,
                 ..
             } = &mut *settings;
+            let path = uri.path_and_query().map_or("", |path| path.as_str());
             let expected = Expected {
+                path,
                 request_id: request_id.as_deref(),
                 batches: *batches,
+                conflicts: *conflicts,
                 light: *light,
                 script: script.as_mut(),
             };

@@ -15,6 +15,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 use prost::Message;
 use serde_json::{Value, json};
@@ -40,7 +41,7 @@ pub struct Span {
     pub to: u64,
 }
 
-/// One data point of a histogram.
+/// One data point of a histogram, or of a counter, whose `count` is 1.
 #[derive(Clone, Debug)]
 pub struct Point {
     pub metric: String,
@@ -222,17 +223,29 @@ fn take_points(received: &mut Received, body: &Bytes) -> Result<(), String> {
         .flat_map(|of_resource| of_resource.scope_metrics)
         .flat_map(|scope| scope.metrics)
     {
-        let Some(Data::Histogram(histogram)) = metric.data else {
-            return Err(format!("{} is no histogram", metric.name));
-        };
-        let points = histogram.data_points.into_iter().map(|point| Point {
+        let point = |of: Vec<KeyValue>, count, sum| Point {
             metric: metric.name.clone(),
             unit: metric.unit.clone(),
-            attributes: attributes(point.attributes),
-            count: point.count,
-            sum: point.sum.unwrap_or_default(),
-        });
-        received.points.extend(points);
+            attributes: attributes(of),
+            count,
+            sum,
+        };
+        match metric.data {
+            Some(Data::Histogram(histogram)) => {
+                let points = histogram.data_points.into_iter();
+                let points = points.map(|one| point(one.attributes, one.count, one.sum.unwrap_or_default()));
+                received.points.extend(points);
+            }
+            Some(Data::Sum(sum)) if sum.is_monotonic => {
+                for one in sum.data_points {
+                    let Some(number_data_point::Value::AsInt(value)) = one.value else {
+                        return Err(format!("{} does not count", metric.name));
+                    };
+                    received.points.push(point(one.attributes, 1, value as f64));
+                }
+            }
+            _ => return Err(format!("{} is neither a histogram nor a counter", metric.name)),
+        }
     }
     Ok(())
 }

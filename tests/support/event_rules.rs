@@ -32,6 +32,8 @@ pub struct EventRules {
     pub may_go_on_after_a_kill: bool,
     /// Events that never came.
     missing: u64,
+    /// The last part that came of a text that goes on, and what it is a part of.
+    part: Option<(Value, u64, u64)>,
 }
 
 impl EventRules {
@@ -41,6 +43,7 @@ impl EventRules {
         let mut wrong = Vec::new();
         let kind = event["type"].as_str().unwrap_or_default();
         self.number(event, &mut wrong);
+        self.part(event, &mut wrong);
         if let Some(terminal) = &self.terminal {
             wrong.push(format!("{kind} comes after the terminal event {terminal}"));
         }
@@ -79,6 +82,36 @@ impl EventRules {
         }
     }
 
+    /// Parts of one text come one after the other, up to the last. A server that is found to take less gets more of
+    /// them than the first one has said.
+    fn part(&mut self, event: &Value, wrong: &mut Vec<String>) {
+        let whole: Value = ["type", "message_id", "token_index", "tool_id", "level", "step_index"]
+            .map(|member| event[member].clone())
+            .into();
+        let number = |member: &str| event["part"][member].as_u64().unwrap_or_default();
+        let (index, count) = match event.get("part") {
+            Some(_) => (number("index"), number("count")),
+            None => (0, 1),
+        };
+        let expected = match &self.part {
+            // What was killed in the middle of a text does not go on with it.
+            Some(_) if self.may_go_on_after_a_kill && index == 0 => 0,
+            Some((open, last, of)) => {
+                if *open != whole || index != last + 1 || count < *of {
+                    wrong.push(format!(
+                        "part {index} of {count} comes after part {last} of {of} of {open}"
+                    ));
+                }
+                index
+            }
+            None => 0,
+        };
+        if index != expected || index >= count {
+            wrong.push(format!("part {index} of {count}, and none is before it"));
+        }
+        self.part = (index + 1 < count).then_some((whole, index, count));
+    }
+
     /// Notes which message an event belongs to. A message that was left does not come back.
     fn message(&mut self, event: &Value, wrong: &mut Vec<String>) {
         let Some(id) = event["message_id"].as_str() else { return };
@@ -99,6 +132,8 @@ impl EventRules {
         let index = event["token_index"].as_i64().unwrap_or(-1);
         match self.last_token {
             None if index != 0 => wrong.push(format!("the first token of a message has token_index {index}")),
+            // Another part of the same.
+            Some(last) if index == last && event["part"]["index"].as_u64().is_some_and(|part| part > 0) => {}
             Some(last) if index <= last => wrong.push(format!("token_index {index} comes after {last}")),
             _ => {}
         }

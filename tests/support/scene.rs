@@ -258,6 +258,12 @@ impl Outcome {
         self.ended(0, "done")
     }
 
+    /// The task succeeded, and events of it were lost; gives the `done` event.
+    #[track_caller]
+    pub fn done_with_losses(&self) -> Value {
+        self.ended(3, "done")
+    }
+
     /// The task ran and failed with this code; gives the `error` event.
     #[track_caller]
     pub fn failed(&self, code: &str) -> Value {

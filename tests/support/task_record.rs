@@ -1,6 +1,6 @@
 //! What one task has sent to the double, and what of it broke the protocol.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use axum::body::Bytes;
@@ -26,6 +26,8 @@ pub struct Attempt {
     pub body: Bytes,
     /// The `Idempotency-Key`.
     pub key: String,
+    /// Where it was sent to, with its query.
+    pub path: String,
     pub headers: HeaderMap,
     /// Which attempt at this event it is, from 1.
     pub number: u32,
@@ -48,8 +50,10 @@ pub(crate) type Script = Box<dyn FnMut(&Attempt) -> Answer + Send>;
 
 /// What the record of a task has to know of the settings.
 pub(crate) struct Expected<'a> {
+    pub(crate) path: &'a str,
     pub(crate) request_id: Option<&'a str>,
     pub(crate) batches: bool,
+    pub(crate) conflicts: bool,
     pub(crate) light: bool,
     pub(crate) script: Option<&'a mut Script>,
 }
@@ -80,6 +84,8 @@ pub(crate) struct TaskRecord {
     /// How often the task has begun.
     pub(crate) begun: u32,
     keys: HashMap<String, Sent>,
+    /// Keys of bodies that were answered with 413: what comes under them again is smaller.
+    pub(crate) too_large: HashSet<String>,
     /// Events that came and were not taken yet.
     pending: u64,
 }
@@ -137,6 +143,8 @@ impl TaskRecord {
             self.begun += u32::from(events.iter().any(|event| event["seq"] == 1));
             self.pending += events.len() as u64;
             wrong.extend(events.iter().flat_map(|event| self.rules.accept(event, lost)));
+        } else if sent.digest != digest && self.too_large.remove(&key) && !sent.taken {
+            sent.digest = digest;
         } else if sent.digest != digest {
             wrong.push(format!("attempt {} at {key} differs from the first", sent.attempts));
         } else if sent.told && !self.is_one_of_several {
@@ -160,6 +168,7 @@ impl TaskRecord {
             event,
             body,
             key,
+            path: expected.path.to_owned(),
             headers,
             number: sent.attempts,
             at: Instant::now(),
@@ -167,6 +176,7 @@ impl TaskRecord {
         };
         let answer = match expected.script {
             _ if malformed => Answer::Status(400),
+            _ if repeats && expected.conflicts => Answer::Status(409),
             // It is known already: that is what the key is for.
             _ if repeats && !self.is_one_of_several => Answer::Ok,
             Some(script) => script(&attempt),

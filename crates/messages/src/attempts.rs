@@ -228,9 +228,10 @@ impl<'a> Attempts<'a> {
                 left.as_secs_f64()
             )),
             // A server that has said so several times is not asked as often as it likes.
-            Some(wait) if self.failed > POLITE => {
-                Ok((wait.max(self.client.backoff(self.failed - 1)).min(left), error.to_string()))
-            }
+            Some(wait) if self.failed > POLITE => Ok((
+                wait.max(self.client.backoff(self.failed - 1)).min(left),
+                error.to_string(),
+            )),
             Some(wait) => Ok((wait, error.to_string())),
             None => Ok((self.client.backoff(self.failed - 1).min(left), error.to_string())),
         }

@@ -205,7 +205,10 @@ async fn start(process: Process) -> Exit {
         Mode::Standby(standby) => {
             telemetry::set_identity(None, config.api.request_id.clone());
             let forbidden = environment("HOME").map(PathBuf::from);
-            standby::run(Arc::clone(&config), standby, forbidden, &health, process).await
+            let process = process.exporting(&config);
+            let exit = standby::run(Arc::clone(&config), standby, forbidden, &health, process.clone()).await;
+            process.end_export().await;
+            exit
         }
     }
 }

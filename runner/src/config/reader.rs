@@ -12,6 +12,7 @@ use super::{
     BUILT_IN_MODELS, ConfigError, Identity, MAX_POD_NAME, ModelConfig, PodName, StandbyConfig, TaskRules, TaskSource,
 };
 use crate::api_client::ApiConfig;
+use crate::events::bounds::{LARGEST_BODY, MAX_BODY, MIN_BODY};
 use crate::events::{SpoolConfig, TaskId};
 use plue_contract::secret::Secret;
 use plue_contract::size;
@@ -149,6 +150,21 @@ impl<'a> Reader<'a> {
             timeout: Duration::from_secs(self.at_least_one(CALLBACK_TIMEOUT)),
             retry_base: Duration::from_millis(self.number(CALLBACK_RETRY_BASE_MS)),
             silence: ApiConfig::SILENCE,
+            max_body: self.max_body(),
+        }
+    }
+
+    /// The largest body that the server takes.
+    fn max_body(&mut self) -> usize {
+        let text = self.text(CALLBACK_MAX_BODY);
+        let bytes = size::parse(&text).and_then(|bytes| usize::try_from(bytes).ok());
+        match bytes.filter(|bytes| (MIN_BODY..=LARGEST_BODY).contains(bytes)) {
+            Some(bytes) => bytes,
+            None => {
+                let problem = format!("{text:?} is no size from 4Ki to 16Mi: bytes, or with Ki or Mi");
+                self.wrong(CALLBACK_MAX_BODY, &problem);
+                MAX_BODY
+            }
         }
     }
 

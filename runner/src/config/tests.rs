@@ -105,6 +105,7 @@ fn a_malformed_variable_is_named_with_an_example_and_the_callback_stays_known() 
         ("CALLBACK_RETRY_BASE_MS", "-1"),
         ("CALLBACK_EXTRA_EVENTS", "maybe"),
         ("CALLBACK_BATCH", "csv"),
+        ("CALLBACK_MAX_BODY", "1Ki"),
         ("CALLBACK_TIMEOUT", "0"),
         ("SPOOL_DIR", "relative"),
         ("SPOOL_SIZE", "much"),

@@ -125,8 +125,14 @@ variables! {
         "`ndjson`: all events that wait go in one request, one a line (`application/x-ndjson`), to a server that \
             takes that",
         "ndjson";
+    CALLBACK_MAX_BODY: Text = "1Mi",
+        "the largest body that the callback, and what stands before it, takes, as JSON: bytes, or with `Ki`, `Mi`; \
+            from `4Ki` to `16Mi`. What is larger is sent in parts, or cut with a note. After a 413 the runner goes on \
+            with half of what was refused",
+        "64Ki";
     CALLBACK_EXTRA_EVENTS: Text = "0",
-        "`1` sends `thinking`, `tool_output` and `usage` events too",
+        "`1` sends `thinking`, `tool_output` and `usage` events too, and in active mode `alive` when nothing else was \
+            sent for 15 s",
         "1";
     FLUSH_TIMEOUT: Number = 600,
         "how long undelivered events are waited for at the end, in seconds",

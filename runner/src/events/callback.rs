@@ -2,18 +2,20 @@
 //! Where the server takes batches, one `POST` has all events that wait.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::StatusCode;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::bounds::MAX_ENCODED;
-use super::event::TaskId;
+use super::bounds::{MIN_BODY, encoded, shortened};
+use super::event::{Event, TaskId};
 use super::queue::{EventQueue, Numbered};
+use super::record::Record;
 use crate::api_client::{Answer, ApiClient, ApiConfig, ApiError, Fate, SHORT_ANSWER, asks_for_cancel};
-use crate::telemetry::TraceSource;
+use crate::telemetry::{EventCount, Telemetry};
 
 /// Retries after the first attempt of an event that must arrive, and of any event while nobody can be reached: a server
 /// that is away for half a minute loses nothing.
@@ -21,9 +23,11 @@ const CRITICAL_RETRIES: u32 = 10;
 /// Retries after the first attempt of any other event that the server has not taken.
 const OTHER_RETRIES: u32 = 5;
 
-/// How many events one batch has at most, and how many bytes: as much as one event may have.
+/// How many events one batch has at most; all of them together are no larger than one event may be.
 const MAX_BATCH: usize = 500;
-const MAX_BATCH_BYTES: usize = MAX_ENCODED;
+
+/// After how long without an event the server hears that the task goes on, where it wants to.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long the end of a request that was abandoned may take to reach the server.
 const ABANDONED: Duration = Duration::from_millis(50);
@@ -97,6 +101,15 @@ pub struct SentEnding {
     pub body: Bytes,
 }
 
+/// What the server wants of the events of a task.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes {
+    /// Many events in one request.
+    pub batches: bool,
+    /// An event when nothing else is sent for a while.
+    pub alive: bool,
+}
+
 /// Sends events to the callback URL.
 pub struct Callback {
     progress: Option<Arc<dyn Progress>>,
@@ -106,7 +119,11 @@ pub struct Callback {
     id: String,
     /// Whether the server takes many events in one request: until it refuses one.
     batches: AtomicBool,
+    alive: bool,
+    /// How large a body may be: until the server refuses one as too large.
+    max_body: AtomicUsize,
     time: TimeLeft,
+    telemetry: Telemetry,
 }
 
 /// How much time the delivery has left.
@@ -123,7 +140,22 @@ pub struct TimeLeft {
 enum Sent {
     Delivered,
     Refused,
+    /// Its body, of so many bytes, is more than the server takes.
+    TooLarge(usize),
     GivenUp,
+}
+
+/// One request, with all its attempts.
+struct Request<'a> {
+    /// Of its first event.
+    seq: u64,
+    events: u64,
+    weight: Weight,
+    body: Bytes,
+    content_type: &'static str,
+    key: &'a str,
+    /// The server may have it already: an earlier process has sent it.
+    repeated: bool,
 }
 
 /// How much depends on a request.
@@ -134,6 +166,11 @@ struct Weight {
 }
 
 impl Weight {
+    const ENDING: Self = Self {
+        critical: true,
+        ending: true,
+    };
+
     fn of(events: &[Numbered]) -> Self {
         Self {
             critical: events.iter().any(|event| event.record.kind.is_critical()),
@@ -143,97 +180,177 @@ impl Weight {
 }
 
 impl Callback {
-    /// Prepares the client of a task's callback. `batches` says whether the server takes many events in one request.
+    /// Prepares the client of a task's callback.
     ///
     /// # Errors
     /// When the token or the request id cannot be a header, or TLS cannot be set up.
     pub fn new(
         identity: &Identity,
-        batches: bool,
-        trace: TraceSource,
+        wishes: Wishes,
+        telemetry: &Telemetry,
         time: TimeLeft,
         progress: Option<Arc<dyn Progress>>,
     ) -> Result<Self, ApiError> {
+        let trace = telemetry.trace_source();
         Ok(Self {
             progress,
             client: ApiClient::new(identity.callback_url.clone(), &identity.api, trace)?,
             task_id: identity.task_id.clone(),
             id: identity.task_id.to_string(),
-            batches: AtomicBool::new(batches),
+            batches: AtomicBool::new(wishes.batches),
+            alive: wishes.alive,
+            max_body: AtomicUsize::new(identity.api.max_body),
             time,
+            telemetry: telemetry.clone(),
         })
     }
 
     /// Delivers what the queue gives until the ending was dealt with. Calls `cancel` when the server asks, in an
     /// answer, for the task to be cancelled. What becomes of each event is in the report as soon as it is known.
     pub async fn deliver(&self, queue: &EventQueue, cancel: &(dyn Fn() + Sync), report: &DeliveryReport) {
-        while let Some(first) = queue.take().await {
+        queue.limit(self.room());
+        let mut spooled = queue.spooled();
+        while let Some(first) = self.next(queue).await {
             let mut events = vec![first];
             if self.batches.load(Ordering::Relaxed) {
-                fill(&mut events, queue);
+                self.fill(&mut events, queue);
             }
-            let mut lost = report.lost();
+            let lost = report.lost();
             // Until the server has them: whatever happens to this delivery, they count.
             report.set_lost(lost.saturating_add(events.len() as u64));
+            self.telemetry.count(EventCount::Spooled, queue.spooled() - spooled);
+            spooled = queue.spooled();
             if self.time.only_ending.is_cancelled() && !is_over(&events) {
                 continue;
             }
-            match self.send(&events, lost.saturating_add(queue.lost()), cancel).await {
+            let sent = self.send(&events, lost.saturating_add(queue.lost()), cancel).await;
+            match sent {
                 Sent::Delivered => {
                     report.set_lost(lost);
                     report.delivered(&events);
+                    self.telemetry.count(EventCount::Delivered, events.len() as u64);
                     self.tell(|progress| progress.arrived(lost.saturating_add(queue.lost()), is_over(&events)));
                 }
-                Sent::Refused if events.len() > 1 => {
+                Sent::TooLarge(size) if self.lower(size) => {
+                    queue.limit(self.room());
+                    // Nothing of it was taken, so that its numbers are free.
+                    queue.put_back(events);
+                    report.set_lost(lost);
+                }
+                Sent::Refused | Sent::TooLarge(_) if events.len() > 1 => {
                     tracing::warn!(
                         "the callback refused a batch: its events are sent one by one, and so are all others"
                     );
                     self.batches.store(false, Ordering::Relaxed);
-                    for (sent, event) in (1..).zip(events.chunks(1)) {
-                        match self.send(event, lost.saturating_add(queue.lost()), cancel).await {
-                            Sent::Delivered => {
-                                report.delivered(event);
-                                self.tell(|progress| {
-                                    progress.arrived(lost.saturating_add(queue.lost()), is_over(event));
-                                });
-                            }
-                            Sent::Refused | Sent::GivenUp => lost += 1,
-                        }
-                        report.set_lost(lost + (events.len() - sent) as u64);
-                    }
+                    queue.put_back(events);
+                    report.set_lost(lost);
                 }
+                Sent::TooLarge(size) => not_smaller(events.first().map_or(0, |event| event.seq), size),
                 Sent::Refused | Sent::GivenUp => {}
             }
         }
+        self.telemetry.count(EventCount::Spooled, queue.spooled() - spooled);
         report.set_lost(report.lost().saturating_add(queue.lost()));
+    }
+
+    /// The next event. Where the server wants that, there is one whenever nothing was sent for a while.
+    async fn next(&self, queue: &EventQueue) -> Option<Numbered> {
+        if !self.alive {
+            return queue.take().await;
+        }
+        loop {
+            tokio::select! {
+                biased;
+                next = queue.take() => return next,
+                // The queue numbers it, and drops it when the ending has come meanwhile.
+                () = tokio::time::sleep(SILENCE) => queue.push([Record::from(Event::Alive)]),
+            }
+        }
+    }
+
+    /// How much of a body is left for an event, besides the task's id.
+    fn room(&self) -> usize {
+        let id = match &self.task_id {
+            TaskId::Number(number) => number.to_string().len(),
+            TaskId::Text(text) => encoded(text) + 2,
+        };
+        self.max_body.load(Ordering::Relaxed).saturating_sub(id)
+    }
+
+    /// The server has refused a body of this size as too large: bodies are at most half as large from now on. Whether
+    /// that makes a difference; a body that is as small as can be was refused for another reason.
+    fn lower(&self, size: usize) -> bool {
+        let most = self.max_body.load(Ordering::Relaxed);
+        // What is larger than it should be cannot be made smaller.
+        if size <= MIN_BODY || size > most {
+            return false;
+        }
+        let lower = (size / 2).max(MIN_BODY);
+        self.max_body.store(lower, Ordering::Relaxed);
+        tracing::warn!(
+            bytes = size,
+            max_body = lower,
+            "the callback refused a body as too large (status 413): what is larger is sent in parts from now on \
+                (CALLBACK_MAX_BODY)"
+        );
+        true
     }
 
     /// Sends an ending again that an earlier process has sent, under its key and with its bytes. Whether it arrived. A
     /// server that takes no batches any more gets the events of one by themselves.
     pub async fn repeat(&self, ending: &SentEnding) -> bool {
-        let content_type = if ending.batch { NDJSON } else { JSON };
-        let sent = self
-            .send_ending(ending.seq, ending.body.clone(), content_type, &ending.key)
-            .await;
-        if sent != Sent::Refused || !ending.batch {
-            return sent == Sent::Delivered;
+        if !ending.batch {
+            return self.repeat_event(ending.seq, ending.body.clone(), &ending.key).await;
         }
-        let lines = ending.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let mut arrived = false;
-        for (seq, line) in (ending.seq..).zip(lines) {
-            let key = format!("{}-{seq}", self.id);
-            let body = ending.body.slice_ref(line);
-            arrived = self.send_ending(seq, body, JSON, &key).await == Sent::Delivered;
+        let events = || ending.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let request = Request {
+            seq: ending.seq,
+            events: events().count() as u64,
+            weight: Weight::ENDING,
+            body: ending.body.clone(),
+            content_type: NDJSON,
+            key: &ending.key,
+            repeated: true,
+        };
+        match self.send_request(request, &|| {}).await {
+            Sent::Delivered => true,
+            Sent::GivenUp => false,
+            Sent::Refused | Sent::TooLarge(_) => {
+                let mut arrived = false;
+                for (seq, line) in (ending.seq..).zip(events()) {
+                    let key = format!("{}-{seq}", self.id);
+                    arrived = self.repeat_event(seq, ending.body.slice_ref(line), &key).await;
+                }
+                arrived
+            }
         }
-        arrived
     }
 
-    async fn send_ending(&self, seq: u64, body: Bytes, content_type: &'static str, key: &str) -> Sent {
-        let weight = Weight {
-            critical: true,
-            ending: true,
-        };
-        self.send_bytes(seq, weight, body, content_type, key, &|| {}).await
+    /// The same for one event. It has its number, so that to a server that takes less it can only be cut.
+    async fn repeat_event(&self, seq: u64, mut body: Bytes, key: &str) -> bool {
+        loop {
+            let request = Request {
+                seq,
+                events: 1,
+                weight: Weight::ENDING,
+                body: body.clone(),
+                content_type: JSON,
+                key,
+                repeated: true,
+            };
+            let size = match self.send_request(request, &|| {}).await {
+                Sent::Delivered => return true,
+                Sent::Refused | Sent::GivenUp => return false,
+                Sent::TooLarge(size) => size,
+            };
+            match shortened(&body, (size / 2).max(MIN_BODY)) {
+                Some(shorter) => body = shorter.into(),
+                None => {
+                    not_smaller(seq, size);
+                    return false;
+                }
+            }
+        }
     }
 
     fn tell(&self, what: impl FnOnce(&dyn Progress)) {
@@ -271,24 +388,34 @@ impl Callback {
                 key: &key,
             });
         });
-        self.send_bytes(first, Weight::of(events), body, content_type, &key, cancel)
-            .await
+        let request = Request {
+            seq: first,
+            events: events.len() as u64,
+            weight: Weight::of(events),
+            body,
+            content_type,
+            key: &key,
+            repeated: false,
+        };
+        self.send_request(request, cancel).await
     }
 
-    async fn send_bytes(
-        &self,
-        seq: u64,
-        Weight { critical, ending }: Weight,
-        body: Bytes,
-        content_type: &'static str,
-        key: &str,
-        cancel: &(dyn Fn() + Sync),
-    ) -> Sent {
+    async fn send_request(&self, request: Request<'_>, cancel: &(dyn Fn() + Sync)) -> Sent {
+        let Request {
+            seq,
+            weight: Weight { critical, ending },
+            body,
+            key,
+            mut repeated,
+            ..
+        } = request;
         // Attempts that reached the server, and others.
         let (mut answered, mut unanswered) = (0, 0);
         let mut waited_out = false;
         loop {
-            let attempt = self.client.post(content_type, Some(key), body.clone(), SHORT_ANSWER);
+            let attempt = self
+                .client
+                .post(request.content_type, Some(key), body.clone(), SHORT_ANSWER);
             let answer = tokio::select! {
                 answer = attempt => answer,
                 () = self.time.only_ending.cancelled(), if !ending => {
@@ -297,6 +424,8 @@ impl Callback {
                     return give_up(seq);
                 }
             };
+            // The server says that it knows the key.
+            let mut is_known = false;
             let (reason, retry_after) = match answer {
                 Answer::Taken { body, .. } => {
                     if asks_for_cancel(&body) {
@@ -304,8 +433,29 @@ impl Callback {
                     }
                     return Sent::Delivered;
                 }
-                Answer::Refused(status) => {
-                    let reason = format!("status {status}");
+                Answer::Refused {
+                    status: StatusCode::PAYLOAD_TOO_LARGE,
+                    ..
+                } => return Sent::TooLarge(body.len()),
+                // It deals with the first attempt, or has done so.
+                Answer::Refused {
+                    status: StatusCode::CONFLICT,
+                    reason,
+                    retry_after,
+                } if repeated => {
+                    is_known = true;
+                    answered += 1;
+                    (reason, retry_after)
+                }
+                Answer::Refused {
+                    status: StatusCode::TOO_EARLY,
+                    reason,
+                    retry_after,
+                } => {
+                    answered += 1;
+                    (reason, retry_after)
+                }
+                Answer::Refused { reason, .. } => {
                     tracing::error!(seq, reason, "the callback refused an event; it is not sent again");
                     return Sent::Refused;
                 }
@@ -315,16 +465,27 @@ impl Callback {
                     fate,
                     ..
                 } => {
-                    let count = match fate {
-                        Fate::NotSent => &mut unanswered,
-                        _ => &mut answered,
-                    };
-                    *count += 1;
+                    match fate {
+                        Fate::NotSent => unanswered += 1,
+                        _ => {
+                            answered += 1;
+                            repeated = true;
+                        }
+                    }
                     (reason, retry_after)
                 }
             };
             let attempts = answered + unanswered;
             if attempts > CRITICAL_RETRIES || (answered > OTHER_RETRIES && !critical) {
+                if is_known {
+                    tracing::info!(
+                        seq,
+                        attempts,
+                        reason,
+                        "the callback has an event already that was sent to it again"
+                    );
+                    return Sent::Delivered;
+                }
                 tracing::error!(seq, attempts, reason, "an event could not be delivered");
                 return Sent::GivenUp;
             }
@@ -346,8 +507,32 @@ impl Callback {
                     waited_out = true;
                 }
             }
+            self.telemetry.count(EventCount::Retried, request.events);
         }
     }
+
+    /// Takes what waits already into the same request.
+    fn fill(&self, events: &mut Vec<Numbered>, queue: &EventQueue) {
+        let max_body = self.max_body.load(Ordering::Relaxed);
+        // Each with the task's id, and with its newline.
+        let besides = max_body - self.room() + 1;
+        let mut bytes: usize = events.iter().map(|event| event.record.size() + besides).sum();
+        while events.len() < MAX_BATCH
+            && !is_over(events)
+            && let Some(next) = queue.take_more(max_body.saturating_sub(bytes + besides))
+        {
+            bytes += next.record.size() + besides;
+            events.push(next);
+        }
+    }
+}
+
+fn not_smaller(seq: u64, bytes: usize) {
+    tracing::error!(
+        seq,
+        bytes,
+        "the callback refused an event as too large (status 413) that is as small as can be; it is not sent again"
+    );
 }
 
 fn give_up(seq: u64) -> Sent {
@@ -356,18 +541,6 @@ fn give_up(seq: u64) -> Sent {
         "an event is given up: the time that is left is for the task's ending"
     );
     Sent::GivenUp
-}
-
-/// Takes what waits already into the same request.
-fn fill(events: &mut Vec<Numbered>, queue: &EventQueue) {
-    let mut bytes: usize = events.iter().map(|event| event.record.size()).sum();
-    while events.len() < MAX_BATCH
-        && !is_over(events)
-        && let Some(next) = queue.take_more(MAX_BATCH_BYTES.saturating_sub(bytes))
-    {
-        bytes += next.record.size();
-        events.push(next);
-    }
 }
 
 fn is_over(events: &[Numbered]) -> bool {

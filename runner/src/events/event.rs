@@ -207,6 +207,8 @@ pub enum Event {
         replaced_by: String,
         reason: String,
     },
+    /// Only with `CALLBACK_EXTRA_EVENTS=1`: nothing else was sent for a while, and the task goes on.
+    Alive,
     Done {
         /// The final text of an agent, or the object that its `output_schema` asks for.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,7 +262,7 @@ impl Event {
                 text(step_name);
                 output.iter_mut().for_each(text);
             }
-            Event::Usage { .. } => {}
+            Event::Usage { .. } | Event::Alive => {}
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod bounds;
 pub mod callback;
 pub mod event;
+mod parts;
 pub mod queue;
 pub mod record;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::bounds::MAX_ENCODED;
+use super::bounds::MAX_BODY;
 use super::record::Record;
 use super::spool::{Spool, SpoolConfig};
 use super::unfinished::Unfinished;
@@ -30,7 +30,9 @@ pub const MAX_BACK: usize = 8 << 20;
 /// How large one merged event may become: a larger one would make one lost request cost too much.
 const MAX_MERGED: usize = 64 << 10;
 /// The same while the spool is in use: the server is far behind, and fewer requests are all that helps.
-const MAX_MERGED_BEHIND: usize = MAX_ENCODED;
+const MAX_MERGED_BEHIND: usize = 900 << 10;
+/// What an event may take when nobody has said what the server takes: the largest body, and a task's id.
+const DEFAULT_LIMIT: usize = MAX_BODY - (1 << 10);
 
 /// An event that was taken from the queue; its number is its place in the order of sending.
 #[derive(Debug)]
@@ -67,10 +69,10 @@ struct RecordBuffer {
 
 impl RecordBuffer {
     /// Adds a record at the end, or its text to the last one, when that one is not as large as `most` yet, and the two
-    /// may be sent as one event that the server takes.
-    fn add(&mut self, record: Record, most: usize) {
+    /// may be sent as one event, which is not larger than `limit`.
+    fn add(&mut self, record: Record, most: usize, limit: usize) {
         let record = match self.records.back_mut() {
-            Some(last) if last.in_memory() < most && last.size() + record.size() <= MAX_ENCODED => {
+            Some(last) if last.in_memory() < most && last.size() + record.size() <= limit => {
                 let before = last.size();
                 match last.merge(record) {
                     None => {
@@ -102,6 +104,10 @@ struct State {
     last_seq: u64,
     /// Events that were lost in the spool.
     lost: u64,
+    /// Records that were written to the spool.
+    spooled: u64,
+    /// How large an event may be that is taken, as [`Record::size`] counts.
+    limit: usize,
     closed: bool,
     open: Unfinished,
 }
@@ -133,6 +139,8 @@ impl EventQueue {
             in_flight: false,
             last_seq: past.last_seq,
             lost: past.lost,
+            spooled: 0,
+            limit: DEFAULT_LIMIT,
             closed: false,
             open: past.open,
         };
@@ -200,10 +208,28 @@ impl EventQueue {
     /// request.
     pub(super) fn take_more(&self, most: usize) -> Option<Numbered> {
         let mut state = self.lock();
+        state.fit_first();
         if state.front.records.front()?.size() > most {
             return None;
         }
         state.next().0
+    }
+
+    /// From now on no event that is taken is larger than the server takes, without the task's id: what is larger is
+    /// taken in parts, or cut.
+    pub(super) fn limit(&self, most: usize) {
+        self.lock().limit = most;
+    }
+
+    /// Takes back what was taken last and not taken by the server, as far as anybody knows for sure: it is numbered
+    /// anew when it is taken again, and in other pieces when the limit is another one.
+    pub(super) fn put_back(&self, events: Vec<Numbered>) {
+        let mut state = self.lock();
+        state.last_seq -= events.len() as u64;
+        for Numbered { record, .. } in events.into_iter().rev() {
+            state.front.bytes += record.size();
+            state.front.records.push_front(record);
+        }
     }
 
     /// Whether the ending was taken, so that nothing comes any more.
@@ -226,6 +252,11 @@ impl EventQueue {
         self.lock().lost
     }
 
+    /// How many records were written to the spool.
+    pub(super) fn spooled(&self) -> u64 {
+        self.lock().spooled
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while the lock is held leaves the queue whole: what is changed together is changed without a call
         // that panics in between.
@@ -244,7 +275,7 @@ impl State {
         if !self.is_behind() && self.front.bytes < MAX_FRONT {
             // What an idle sender takes at once is left as it is; what has to wait for another request grows.
             let waits = self.in_flight || self.front.records.len() > 1;
-            self.front.add(record, if waits { MAX_MERGED } else { 0 });
+            self.front.add(record, if waits { MAX_MERGED } else { 0 }, self.limit);
             return Ok(());
         }
         let record = if self.spool_is_full && self.back.bytes >= MAX_BACK && record.kind.may_be_cut() {
@@ -252,7 +283,8 @@ impl State {
         } else {
             record
         };
-        self.back.add(record, MAX_MERGED_BEHIND);
+        self.back
+            .add(record, MAX_MERGED_BEHIND, self.limit.min(MAX_MERGED_BEHIND));
         if self.back.bytes >= MAX_MERGED_BEHIND && !self.spool_is_full {
             return self.write_back();
         }
@@ -274,6 +306,7 @@ impl State {
             return Err(error);
         }
         records.drain(..count);
+        self.spooled += count as u64;
         self.back.measure();
         Ok(())
     }
@@ -298,6 +331,7 @@ impl State {
             self.front = std::mem::take(&mut self.back);
             self.spool_is_full = false;
         }
+        self.fit_first();
         let next = self.front.records.pop_front().map(|record| {
             self.front.bytes -= record.size();
             self.last_seq += 1;
@@ -308,6 +342,28 @@ impl State {
             }
         });
         (next, unreadable)
+    }
+
+    /// Makes the first record one that the server takes, or several.
+    fn fit_first(&mut self) {
+        let front = &mut self.front;
+        let Some(mut first) = front.records.pop_front_if(|first| first.size() > self.limit) else {
+            return;
+        };
+        front.bytes -= first.size();
+        // A text of which the server has parts already goes on in smaller ones: what is left of it is cut anew.
+        while first.part.is_some()
+            && let Some(next) = front
+                .records
+                .pop_front_if(|next| next.part.is_some_and(|part| part.index > 0))
+        {
+            front.bytes -= next.size();
+            first.go_on_with(next);
+        }
+        for event in first.fit(self.limit).into_iter().rev() {
+            front.bytes += event.size();
+            front.records.push_front(event);
+        }
     }
 }
 
@@ -455,6 +511,84 @@ mod tests {
         );
     }
 
+    /// What the server makes of the parts that it gets.
+    fn joined(bodies: &[Value], member: &str) -> Vec<String> {
+        let mut whole: Vec<String> = Vec::new();
+        let mut expected = 0;
+        for body in bodies {
+            let text = body[member].as_str().unwrap();
+            let (index, count) = match body.get("part") {
+                Some(part) => (part["index"].as_u64().unwrap(), part["count"].as_u64().unwrap()),
+                None => (0, 1),
+            };
+            assert_eq!(index, expected, "{body}");
+            match index {
+                0 => whole.push(text.to_owned()),
+                _ => whole.last_mut().unwrap().push_str(text),
+            }
+            expected = if index + 1 == count { 0 } else { index + 1 };
+        }
+        assert_eq!(expected, 0, "the last part came");
+        whole
+    }
+
+    #[tokio::test]
+    async fn what_the_server_refuses_as_too_large_is_taken_again_in_smaller_parts_without_a_gap() {
+        let (_folder, queue) = queue(0);
+        let mut limit = 50_000;
+        queue.limit(limit);
+        let texts = ["a\u{1}€".repeat(20_000), "b".repeat(120_000)];
+        let thought = |message: &str, text: &String| {
+            Record::from(Event::Thinking {
+                message_id: message.into(),
+                text: text.clone(),
+            })
+        };
+        queue.push([
+            thought("msg_a", &texts[0]),
+            line(1, "short"),
+            thought("msg_b", &texts[1]),
+            ending(),
+        ]);
+        // In the middle of a text, whose first parts have arrived, and at the beginning of one.
+        let mut refusals = [0, 2, 9].into_iter().peekable();
+        let mut bodies = Vec::new();
+        while let Some(next) = queue.take().await {
+            assert_eq!(next.seq, bodies.len() as u64 + 1, "numbers have no gap");
+            let size = next.record.size();
+            assert!(size <= limit, "{size} > {limit}");
+            if size > limit / 2 && refusals.next_if(|after| bodies.len() >= *after).is_some() {
+                limit = size / 2;
+                queue.limit(limit);
+                queue.put_back(vec![next]);
+            } else {
+                bodies.push(body(&next));
+            }
+        }
+        assert_eq!(refusals.next(), None);
+        let thoughts: Vec<Value> = bodies.into_iter().filter(|body| body["type"] == "thinking").collect();
+        assert!(thoughts.len() > 30, "{}", thoughts.len());
+        assert!(joined(&thoughts, "text") == texts);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_put_back_is_taken_again_in_its_order() {
+        let (_folder, queue) = queue(0);
+        queue.push((0..4).map(|step| line(step, &"x".repeat(1000))));
+        let mut batch = vec![queue.take().await.unwrap()];
+        batch.extend(std::iter::from_fn(|| queue.take_more(usize::MAX)));
+        assert_eq!(batch.len(), 4);
+        let before = queue.waiting();
+        queue.put_back(batch);
+        assert_eq!((before.events, queue.waiting().events), (0, 4));
+        queue.push([ending()]);
+        queue.limit(1_000);
+        let bodies = all(&queue).await;
+        assert_eq!(bodies.len(), 2 * 4 + 1);
+        let steps: Vec<u64> = bodies.iter().filter_map(|body| body["step_index"].as_u64()).collect();
+        assert_eq!(steps, [0, 0, 1, 1, 2, 2, 3, 3]);
+    }
+
     #[tokio::test]
     async fn what_does_not_fit_in_memory_goes_to_disk_and_comes_back_in_order() {
         let (folder, queue) = queue(1 << 30);
@@ -472,6 +606,11 @@ mod tests {
             let state = queue.lock();
             assert!(state.front.bytes < MAX_FRONT + (1 << 20) && state.back.bytes < 2 << 20);
             assert!(state.spool.bytes() > 25 << 20);
+            assert!(
+                state.spooled > 25 && state.spooled == state.spool.records(),
+                "{}",
+                state.spooled
+            );
         }
         queue.push([ending()]);
         let mut bodies = Vec::new();

@@ -27,8 +27,16 @@ pub enum Kind {
     StepEnd,
     Usage,
     MessageReset,
+    Alive,
     Done,
     Error,
+}
+
+/// Which part of an event that is larger than the server takes: from 0, of so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    pub index: u32,
+    pub count: u32,
 }
 
 impl Kind {
@@ -67,8 +75,10 @@ impl Kind {
     }
 }
 
-/// What every event carries besides its own members, in bytes, about.
-const ENVELOPE: usize = 160;
+/// What every event carries besides its own members and the task's id, in bytes, at most: numbers are of twenty digits.
+const ENVELOPE: usize = 192;
+/// What the note takes that stands in the place of what was cut.
+const CUT_NOTE: usize = 192;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,10 +97,12 @@ pub struct Record {
     pub(super) text: String,
     /// How many bytes the text takes on the wire.
     pub(super) encoded: usize,
+    /// When the text is one part of several.
+    pub(super) part: Option<Part>,
 }
 
-/// A record as a frame has it: kind, microseconds since 1970, step, boundary, index, head, text.
-type Frame<B, S> = (Kind, i64, Option<u32>, B, u64, S, S);
+/// A record as a frame has it: kind, microseconds since 1970, step, boundary, index, head, text, part.
+type Frame<B, S> = (Kind, i64, Option<u32>, B, u64, S, S, Option<Part>);
 
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -103,6 +115,7 @@ impl Serialize for Record {
             self.index,
             &self.head,
             &self.text,
+            self.part,
         );
         frame.serialize(serializer)
     }
@@ -110,7 +123,7 @@ impl Serialize for Record {
 
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (kind, time, step, boundary, index, head, text) =
+        let (kind, time, step, boundary, index, head, text, part) =
             Frame::<Option<Boundary>, String>::deserialize(deserializer)?;
         Ok(Self {
             kind,
@@ -121,6 +134,7 @@ impl<'de> Deserialize<'de> for Record {
             head,
             encoded: encoded(&text),
             text,
+            part,
         })
     }
 }
@@ -136,6 +150,7 @@ impl From<Event> for Record {
             head: String::new(),
             text: String::new(),
             encoded: 0,
+            part: None,
         };
         match event {
             Event::Token {
@@ -185,6 +200,7 @@ impl From<Event> for Record {
             Event::StepEnd { .. } => record.whole(Kind::StepEnd, &event),
             Event::Usage { .. } => record.whole(Kind::Usage, &event),
             Event::MessageReset { .. } => record.whole(Kind::MessageReset, &event),
+            Event::Alive => record.whole(Kind::Alive, &event),
             Event::Done { .. } => record.whole(Kind::Done, &event),
         }
         record.encoded = encoded(&record.text);
@@ -199,9 +215,10 @@ impl Record {
         self.head = members(event);
     }
 
-    /// About how many bytes it takes on the wire; in memory it is at most that.
+    /// How many bytes it takes on the wire at most, without the task's id; in memory it is at most that.
     pub(super) fn size(&self) -> usize {
-        ENVELOPE + self.head.len() + self.encoded
+        let note = if self.kind == Kind::Cut { CUT_NOTE } else { 0 };
+        ENVELOPE + note + self.head.len() + self.encoded
     }
 
     /// About how many bytes it takes in memory.
@@ -213,7 +230,8 @@ impl Record {
     /// output of one call, whole lines of one level and step. Nothing is dropped. Gives the record back when they may
     /// not.
     pub(super) fn merge(&mut self, next: Record) -> Option<Record> {
-        if self.kind != next.kind || self.step != next.step || self.head != next.head {
+        let is_a_part = self.part.is_some() || next.part.is_some();
+        if is_a_part || self.kind != next.kind || self.step != next.step || self.head != next.head {
             return Some(next);
         }
         match self.kind.joint() {
@@ -240,6 +258,7 @@ impl Record {
             head: String::new(),
             text: String::new(),
             encoded: 0,
+            part: None,
         }
     }
 
@@ -272,6 +291,9 @@ impl Record {
         }
         if self.kind == Kind::PartialLog {
             member(&mut body, "partial", &true);
+        }
+        if let Some(part) = &self.part {
+            member(&mut body, "part", part);
         }
         if self.kind.is_terminal() && lost > 0 {
             member(&mut body, "lost_events", &lost);
@@ -431,6 +453,7 @@ mod tests {
             token("m", "é\n\u{1}", u64::MAX),
             log(LogLevel::Stdout, 3, "", true),
             log(LogLevel::Stdout, 3, "12345", false).cut(),
+            token("m", &"part".repeat(1000), 3).fit(1000).remove(1),
         ] {
             let frame = crate::framing::frame(&record);
             let (read, rest) = crate::framing::first::<Record>(&frame).unwrap().unwrap();
@@ -452,6 +475,31 @@ mod tests {
             (&json!("Hello"), &json!(4), &json!(7))
         );
         assert!(first.merge(token("msg_b", "!", 0)).is_some());
+        // Parts of one event are sent as they are.
+        let mut parts = token("msg_a", &"x".repeat(1000), 4).fit(700);
+        let last = parts.pop().unwrap();
+        assert!(parts.pop().unwrap().merge(last).is_some());
+    }
+
+    #[test]
+    fn no_event_is_larger_than_what_is_counted_for_it() {
+        let id = TaskId::Number(i64::MIN);
+        for mut record in [
+            token("msg_0123456789ab", "é\"\u{1}\0", u64::MAX),
+            log(LogLevel::Stderr, u32::MAX as usize, "x", true),
+            log(LogLevel::Stderr, u32::MAX as usize, "x", false).cut(),
+            Record::from(Event::Alive),
+        ] {
+            record.part = Some(Part {
+                index: u32::MAX,
+                count: u32::MAX,
+            });
+            if record.kind == Kind::Cut {
+                (record.index, record.part) = (u64::MAX, None);
+            }
+            let sent = record.body(&id, u64::MAX, u64::MAX).len();
+            assert!(sent <= record.size() + id.to_string().len(), "{sent} {record:?}");
+        }
     }
 
     #[test]

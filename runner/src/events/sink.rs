@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::bounds::LARGEST_BODY;
 use super::event::Event;
 use super::queue::EventQueue;
 use super::record::Record;
@@ -56,14 +57,43 @@ impl EventSink {
     pub fn push_all(&self, events: impl IntoIterator<Item = Event>) {
         let records = events.into_iter().flat_map(|mut event| {
             event.redact(self.redactor);
-            // Only now: a secret that is cut in two would be one no more.
-            event.bound();
-            let following = event.split();
-            std::iter::once(event).chain(following).map(Record::from)
+            // Only now, as everything that is cut or sent in parts: a secret that is cut in two would be one no more.
+            event.bound_names();
+            Record::from(event).fit(LARGEST_BODY)
         });
         match &self.to {
             To::Queue(queue) => queue.push(records),
             To::Supervisor(supervisor) => supervisor.forward(records.collect()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::events::TaskId;
+    use crate::events::spool::SpoolConfig;
+
+    #[tokio::test]
+    async fn a_secret_that_would_be_cut_by_the_end_of_a_part_is_in_none_of_them() {
+        let secret = "s3cr3t-\"value\"-of-the-operator";
+        let redactor = Box::leak(Box::new(Redactor::new([secret])));
+        let text = format!("{secret} {} ", "x".repeat(11)).repeat(2_000);
+        let queue = EventQueue::new(SpoolConfig::default());
+        queue.limit(5_000);
+        EventSink::queue(&queue, redactor).push(Event::Thinking {
+            message_id: "msg_a".into(),
+            text: text.clone(),
+        });
+        let mut joined = String::new();
+        while queue.waiting().events > 0 {
+            let next = queue.take().await.unwrap();
+            let body = next.record.body(&TaskId::Number(7), next.seq, 0);
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["part"]["index"], next.seq - 1);
+            joined.push_str(body["text"].as_str().unwrap());
+        }
+        assert_eq!(joined, text.replace(secret, "***"));
     }
 }

@@ -43,6 +43,7 @@ impl Boundary {
             | Event::Log { .. }
             | Event::Usage { .. }
             | Event::MessageReset { .. }
+            | Event::Alive
             | Event::Done { .. }
             | Event::Error { .. } => None,
         }

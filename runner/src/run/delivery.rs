@@ -12,8 +12,8 @@ use super::Stop;
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity};
 use crate::events::EventQueue;
-use crate::events::callback::{Callback, DeliveryReport, Progress, SentEnding, TimeLeft};
-use crate::telemetry::Telemetry;
+use crate::events::callback::{Callback, DeliveryReport, Progress, SentEnding, TimeLeft, Wishes};
+use crate::telemetry::{EventCount, Telemetry};
 
 /// How long the delivery may take at least, and when there is no time left.
 const LAST_ATTEMPT: Duration = Duration::from_millis(500);
@@ -58,8 +58,7 @@ pub async fn repeat_ending(
     patience: Patience,
     telemetry: &Telemetry,
 ) -> Result<bool, ApiError> {
-    let trace = telemetry.trace_source();
-    let callback = Callback::new(identity, ending.batch, trace, TimeLeft::default(), None)?;
+    let callback = Callback::new(identity, Wishes::default(), telemetry, TimeLeft::default(), None)?;
     Ok(tokio::select! {
         arrived = callback.repeat(ending) => arrived,
         () = tokio::time::sleep(patience.flush) => false,
@@ -73,6 +72,24 @@ pub struct Delivery {
     report: Arc<DeliveryReport>,
     events: EventQueue,
     time: TimeLeft,
+    telemetry: Telemetry,
+}
+
+/// What has become of the events of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// Whether the ending arrived.
+    pub ending: bool,
+    /// How many events did not, or may not have, the ending among them. Log lines that were cut for want of room are
+    /// none of them.
+    pub lost: u64,
+}
+
+impl Delivered {
+    /// Whether the server has everything.
+    pub fn all(self) -> bool {
+        self.ending && self.lost == 0
+    }
 }
 
 impl Delivery {
@@ -83,14 +100,14 @@ impl Delivery {
     /// When there can be no HTTP client.
     pub fn start(
         identity: &Identity,
-        batches: bool,
+        wishes: Wishes,
         events: &EventQueue,
         stop: &Stop,
         telemetry: &Telemetry,
         progress: Option<Arc<dyn Progress>>,
     ) -> Result<Self, ApiError> {
         let time = TimeLeft::default();
-        let callback = Callback::new(identity, batches, telemetry.trace_source(), time.clone(), progress)?;
+        let callback = Callback::new(identity, wishes, telemetry, time.clone(), progress)?;
         let (events, cancel) = (events.clone(), stop.by_server());
         let (queue, report) = (events.clone(), Arc::<DeliveryReport>::default());
         let so_far = Arc::clone(&report);
@@ -115,6 +132,7 @@ impl Delivery {
             report,
             events,
             time,
+            telemetry: telemetry.clone(),
         })
     }
 
@@ -123,9 +141,8 @@ impl Delivery {
         self.time.no_retries.clone()
     }
 
-    /// Waits until the ending has arrived, as long as it may take. Answers whether it did, and logs what did not
-    /// arrive.
-    pub async fn finish(mut self, stop: &Stop, patience: Patience) -> bool {
+    /// Waits until the ending has arrived, as long as it may take. Logs what did not arrive.
+    pub async fn finish(mut self, stop: &Stop, patience: Patience) -> Delivered {
         // The last part of the time is kept: first nothing is tried twice any more, then there is only the ending.
         let reserve = |whole: Duration| (whole / 4).min(FOR_THE_ENDING);
         let left = tokio::select! {
@@ -151,27 +168,34 @@ impl Delivery {
             }
         };
         self.task.abort();
-        let lost = self.report.lost();
-        if self.report.ending_delivered() {
-            if lost > 0 {
-                tracing::error!(lost_events = lost, "events were lost on the way to the callback");
+        let waiting = self.events.waiting();
+        let delivered = Delivered {
+            ending: self.report.ending_delivered(),
+            lost: waiting.events.saturating_add(self.report.lost()),
+        };
+        self.telemetry.count(EventCount::Lost, delivered.lost);
+        if delivered.ending {
+            if delivered.lost > 0 {
+                tracing::error!(
+                    lost_events = delivered.lost,
+                    "events were lost on the way to the callback"
+                );
             }
-            return true;
+            return delivered;
         }
         let reason = if is_finished {
             "the callback did not take it"
         } else {
             "there was no time left"
         };
-        let waiting = self.events.waiting();
         tracing::error!(
             critical = true,
-            undelivered_events = waiting.events + lost,
+            undelivered_events = delivered.lost,
             undelivered_bytes = waiting.bytes,
             reason,
             "the task's ending could not be delivered"
         );
-        false
+        delivered
     }
 
     /// Whether the delivery comes to its end in time; in a hurry there is less.

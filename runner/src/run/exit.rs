@@ -38,8 +38,9 @@ exits! {
     Failed = 1, "the task ran and failed; standby: what a task left could not be removed";
     /// The configuration or the task was invalid; nothing was run.
     Invalid = 2, "the configuration or the task was invalid, or a layer of the sandbox is missing; nothing was run";
-    /// The task's result could not be delivered.
-    Undelivered = 3, "the task's ending could not be delivered; standby: that of any task";
+    /// The server does not have all of the task's events.
+    Undelivered = 3, "an event was lost: the task's ending, or one before it (cut log lines are none of them); \
+        standby: of any task";
     /// Cancelled by SIGINT.
     Interrupted = 130, "cancelled by SIGINT";
     /// Cancelled by SIGTERM.

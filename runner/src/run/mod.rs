@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::agent::{Agent, TaskUsage};
 use crate::config::{Config, Identity, TaskSource};
+use crate::events::callback::Wishes;
 use crate::events::{Event, EventQueue, EventSink, LogLevel, SpoolConfig, Summary, TaskErrorCode, TaskId, millis};
 use crate::failure::{Cancelled, Failure};
 use crate::task::{AgentTask, Document, Task, WorkflowTask};
@@ -25,7 +26,7 @@ mod process;
 mod settings;
 mod stop;
 
-pub use delivery::{Delivery, Patience, repeat_ending};
+pub use delivery::{Delivered, Delivery, Patience, repeat_ending};
 pub use exit::Exit;
 pub use prepare::{Ready, Refused, plugin_dir, runners_own};
 pub use process::Process;
@@ -56,7 +57,11 @@ enum Ending {
 pub async fn active(config: Arc<Config>, identity: &Identity, task: &TaskSource, process: &Process) -> Exit {
     let stop = process.signals.stop();
     let events = EventQueue::new(config.spool.clone());
-    let delivery = match start_delivery(identity, config.batches, &events, &stop, process) {
+    let wishes = Wishes {
+        batches: config.batches,
+        alive: config.extra_events,
+    };
+    let delivery = match start_delivery(identity, wishes, &events, &stop, process) {
         Ok(delivery) => delivery,
         Err(exit) => return exit,
     };
@@ -79,7 +84,7 @@ pub async fn active(config: Arc<Config>, identity: &Identity, task: &TaskSource,
 pub async fn report_refusal(identity: &Identity, failure: Failure, sandbox: Level, process: &Process) -> Exit {
     let stop = process.signals.stop();
     let events = EventQueue::new(SpoolConfig::default());
-    let delivery = match start_delivery(identity, false, &events, &stop, process) {
+    let delivery = match start_delivery(identity, Wishes::default(), &events, &stop, process) {
         Ok(delivery) => delivery,
         Err(exit) => return exit,
     };
@@ -90,20 +95,20 @@ pub async fn report_refusal(identity: &Identity, failure: Failure, sandbox: Leve
 
 fn start_delivery(
     identity: &Identity,
-    batches: bool,
+    wishes: Wishes,
     events: &EventQueue,
     stop: &Stop,
     process: &Process,
 ) -> Result<Delivery, Exit> {
-    Delivery::start(identity, batches, events, stop, &process.telemetry, None).map_err(|error| {
+    Delivery::start(identity, wishes, events, stop, &process.telemetry, None).map_err(|error| {
         tracing::error!(critical = true, error = %error, "events cannot be sent");
         Exit::Invalid
     })
 }
 
-/// Waits for the delivery; an ending that did not arrive outweighs how the task went.
+/// Waits for the delivery; what did not arrive outweighs how the task went: whoever watches does not know all of it.
 async fn finish(delivery: Delivery, stop: &Stop, patience: Patience, exit: Exit) -> Exit {
-    if delivery.finish(stop, patience).await {
+    if delivery.finish(stop, patience).await.all() {
         return exit;
     }
     // After a signal its own code says more: whoever sent it knows that it did not wait.

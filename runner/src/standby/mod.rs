@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::api_client::ApiError;
 use crate::config::{Config, StandbyConfig};
 use crate::health::{Health, State};
-use crate::run::{Exit, Process, StopReason, plugin_dir};
+use crate::run::{Delivered, Exit, Process, StopReason, plugin_dir};
 use crate::telemetry;
 
 mod assignment;
@@ -33,7 +33,6 @@ use channel::WorkerMessage;
 use journal::Journal;
 use process::{WorkerProcess, describe};
 use registration::{Cancel, PollSchedule, Registration, Unregistered};
-use task::Arrived;
 use workspace::Workspace;
 
 /// The longest wait before a worker is started again when one after the other dies.
@@ -131,7 +130,7 @@ async fn run_as(
 }
 
 impl Supervisor<'_> {
-    /// Task after task. A lost ending outweighs how the runner ends, unless nobody was to wait for it.
+    /// Task after task. An event that was lost outweighs how the runner ends, unless nobody was to wait for it.
     async fn serve(&self) -> Exit {
         let mut undelivered = false;
         match self.tasks(&mut undelivered).await {
@@ -174,10 +173,11 @@ impl Supervisor<'_> {
                 Err(exit) => (None, Some(exit)),
             };
             let id = assignment.id;
-            match self.run(worker, assignment).await {
-                Ok(Arrived(true)) => self.registration.task_is_over(),
-                Ok(Arrived(false)) => {
-                    *undelivered = true;
+            let delivered = self.run(worker, assignment).await;
+            *undelivered |= delivered.as_ref().is_ok_and(|delivered| !delivered.all());
+            match delivered {
+                Ok(Delivered { ending: true, .. }) => self.registration.task_is_over(),
+                Ok(Delivered { ending: false, .. }) => {
                     // As far as the server knows it still runs, for as long as this name is beaten for.
                     self.registration
                         .leave_name(&format!("the ending of task {id} did not arrive"));
@@ -198,7 +198,7 @@ impl Supervisor<'_> {
     }
 
     /// Runs a task with everything that the outside sees of it.
-    async fn run(&self, worker: Option<WorkerProcess>, assignment: Assignment) -> Result<Arrived, ApiError> {
+    async fn run(&self, worker: Option<WorkerProcess>, assignment: Assignment) -> Result<Delivered, ApiError> {
         let id = crate::events::TaskId::Number(assignment.id);
         self.health.working(&id);
         telemetry::set_identity(Some(id.to_value()), self.config.api.request_id.clone());

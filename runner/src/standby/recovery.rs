@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::journal::{Journal, Left, LeftTask, now_ms};
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity, StandbyConfig};
+use crate::events::callback::Wishes;
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
 use crate::run::{self, Delivery, Patience, Process, Stop};
@@ -144,7 +145,10 @@ async fn tell(
     let events = EventQueue::resume(config.spool.clone(), task.past.clone());
     let delivery = Delivery::start(
         identity,
-        config.batches,
+        Wishes {
+            batches: config.batches,
+            alive: false,
+        },
         &events,
         stop,
         &process.telemetry,
@@ -166,7 +170,7 @@ async fn tell(
         std::future::pending().await
     };
     tokio::select! {
-        arrived = delivery.finish(stop, patience) => Ok(arrived),
+        delivered = delivery.finish(stop, patience) => Ok(delivered.ending),
         () = late => Ok(false),
     }
 }

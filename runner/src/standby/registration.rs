@@ -138,11 +138,11 @@ impl Registration {
                 Err(error) => format!("a malformed reply: {error}"),
             },
             Answer::Taken { whole: false, .. } => "the reply broke off, or is too large".to_owned(),
-            Answer::Refused(status) => {
+            Answer::Refused { status, reason, .. } => {
                 self.journal.waiting(None);
                 return Err(match status {
                     StatusCode::UNAUTHORIZED => Unregistered::Unauthorized,
-                    status => Unregistered::failed(format!("status {status}")),
+                    _ => Unregistered::failed(reason),
                 });
             }
             Answer::Failed {
@@ -262,7 +262,7 @@ impl Registration {
                     }
                 }
                 // It has forgotten us; between two tasks we register anyway.
-                Answer::Refused(status) => tracing::warn!(%status, "the API server refused a heartbeat"),
+                Answer::Refused { reason, .. } => tracing::warn!(reason, "the API server refused a heartbeat"),
                 Answer::Failed { reason, status, .. } => {
                     tracing::warn!(reason, "a heartbeat did not arrive; trying again");
                     // A server that answers is there, and does not count us: asking it more often changes nothing.

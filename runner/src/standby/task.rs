@@ -10,14 +10,11 @@ use super::orphans;
 use super::process::{WorkerProcess, describe};
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity, StandbyConfig};
-use crate::events::callback::Progress;
+use crate::events::callback::{Progress, Wishes};
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
-use crate::run::{self, Delivery, Patience, Process, Stop, StopReason};
+use crate::run::{self, Delivered, Delivery, Patience, Process, Stop, StopReason};
 use crate::telemetry::CarriedTrace;
-
-/// Whether the ending of a task arrived.
-pub(super) struct Arrived(pub(super) bool);
 
 /// How long a worker that was told of a second signal may take.
 const HURRY: Duration = Duration::from_secs(2);
@@ -36,7 +33,7 @@ pub(super) async fn run(
     progress: Arc<dyn Progress>,
     process: &Process,
     stop: &Stop,
-) -> Result<Arrived, ApiError> {
+) -> Result<Delivered, ApiError> {
     let started = Instant::now();
     let silence = standby.silence();
     let identity = Identity {
@@ -47,7 +44,11 @@ pub(super) async fn run(
     let events = EventQueue::new(config.spool.clone());
     let delivery = Delivery::start(
         &identity,
-        config.batches,
+        Wishes {
+            batches: config.batches,
+            // There is a heartbeat.
+            alive: false,
+        },
         &events,
         stop,
         &process.telemetry,
@@ -85,7 +86,7 @@ pub(super) async fn run(
     if let Some(failure) = failure {
         EventSink::queue(&events, process.redactor).push(run::failed(failure, started, config.sandbox));
     }
-    Ok(Arrived(delivery.finish(stop, Patience::of(config)).await))
+    Ok(delivery.finish(stop, Patience::of(config)).await)
 }
 
 /// Passes on one word; whether the task ends with it.

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use opentelemetry::metrics::{Histogram, Meter};
+use opentelemetry::metrics::{Counter, Histogram, Meter};
+
+use super::Telemetry;
 
 /// Seconds; from the conventions, whose buckets end where a long answer of a model does.
 const DURATIONS: [f64; 14] = [
@@ -26,6 +28,36 @@ pub(super) struct Metrics {
     pub(super) operation_duration: Histogram<f64>,
     /// How long a task took, by how it ended. Its count is that of the tasks.
     pub(super) task_duration: Histogram<f64>,
+    events_delivered: Counter<u64>,
+    events_lost: Counter<u64>,
+    events_retried: Counter<u64>,
+    events_spooled: Counter<u64>,
+}
+
+/// What may become of an event on its way to the callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventCount {
+    Delivered,
+    Lost,
+    /// It is sent again.
+    Retried,
+    /// It waits on disk.
+    Spooled,
+}
+
+impl Telemetry {
+    /// Counts so many events, when there is a collector.
+    pub fn count(&self, what: EventCount, events: u64) {
+        let Some(exports) = self.exports else { return };
+        let metrics = &exports.metrics;
+        let counter = match what {
+            EventCount::Delivered => &metrics.events_delivered,
+            EventCount::Lost => &metrics.events_lost,
+            EventCount::Retried => &metrics.events_retried,
+            EventCount::Spooled => &metrics.events_spooled,
+        };
+        counter.add(events, &[]);
+    }
 }
 
 impl Metrics {
@@ -45,7 +77,18 @@ impl Metrics {
             .with_unit("s")
             .with_description("How long a task took, by its outcome.")
             .with_boundaries(TASK_DURATIONS.to_vec());
+        let events = |name: &'static str, description: &'static str| {
+            let counter = meter.u64_counter(name).with_unit("{event}");
+            counter.with_description(description).build()
+        };
         Self {
+            events_delivered: events("plue.events.delivered", "Events that the callback took."),
+            events_lost: events(
+                "plue.events.lost",
+                "Events that the callback did not take, or may not have.",
+            ),
+            events_retried: events("plue.events.retried", "Events that were sent to the callback again."),
+            events_spooled: events("plue.events.spooled", "Events that waited on disk."),
             token_usage: token_usage.build(),
             operation_duration: operation_duration.build(),
             task_duration: task_duration.build(),

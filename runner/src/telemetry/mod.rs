@@ -19,6 +19,7 @@ mod writer;
 pub use filter::LogFilter;
 pub use genai::{Answer, Tokens};
 pub use log::{init, rfc3339, set_identity};
+pub use metrics::EventCount;
 pub use otlp::OtlpConfig;
 pub use trace_context::{CarriedTrace, TRACEPARENT, TraceSource};
 pub use writer::flush;

@@ -232,18 +232,22 @@ impl Workflow<'_> {
         let mut stdout = Output::new(index, LogLevel::Stdout, self.events);
         let mut stderr = Output::new(index, LogLevel::Stderr, self.events);
         let mut notes = Vec::new();
+        // How much was taken since a line fell due.
+        let mut looked_at = 0;
         let status = loop {
             let waits_since = [stdout.waits_since(), stderr.waits_since()].into_iter().flatten().min();
             let flush_at = waits_since.map(|since| since + self.flush_after);
+            // In a flood something is always there; what was when the line fell due was looked at by then.
+            let is_behind = looked_at > output.max_capacity();
             let event = tokio::select! {
-                event = output.recv() => event,
+                // What is there already comes first: where the runner itself was held up, the end of the line may be.
+                biased;
+                event = output.recv(), if !is_behind => event,
                 // A line that is not finished is shown after a while: it may be a prompt or a progress bar.
-                () = sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => {
-                    for waiting in [&mut stdout, &mut stderr] {
-                        if waiting.waits_since().is_some_and(|since| since + self.flush_after <= Instant::now()) {
-                            waiting.flush();
-                        }
-                    }
+                () = sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() || is_behind => {
+                    stdout.flush_after(self.flush_after);
+                    stderr.flush_after(self.flush_after);
+                    looked_at = 0;
                     continue;
                 }
             };
@@ -254,6 +258,8 @@ impl Workflow<'_> {
                 Some(CommandEvent::Exited(status)) => break Some(status),
                 None => break None,
             }
+            let is_due = flush_at.is_some_and(|at| at <= Instant::now());
+            looked_at = if is_due { looked_at + 1 } else { 0 };
         };
         stdout.finish();
         stderr.finish();

@@ -1,5 +1,7 @@
 //! What a step's command writes, on its way from bytes to log events.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::lines::{Line, LineSplitter};
@@ -45,6 +47,13 @@ impl<'a> Output<'a> {
             self.waits_since.get_or_insert_with(Instant::now);
         }
         self.send(lines);
+    }
+
+    /// Tells what there is of a line that has waited for its end for so long.
+    pub(super) fn flush_after(&mut self, time: Duration) {
+        if self.waits_since.is_some_and(|since| since + time <= Instant::now()) {
+            self.flush();
+        }
     }
 
     /// Tells what there is of a line that has no end yet. Half a character goes on waiting, for the rest of it.

@@ -221,6 +221,43 @@ async fn an_ending_that_was_on_its_way_is_told_again_as_it_was() {
     assert_eq!((&one.body, &one.key), (&other.body, &other.key));
 }
 
+/// It has its number, so that to a server that takes less it can only be cut.
+#[tokio::test]
+async fn an_ending_that_is_too_large_for_the_server_is_told_again_without_its_middle() {
+    let mut endings = 0;
+    let settings = ApiServer::with().answering(move |attempt| {
+        let ends = attempt.event["type"] == "error";
+        endings += u32::from(ends);
+        match ends && endings == 1 {
+            true => Answer::Stall(Duration::from_secs(20)),
+            false => Answer::Ok,
+        }
+    });
+    let wrong: Vec<Value> = (0..500).map(|_| json!({ "run": 5 })).collect();
+    let scene = Standby::with(settings).await.workflow(1, &json!(wrong));
+    let running = scene.start();
+    let on_its_way = |api: &ApiServer| {
+        api.attempts_of(1)
+            .iter()
+            .any(|attempt| attempt.event["type"] == "error")
+    };
+    scene.api.wait_until("the ending to be sent", on_its_way).await;
+    scene.kill(running).await;
+    scene.api.take_at_most(6_000);
+    let running = scene.start();
+    scene.ending(1).await;
+    running.signal(Signal::TERM).unwrap();
+    let ended = scene.finish(running).await;
+    let error = ended.failed(1, "invalid_task");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("steps[0]") && message.contains("steps[499]"),
+        "{message}"
+    );
+    assert!(message.contains("bytes are left out here"), "{message}");
+    assert!(!ended.scene.api.too_large().is_empty());
+}
+
 #[tokio::test]
 async fn a_file_that_says_nothing_is_said_and_ignored() {
     let scene = impatient_scene().await;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use support::collector::Span;
-use support::{ApiServer, Reply};
+use support::{Answer, ApiServer, Reply};
 
 use super::{agent_with_tools, assert_says, told, traced, traced_by};
 use support::scene::MODEL;
@@ -153,6 +153,29 @@ async fn tokens_and_durations_are_metrics() {
     let tasks = told.points_of("plue.task.duration");
     assert_eq!((tasks.len(), tasks[0].count), (1, 1));
     assert_says(&tasks[0].attributes, &[("plue.task.outcome", json!("success"))]);
+}
+
+#[tokio::test]
+async fn what_becomes_of_events_is_metrics() {
+    let api = ApiServer::with().answering(|attempt| match attempt.event["type"].as_str() {
+        Some("step_start") => Answer::Status(400),
+        Some("step_end") if attempt.number <= 3 => Answer::Status(503),
+        _ => Answer::Ok,
+    });
+    let (scene, collector) = traced_by(api).await;
+    let outcome = scene.workflow(&json!([{ "run": "echo hello" }])).run().await;
+    outcome.done_with_losses();
+    let told = told(&collector);
+    for (metric, events) in [
+        ("plue.events.delivered", 3.0),
+        ("plue.events.lost", 1.0),
+        ("plue.events.retried", 3.0),
+        ("plue.events.spooled", 0.0),
+    ] {
+        let points = told.points_of(metric);
+        assert_eq!((points.len(), points[0].unit.as_str()), (1, "{event}"), "{metric}");
+        assert_eq!(points[0].sum, events, "{metric}");
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::policy;
 use super::render::{Rendered, documents};
 
 use crate::layout::Layout;
-use crate::process::Run;
+use crate::process::{self, Run};
 use crate::python;
 
 /// The versions of Kubernetes that we speak of. Its makers support 1.35 to 1.37 (November 2026); managed clusters have

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use crate::events::bounds::LARGEST_BODY;
 use crate::events::callback::SentEnding;
 use crate::events::unfinished::Unfinished;
 use plue_redaction::Redactor;
@@ -16,8 +17,8 @@ use plue_redaction::Redactor;
 /// always no more: a process that is killed leaves that whole.
 pub(super) const PAGE: usize = 4 * BLOCK;
 const BLOCK: usize = 4096;
-/// How much of an ending is read: far more than one event may have.
-const MAX_ENDING: u64 = 4 << 20;
+/// How much of an ending is read: what a request may have.
+const MAX_ENDING: u64 = LARGEST_BODY as u64;
 /// How long a checksum is, in hex.
 const CHECKSUM: usize = 64;
 pub(super) const VERSION: u32 = 1;

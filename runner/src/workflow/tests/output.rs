@@ -1,11 +1,21 @@
 //! A command's output: from bytes in pieces to lines, live, without secrets, and without a loss.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::scripted_sandbox::{ScriptedCommand, command};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::scripted_sandbox::{ScriptedCommand, ScriptedSandbox, command};
 use super::{Recording, case};
-use crate::events::LogLevel;
+use crate::events::record::Record;
+use crate::events::sink::Forward;
+use crate::events::{EventSink, LogLevel};
+use crate::task::WorkflowTask;
+use crate::telemetry::Telemetry;
+use crate::workflow::Workflow;
 use crate::workflow::output::Output;
+use plue_sandbox::{CommandEvent, Stream};
 
 /// The log lines of a step that runs this and succeeds.
 async fn lines(name: &'static str, command: ScriptedCommand) -> Vec<String> {
@@ -95,6 +105,90 @@ async fn a_line_without_an_end_is_told_after_a_while_and_goes_on() {
         logs[3].starts_with(r#"log stderr "\r100 %""#) && logs.len() == 4,
         "{logs:?}"
     );
+}
+
+/// How long a line waits for its end in the test below.
+const SHORT: Duration = Duration::from_millis(15);
+
+/// Holds up whoever tells something for longer than a line waits for its end, as a busy machine does.
+struct HoldsUp(Recording);
+
+impl Forward for HoldsUp {
+    fn forward(&self, records: Vec<Record>) {
+        self.0.forward(records);
+        std::thread::sleep(SHORT * 2);
+    }
+}
+
+/// With workers of its own, so that time goes on while the runner is held up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_line_whose_end_is_there_already_is_told_whole_however_late_the_runner_comes_to_it() {
+    let clock = tokio::spawn(async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    const LINES: usize = 12;
+    let (sender, mut output) = mpsc::channel(4 * LINES);
+    let written = |stream, text: String| CommandEvent::Output(stream, text.into());
+    for line in 0..LINES {
+        sender.try_send(written(Stream::Stdout, "line ".to_owned())).unwrap();
+        sender
+            .try_send(written(Stream::Stderr, format!("beside {line}\n")))
+            .unwrap();
+        sender.try_send(written(Stream::Stdout, format!("{line}\n"))).unwrap();
+    }
+    drop(sender);
+    let recording = Recording::default();
+    let workflow = Workflow {
+        task: &WorkflowTask {
+            steps: Vec::new(),
+            timeout: None,
+        },
+        sandbox: &ScriptedSandbox::new(Vec::new(), &CancellationToken::new(), &recording),
+        events: &EventSink::supervisor(Arc::new(HoldsUp(recording.clone())), Box::leak(Box::default())),
+        telemetry: &Telemetry::default(),
+        cancel: &CancellationToken::new(),
+        flush_after: SHORT,
+    };
+    workflow.pass_on(0, &mut output).await;
+    clock.abort();
+    let logs = logs(&recording.lines());
+    let stdout: Vec<&String> = logs.iter().filter(|log| log.starts_with("log stdout")).collect();
+    let expected: Vec<String> = (0..LINES).map(|line| format!(r#"log stdout "line {line}""#)).collect();
+    assert_eq!(stdout, expected.iter().collect::<Vec<_>>());
+}
+
+/// Something is always there, and the prompt is told all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_prompt_is_told_beside_a_flood_on_the_other_output() {
+    let (sender, mut output) = mpsc::channel(4);
+    let recording = Recording::default();
+    let told = recording.clone();
+    let flood = std::thread::spawn(move || {
+        let prompt = CommandEvent::Output(Stream::Stderr, "Password: ".into());
+        sender.blocking_send(prompt).unwrap();
+        let is_told = || told.lines().iter().any(|line| line.contains("Password"));
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !is_told() && std::time::Instant::now() < end {
+            let flood = CommandEvent::Output(Stream::Stdout, "flood\n".repeat(3).into());
+            sender.blocking_send(flood).unwrap();
+        }
+        is_told()
+    });
+    let workflow = Workflow {
+        task: &WorkflowTask {
+            steps: Vec::new(),
+            timeout: None,
+        },
+        sandbox: &ScriptedSandbox::new(Vec::new(), &CancellationToken::new(), &recording),
+        events: &recording.sink(&[]),
+        telemetry: &Telemetry::default(),
+        cancel: &CancellationToken::new(),
+        flush_after: Duration::from_millis(1),
+    };
+    workflow.pass_on(0, &mut output).await;
+    assert!(flood.join().unwrap());
 }
 
 #[tokio::test]

@@ -129,7 +129,7 @@ fn speak(listener: &TcpListener, count: usize, pace: Option<Duration>) -> (Vec<I
     (sent, begun, begun.elapsed())
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Vec<u8>>> {
+pub(super) fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Vec<u8>>> {
     let mut length = 0;
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
@@ -148,7 +148,11 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Vec
 }
 
 /// The callback's side of one connection.
-fn take(connection: TcpStream, requests: &Sender<(Instant, Vec<u8>)>, delay: Duration) -> std::io::Result<()> {
+pub(super) fn take(
+    connection: TcpStream,
+    requests: &Sender<(Instant, Vec<u8>)>,
+    delay: Duration,
+) -> std::io::Result<()> {
     connection.set_nodelay(true)?;
     let mut writer = connection.try_clone()?;
     let mut reader = BufReader::new(connection);

@@ -11,6 +11,7 @@ use criterion::Criterion;
 
 mod commands;
 mod delivery;
+mod model;
 mod process;
 mod redaction;
 mod report;
@@ -20,6 +21,8 @@ mod tools;
 const COMMANDS_ONLY: &str = "command";
 /// Likewise, the way of a token.
 const DELIVERY_ONLY: &str = "delivery";
+/// Likewise, the model's side, with a task of 500 turns.
+const MODEL_ONLY: &str = "model";
 
 fn main() {
     // Before anything large is in our memory: what forks copies it.
@@ -30,6 +33,10 @@ fn main() {
     }
     if std::env::args().any(|argument| argument == DELIVERY_ONLY) {
         report::print(report::delivery(&delivery::measure()));
+        return;
+    }
+    if std::env::args().any(|argument| argument == MODEL_ONLY) {
+        report::print(report::model(&model::measure()));
         return;
     }
     let folder = folder();
@@ -45,6 +52,7 @@ fn main() {
     let idle = process::idle_memory();
     let mut rows = report::commands(&costs);
     rows.extend(report::delivery(&delivery::measure()));
+    rows.extend(report::model(&model::measure()));
     report::print(
         rows.into_iter()
             .chain(report::others(&folder, idle, process::standby_memory())),

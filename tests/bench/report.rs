@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::commands::Costs;
 use crate::delivery::Figures;
+use crate::model;
 
 /// What a command may cost, at most, against a fork and exec without a sandbox.
 const MAX_FOR_CONFINEMENT: f64 = 1.5;
@@ -85,6 +86,32 @@ pub fn delivery(figures: &Figures) -> Vec<Row> {
             "over 50 k/s",
             Some(figures.delivered_per_second > 50e3),
         ),
+    ]
+}
+
+/// What the model's side costs.
+pub fn model(figures: &model::Figures) -> Vec<Row> {
+    let long = &figures.long;
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let dollars = |cost: f64| format!("{cost:.2} $");
+    vec![
+        Row::plain(
+            "stream of the model, decoded",
+            format!("{:.0} MB/s", figures.decoded_per_second / 1e6),
+        ),
+        Row::plain(
+            "last byte of a turn to its call, p50",
+            micros(Some(figures.to_the_call)),
+        ),
+        Row::plain("long task: turns", long.turns.to_string()),
+        Row::plain("long task: results", megabytes(long.results_bytes)),
+        Row::plain("long task: summaries", long.summaries.to_string()),
+        Row::plain("long task: sent to the model", megabytes(long.sent_bytes)),
+        Row::plain("long task: memory, at most", megabytes(long.peak_bytes)),
+        Row::plain("long task: time", format!("{:.1} s", long.took.as_secs_f64())),
+        Row::plain("long task: prompts, with our marks", dollars(long.marked)),
+        Row::plain("long task: with the end's mark alone", dollars(long.end_alone)),
+        Row::plain("long task: without the cache", dollars(long.unmarked)),
     ]
 }
 

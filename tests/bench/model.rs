@@ -260,7 +260,7 @@ impl Counted {
         let is_near = |mark: &usize| goes_on && mark.checked_sub(*ended).is_some_and(|distance| distance <= LOOKBACK);
         let read = |hit: bool| if hit { before.len() } else { head.min(same) };
         let whole = tokens(body.len());
-        let mut count_in = |sum: &mut (u64, u64), hit: bool| {
+        let count_in = |sum: &mut (u64, u64), hit: bool| {
             let read = tokens(read(hit));
             sum.0 += read;
             sum.1 += whole.saturating_sub(read);

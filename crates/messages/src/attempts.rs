@@ -313,8 +313,8 @@ impl Streaming {
         }
     }
 
-    /// Takes a chunk of the body. An event stream never begins with a brace, which begins a message in one piece, nor as
-    /// a page does.
+    /// Takes a chunk of the body. An event stream never begins with a brace, which begins a message in one piece, nor
+    /// as a page does.
     fn take(&mut self, chunk: Bytes) -> Result<(), DecodeError> {
         if let Some(whole) = &mut self.whole {
             if whole.len() + chunk.len() > MAX_TURN_BYTES {

@@ -6,9 +6,9 @@
 //! written into one buffer as the conversation goes, and a turn's body is that buffer plus its ending.
 //!
 //! The prompt cache has four slots. One is always the end of the request, by its own `cache_control`. As far as the
-//! task's own marks leave any, the others are the end of the system prompt, the end of the tools, and one that moves: the
-//! API finds an entry of the request before only within 20 blocks of a slot, so when a turn adds more, it marks a result
-//! near enough to where that request ended.
+//! task's own marks leave any, the others are the end of the system prompt, the end of the tools, and one that moves:
+//! the API finds an entry of the request before only within 20 blocks of a slot, so when a turn adds more, it marks a
+//! result near enough to where that request ended.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -236,8 +236,8 @@ impl Conversation {
         self.close_message();
     }
 
-    /// Which of so many results is to have the mark that moves: the last one from which the API still finds where the last
-    /// request ended. None when it finds it from the end.
+    /// Which of so many results is to have the mark that moves: the last one from which the API still finds where the
+    /// last request ended. None when it finds it from the end.
     fn place_of_mark(&self, results: usize) -> Option<usize> {
         if !self.may_mark || self.new_blocks + results <= LOOKBACK {
             return None;
@@ -323,8 +323,8 @@ impl Conversation {
         self.messages.is_empty()
     }
 
-    /// The first messages of it, as a conversation of their own: as many as there are up to this share of the bytes, and
-    /// such that the model can go on from there. `None` when there are none besides the task's own.
+    /// The first messages of it, as a conversation of their own: as many as there are up to this share of the bytes,
+    /// and such that the model can go on from there. `None` when there are none besides the task's own.
     pub fn beginning(&self, share: f64) -> Option<Self> {
         let most = self.head + ((self.buffer.len() - self.head) as f64 * share) as usize;
         // Messages come in pairs: what the model said, and what it was answered.

@@ -1,10 +1,10 @@
 //! From the bytes of a streamed response to the events of one turn.
 //!
 //! Tolerant where the API may grow (unknown events, deltas, blocks, fields and stop reasons are fine) and where servers
-//! are careless (half a surrogate pair, bytes that are no UTF-8, an ending without `message_stop`, a message in one piece
-//! in place of a stream); strict where a guess would put something wrong into the history: an event that cannot be read,
-//! a block that was not opened or is out of order, a stream that ends early. Nothing that comes in can make it panic or
-//! use more than [`super::framing::MAX_TURN_BYTES`], about.
+//! are careless (half a surrogate pair, bytes that are no UTF-8, an ending without `message_stop`, a message in one
+//! piece in place of a stream); strict where a guess would put something wrong into the history: an event that cannot
+//! be read, a block that was not opened or is out of order, a stream that ends early. Nothing that comes in can make it
+//! panic or use more than [`super::framing::MAX_TURN_BYTES`], about.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

@@ -95,7 +95,7 @@ impl ModelError {
 
 /// What the agent knows of the model: it streams one turn for a conversation.
 pub trait Model: Send + Sync {
-    /// Streams one turn. Dropping the stream cancels the request. What breaks off and may pass is asked for again inside
-    /// ([`TurnEvent::Restarted`]).
+    /// Streams one turn. Dropping the stream cancels the request. What breaks off and may pass is asked for again
+    /// inside ([`TurnEvent::Restarted`]).
     fn turn<'a>(&'a self, request: TurnRequest) -> BoxStream<'a, Result<TurnEvent, ModelError>>;
 }

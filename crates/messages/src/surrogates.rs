@@ -1,6 +1,6 @@
-//! Halves of surrogate pairs in JSON text. JSON may hold one alone (`"\ud83d"`), and servers that cut a text between the
-//! two halves of a character send them so; a Rust string cannot hold it, and the API refuses it back. A half that finds
-//! its other half in the next piece is joined with it; any other becomes U+FFFD.
+//! Halves of surrogate pairs in JSON text. JSON may hold one alone (`"\ud83d"`), and servers that cut a text between
+//! the two halves of a character send them so; a Rust string cannot hold it, and the API refuses it back. A half that
+//! finds its other half in the next piece is joined with it; any other becomes U+FFFD.
 
 use std::borrow::Cow;
 
@@ -29,8 +29,8 @@ pub(super) fn without_halves(json: &str) -> Cow<'_, str> {
     mended.map_or(Cow::Borrowed(json), Cow::Owned)
 }
 
-/// The text of a JSON string, literal quotes and all, with the first half of a pair that the piece before it ended with;
-/// and the half that this one ends with. `None` when it is no JSON string.
+/// The text of a JSON string, literal quotes and all, with the first half of a pair that the piece before it ended
+/// with; and the half that this one ends with. `None` when it is no JSON string.
 pub(super) fn text_of(literal: &str, carried: Option<u16>) -> Option<(String, Option<u16>)> {
     let inner = literal.strip_prefix('"')?.strip_suffix('"')?;
     let mut before = None;

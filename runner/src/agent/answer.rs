@@ -77,7 +77,8 @@ impl Answer {
     pub(super) fn instruction(&self) -> Option<String> {
         let schema = self.schema.as_ref().filter(|schema| !schema.by_api)?;
         Some(format!(
-            "When you are done, your last message must be one JSON value and nothing else, without a code fence. It has \
+            "When you are done, your last message must be one JSON value and nothing else, without a code fence. It \
+                has \
              to fit this JSON Schema:\n{}",
             schema.text.get()
         ))
@@ -112,7 +113,8 @@ impl Answer {
             Err(problems) => {
                 self.was_repaired = true;
                 Verdict::Repair(format!(
-                    "{problems}\nAnswer again, with the corrected JSON value alone. It has to fit this JSON Schema:\n{}",
+                    "{problems}\nAnswer again, with the corrected JSON value alone. It has to fit this JSON \
+                        Schema:\n{}",
                     schema.text.get()
                 ))
             }

@@ -309,8 +309,8 @@ impl Agent<'_> {
         }
     }
 
-    /// After `max_tokens`. Complete calls are made, and one that was cut off goes back to the model as an error; text is
-    /// kept, and the model is asked to go on. Thinking without an answer is asked for again with more room.
+    /// After `max_tokens`. Complete calls are made, and one that was cut off goes back to the model as an error; text
+    /// is kept, and the model is asked to go on. Thinking without an answer is asked for again with more room.
     async fn follow_cut_off(
         &self,
         turn: Turn,
@@ -345,7 +345,8 @@ impl Agent<'_> {
             return failure("before it had an answer or a tool call; a larger max_tokens gives it more room");
         }
         self.note(format!(
-            "the model had no answer after {}, which is all that max_tokens = {limit} allows; it is asked again with {}",
+            "the model had no answer after {}, which is all that max_tokens = {limit} allows; it is asked again with \
+                {}",
             usage::tokens(turn.usage.output_tokens),
             progress.limit.tokens()
         ));

@@ -20,10 +20,12 @@ const SHARES: [f64; 2] = [0.6, 0.3];
 pub(super) const GO_ON: &str =
     "The conversation so far was summarized above. Go on with the task from where it stands.";
 
-pub(super) const SUMMARIZE: &str = "The conversation nears the end of your context window. Write a summary with which you could go \
-                         on without having read any of it: what the task is, word for word where it matters; what was \
-                         done, and in which files; what was found out, with names, paths, numbers and errors; what was \
-                         decided, and why; what remains, in order. Call no tools. Answer with the summary alone.";
+pub(super) const SUMMARIZE: &str = concat!(
+    "The conversation nears the end of your context window. Write a summary with which you could go on without having ",
+    "read any of it: what the task is, word for word where it matters; what was done, and in which files; what was ",
+    "found out, with names, paths, numbers and errors; what was decided, and why; what remains, in order. Call no ",
+    "tools. Answer with the summary alone.",
+);
 
 impl Agent<'_> {
     /// Makes room before the window is full.

@@ -107,8 +107,8 @@ fn echoed(message: &Value, blocks: &[Block], index: usize) -> Result<(), Refusal
     Ok(())
 }
 
-/// Equal, but for the input of a call that was no object: any object may stand for it; and for an id with a number behind
-/// it, which is another one for a call whose id was used before.
+/// Equal, but for the input of a call that was no object: any object may stand for it; and for an id with a number
+/// behind it, which is another one for a call whose id was used before.
 fn same(expected: &Value, sent: &Value) -> bool {
     let ids = expected["id"].as_str().zip(sent["id"].as_str());
     if let Some((said, number)) = ids.and_then(|(said, sent)| Some((said, sent.strip_prefix(said)?.strip_prefix('_')?)))

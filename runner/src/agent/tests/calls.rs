@@ -3,6 +3,7 @@
 use super::scripted_model::turn;
 use super::scripted_toolbox::{answers, fails};
 use super::{FIRST_ASKED, case};
+use crate::agent::BROKEN_OFF_CALL;
 use crate::events::TaskErrorCode;
 use plue_contract::ToolErrorCode;
 use plue_messages::StopReason;
@@ -128,7 +129,7 @@ async fn a_call_whose_id_was_used_before_has_another_one_in_events_and_history()
             "tool_start m1 t1_2 grep {}",
             r#"tool_end t1_2 success "two""#,
             "tool_start m2 t1_3 grep",
-            r#"tool_end t1_3 error "The model's answer broke off in the middle of this call; it was not made." cancelled"#,
+            &format!("tool_end t1_3 error {BROKEN_OFF_CALL:?} cancelled"),
             r#"log info "the model's answer broke off and is asked for again: it broke""#,
             "tool_start m3 t1_4 grep",
             "tool_start m3 t1_4 grep {}",

@@ -186,7 +186,10 @@ async fn of_a_turn_that_was_cut_off_complete_calls_are_made_and_the_cut_one_is_t
     .run()
     .await
     .events(&[
-        r#"log info "the model had no answer after 5 tokens, which is all that max_tokens = 64000 allows; it is asked again with 128000""#,
+        concat!(
+            r#"log info "the model had no answer after 5 tokens, which is all that max_tokens = 64000 allows; "#,
+            r#"it is asked again with 128000""#
+        ),
         r#"token m1#0 "!""#,
     ])
     .asked(&[FIRST_ASKED, "128000: "])

@@ -2,6 +2,7 @@
 
 use super::scripted_model::{ScriptedTurn, turn};
 use super::{FIRST_ASKED, case};
+use crate::agent::BROKEN_OFF_CALL;
 use crate::events::TaskErrorCode;
 use plue_messages::ModelError;
 
@@ -72,7 +73,7 @@ async fn a_turn_that_is_asked_for_again_is_another_message() {
             r#"token m1#0 "Hel""#,
             "tool_start m1 t1 grep",
             &usage("m1", 7, 1),
-            r#"tool_end t1 error "The model's answer broke off in the middle of this call; it was not made." cancelled"#,
+            &format!("tool_end t1 error {BROKEN_OFF_CALL:?} cancelled"),
             r#"log info "the model's answer broke off and is asked for again: it broke""#,
             r#"message_reset m1 m2 "it broke""#,
             r#"log info "waiting for the model, for up to 600 s (MODEL_PATIENCE): it is busy""#,

@@ -19,7 +19,10 @@ fn too_long() -> ScriptedTurn {
     turn().fails(ModelError::TooLong("prompt is too long".into()))
 }
 
-const ROOM: &str = r#"log info "the conversation of 800000 tokens neared the end of the context window of claude-sonnet-5-5; a summary stands in its place now""#;
+const ROOM: &str = concat!(
+    r#"log info "the conversation of 800000 tokens neared the end of the context window of claude-sonnet-5-5; "#,
+    r#"a summary stands in its place now""#
+);
 const CALLED: &str = r#"assistant [t1 grep {}], user [t1 "a"]"#;
 
 #[tokio::test]
@@ -102,20 +105,31 @@ async fn a_conversation_that_is_too_long_already_is_summarized_in_part() {
 #[tokio::test]
 async fn an_answer_that_fills_the_window_is_asked_for_again_after_a_summary() {
     let full = turn().text("Hel").stops(StopReason::ContextWindowExceeded);
-    case("full", [call("t1", 10), full, turn().compaction("sum"), turn().text("Hello").done()])
-        .calls([answers("a")])
-        .run()
-        .await
-        .events(&[
-            "tool_start m1 t1 grep",
-            "tool_start m1 t1 grep {}",
-            r#"tool_end t1 success "a""#,
-            r#"token m2#0 "Hel""#,
-            r#"log info "the answer came to the end of the context window of claude-sonnet-5-5, after 5 tokens; it is asked for again""#,
-            r#"log info "the conversation of 15 tokens neared the end of the context window of claude-sonnet-5-5; a summary stands in its place now""#,
-            r#"token m3#0 "Hello""#,
-        ])
-        .succeeds();
+    case(
+        "full",
+        [
+            call("t1", 10),
+            full,
+            turn().compaction("sum"),
+            turn().text("Hello").done(),
+        ],
+    )
+    .calls([answers("a")])
+    .run()
+    .await
+    .events(&[
+        "tool_start m1 t1 grep",
+        "tool_start m1 t1 grep {}",
+        r#"tool_end t1 success "a""#,
+        r#"token m2#0 "Hel""#,
+        concat!(
+            r#"log info "the answer came to the end of the context window of claude-sonnet-5-5, after 5 tokens; "#,
+            r#"it is asked for again""#
+        ),
+        &ROOM.replace("800000", "15"),
+        r#"token m3#0 "Hello""#,
+    ])
+    .succeeds();
 }
 
 #[tokio::test]

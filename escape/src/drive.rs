@@ -181,7 +181,8 @@ pub async fn run(harness: &Harness, scene: &Scene, launch: Launch) -> Result<See
                     .unwrap_or_else(|| Reply::Wrong("the script has no more answers".to_owned()))
             });
             let model = model.await.context("start the scripted model")?;
-            runner = runner.env("ANTHROPIC_BASE_URL", model.url());
+            // A model that is hostile is so again when it is asked again: that would only take time.
+            runner = runner.env("ANTHROPIC_BASE_URL", model.url()).env("MODEL_PATIENCE", "0");
             Some(model)
         }
         None => None,

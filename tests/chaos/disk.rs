@@ -103,15 +103,20 @@ async fn on_a_full_disk_no_token_and_no_result_of_a_tool_is_lost() {
         let folder = scene.outside().join("spool");
         let disk = SmallDisk::mount(&folder, 64);
         let calls = 20 + chance.below(10);
-        // Each result is about 100 KB, which the model reads in its next turn: together more than fits in memory.
+        // Each result is about 100 KB, which the model reads in its next turn: together more than fits in memory. Each is
+        // of another file: the same one again and again would be a circle.
         let mut turns: Vec<Turn> = (0..calls)
             .map(|call| {
-                Turn::says(&format!("Call {call}. ")).call(&format!("t{call}"), "read_file", json!({ "path": "large" }))
+                let input = json!({ "path": format!("large{call}") });
+                Turn::says(&format!("Call {call}. ")).call(&format!("t{call}"), "read_file", input)
             })
             .collect();
         turns.push(Turn::says("Done."));
+        let files = 0..calls;
+        let scene = files.fold(scene, |scene, call| {
+            scene.file(&format!("large{call}"), "z".repeat(99_000))
+        });
         let scene = scene
-            .file("large", "z".repeat(99_000))
             .agent(json!({ "tools": ["read_file"], "max_turns": 100 }), turns)
             .await
             .env("SPOOL_DIR", &folder.to_string_lossy())

@@ -294,7 +294,12 @@ fn ended_as_it_can(api: &ApiServer, id: i64) {
         .filter(|event| event["type"] == "done" || event["type"] == "error")
         .collect();
     let code = |event: &Value| event["code"].as_str().unwrap_or("done").to_owned();
-    let expected = ["done", "step_failed", "worker_lost"];
+    let mut expected = vec!["done", "step_failed", "worker_lost"];
+    let runs = api.hand_outs().iter().filter(|given| given.task == id).count();
+    if runs > 1 && endings.len() > 1 {
+        // Of a task that another runner has ended already, one may still be at work when all are told to stop.
+        expected.push("cancelled");
+    }
     assert!(
         endings.iter().all(|ending| expected.contains(&&*code(ending))),
         "task {id}: {endings:?}"
@@ -303,7 +308,6 @@ fn ended_as_it_can(api: &ApiServer, id: i64) {
     let mut different: Vec<String> = endings.iter().map(|ending| ending.to_string()).collect();
     different.sort();
     different.dedup();
-    let runs = api.hand_outs().iter().filter(|given| given.task == id).count();
     assert!(
         (1..=runs).contains(&different.len()),
         "task {id}, {runs} runs: {endings:?}"

@@ -47,6 +47,26 @@ fn instruments() -> Vec<Instrument> {
             }
         }
     }
+    found.extend(counters_of_events());
+    found
+}
+
+/// Those that one function makes: `events("plue.events.lost", …)`, each with the unit `{event}`.
+fn counters_of_events() -> Vec<Instrument> {
+    let mut found = Vec::new();
+    for (_, text) in files(&SOURCES, &["rs"]) {
+        for after in text.split(": events(").skip(1) {
+            let name = after
+                .trim_start()
+                .strip_prefix('"')
+                .and_then(|name| name.split('"').next());
+            found.extend(name.map(|name| Instrument {
+                kind: "counter".to_owned(),
+                name: name.to_owned(),
+                unit: "{event}".to_owned(),
+            }));
+        }
+    }
     found
 }
 

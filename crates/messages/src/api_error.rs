@@ -131,6 +131,20 @@ impl ApiError {
         self.into_error(status, model, endpoint)
     }
 
+    /// Whether it says that the prompt is larger than the context window: in the API's words, or in those of others that
+    /// serve its models.
+    fn is_about_the_window(&self) -> bool {
+        const WORDS: [&str; 5] = [
+            "prompt is too long",
+            "input is too long",
+            "context length",
+            "context window",
+            "maximum context",
+        ];
+        let message = self.message.to_ascii_lowercase();
+        WORDS.iter().any(|words| message.contains(words))
+    }
+
     /// Whether it says that there is no such model, and not that there is nothing at this place at all.
     fn is_about_a_model(&self) -> bool {
         self.kind == "not_found_error" && self.message.to_ascii_lowercase().contains("model")
@@ -159,7 +173,7 @@ impl ApiError {
                 "{said}. A request may have 32 MB: the conversation has grown too large"
             )),
             // The only 400 that is told apart by its message: the API gives no code for it.
-            400 if self.message.starts_with("prompt is too long") => ModelError::TooLong(format!(
+            400 if self.is_about_the_window() => ModelError::TooLong(format!(
                 "{said}. The conversation is larger than the context window of {model}"
             )),
             400 => ModelError::Refused(said),

@@ -84,6 +84,20 @@ impl Answer {
         ))
     }
 
+    /// Whether the first request failed since the API does not hold this model to a schema, or not to this one. Then
+    /// nobody does but we.
+    pub(super) fn is_refused_by_api(&mut self, failure: &Failure) -> bool {
+        let Some(schema) = self.schema.as_mut().filter(|schema| schema.by_api) else {
+            return false;
+        };
+        let names_it = ["output_config", "output_format", "schema", "structured"];
+        let is_refused = failure.code == TaskErrorCode::ModelError
+            && failure.message.contains("answered 400")
+            && names_it.iter().any(|word| failure.message.contains(word));
+        schema.by_api = !is_refused;
+        is_refused
+    }
+
     /// A part of the answer, which goes on in the next turn.
     pub(super) fn continue_with(&mut self, text: &str) {
         self.so_far.push_str(text);

@@ -103,19 +103,7 @@ impl Agent<'_> {
     /// Every ending that is no success.
     pub async fn run(&self, spent: &mut TaskUsage) -> Result<Box<RawValue>, Failure> {
         let answer = Answer::new(self.task, self.model_name)?;
-        let mut conversation = Conversation::new(ConversationConfig {
-            model: self.model_name,
-            system: self.task.system_prompt.as_deref(),
-            tools: self.tools.definitions(),
-            thinking: self.task.thinking.as_deref(),
-            show_thinking: self.extra_events,
-            effort: self.task.effort.as_deref(),
-            output_schema: answer.schema_for_api(),
-            messages: &self.task.messages,
-        });
-        if let Some(instruction) = answer.instruction() {
-            conversation.push_user_text(&instruction);
-        }
+        let mut conversation = self.conversation(&answer);
         let limit = OutputLimit::new(self.model_name, self.task.max_tokens);
         if let Some(asked) = self.task.max_tokens.filter(|asked| *asked > limit.tokens()) {
             let (lowered_to, model) = (limit.tokens(), self.model_name);
@@ -145,6 +133,24 @@ impl Agent<'_> {
         result
     }
 
+    /// What the task says, before anything was answered.
+    fn conversation(&self, answer: &Answer) -> Conversation {
+        let mut conversation = Conversation::new(ConversationConfig {
+            model: self.model_name,
+            system: self.task.system_prompt.as_deref(),
+            tools: self.tools.definitions(),
+            thinking: self.task.thinking.as_deref(),
+            show_thinking: self.extra_events,
+            effort: self.task.effort.as_deref(),
+            output_schema: answer.schema_for_api(),
+            messages: &self.task.messages,
+        });
+        if let Some(instruction) = answer.instruction() {
+            conversation.push_user_text(&instruction);
+        }
+        conversation
+    }
+
     /// Asks the model turn by turn.
     async fn turns(
         &self,
@@ -170,6 +176,12 @@ impl Agent<'_> {
                     spent.turns -= 1;
                     self.end_open_calls(progress, BROKEN_OFF_CALL);
                     self.make_room(conversation, progress, spent, failure).await?;
+                    continue;
+                }
+                Err(failure) if spent.turns == 1 && progress.answer.is_refused_by_api(&failure) => {
+                    self.note("the API does not take the task's output_schema; the model is told of it instead".into());
+                    spent.turns = 0;
+                    *conversation = self.conversation(&progress.answer);
                     continue;
                 }
                 Err(failure) => return Err(failure),

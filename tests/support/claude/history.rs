@@ -14,6 +14,8 @@ pub struct History {
     /// The blocks of the last turn, when it came to its end.
     answered: Option<Vec<Block>>,
     paused: bool,
+    /// Whether the last request, the first of its conversation, was refused.
+    was_refused: bool,
     /// Whether the last request asked for a summary, and had one.
     was_summarized: bool,
 }
@@ -27,6 +29,10 @@ impl History {
     /// Compares a request with the one before it.
     pub fn check(&self, body: &Value) -> Result<(), Refusal> {
         let Some(previous) = &self.previous else { return Ok(()) };
+        if self.was_refused {
+            // What the API did not take is no part of a conversation.
+            return Ok(());
+        }
         if self.was_summarized && body.get("compaction").is_none() {
             // The summary stands in the place of what it is about.
             return Ok(());
@@ -57,7 +63,8 @@ impl History {
     }
 
     /// Remembers a request and what was answered to it; `None` when that was no turn.
-    pub fn commit(&mut self, body: Value, turn: Option<&Turn>) {
+    pub fn commit(&mut self, body: Value, turn: Option<&Turn>, refused: bool) {
+        self.was_refused = refused && (self.previous.is_none() || self.was_refused);
         self.was_summarized = turn.is_some() && asks_for_summary(&body);
         self.previous = Some(body);
         let complete = turn.filter(|turn| turn.is_complete());

@@ -170,7 +170,8 @@ async fn messages(
         Reply::Turn(turn) => Some(&**turn),
         _ => None,
     };
-    inner.history.commit(request.body.clone(), turn);
+    let refused = matches!(&reply, Reply::Error { status: 400, .. });
+    inner.history.commit(request.body.clone(), turn, refused);
     inner.requests.push(request);
     match reply {
         Reply::Turn(turn) => {

@@ -37,6 +37,12 @@ async fn an_error_that_no_retry_helps_ends_the_turn_at_once_and_says_what_to_do(
             &["context window"],
         ),
         (
+            400,
+            body("invalid_request_error", "Input is too long for requested model."),
+            "too long",
+            &["context window"],
+        ),
+        (
             401,
             body("authentication_error", "invalid x-api-key"),
             "auth",

@@ -117,7 +117,7 @@ impl InputSchema {
         }
         if cost.errors > MAX_LISTED {
             return Err(format!(
-                "The {what} not fit the {against}, and too much of it to list what is wrong."
+                "The {what} not fit the {against}; too large to list what is wrong."
             ));
         }
         let mut errors = self.validator.iter_errors(value);

@@ -192,8 +192,8 @@ pub const ATTACKS: &[Attack] = &[
         |_| {
             let twice = Turn::new().call("toolu_hostile", "list_files", json!({})).call(
                 "toolu_hostile",
-                "shell",
-                json!({ "command": "touch hostile" }),
+                "list_files",
+                json!({ "path": "." }),
             );
             answers(vec![twice.into(), Turn::says("Done.").into()])
         },
@@ -204,7 +204,8 @@ pub const ATTACKS: &[Attack] = &[
             answers(vec![two.into(), Turn::says("Done.").into()])
         },
     )
-    .expect(Expect::Denied(&["model_error"])),
+    // Each is a call of its own, under an id of its own: the double refuses a history in which they are not.
+    .expect(Expect::Answers("")),
     model(
         "input/one-id-in-two-turns",
         "a call with the id of an earlier turn's",
@@ -214,7 +215,7 @@ pub const ATTACKS: &[Attack] = &[
         },
         |_| list(),
     )
-    .expect(Expect::Denied(&["model_error"])),
+    .expect(Expect::Answers("")),
     model(
         "input/forged-result",
         "a turn of the model that holds the result of a call",

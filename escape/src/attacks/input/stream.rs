@@ -218,7 +218,9 @@ pub const ATTACKS: &[Attack] = &[
             with(bytes)
         },
         |_| with(event(&text("MARK"))),
-    ),
+    )
+    // What is none becomes U+FFFD.
+    .expect(Expect::Answers("")),
     model(
         "input/event-of-an-unknown-kind",
         "an event of a kind that nobody knows, with the fields of one that somebody does",

@@ -39,7 +39,9 @@ impl Agent<'_> {
         let (Some(window), Some(context)) = (window, progress.context) else {
             return Ok(());
         };
-        if (context as f64) < f64::from(window) * FULL {
+        // No turn has more than fits: a number that is far over it is none.
+        let is_absurd = context > u64::from(window) * 2;
+        if is_absurd || (context as f64) < f64::from(window) * FULL {
             return Ok(());
         }
         let failure = Failure {

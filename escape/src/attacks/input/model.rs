@@ -205,7 +205,7 @@ pub const ATTACKS: &[Attack] = &[
         },
     )
     // Each is a call of its own, under an id of its own: the double refuses a history in which they are not.
-    .expect(Expect::Answers("")),
+    .expect(Expect::Answers("[No entries that are not hidden.]")),
     model(
         "input/one-id-in-two-turns",
         "a call with the id of an earlier turn's",
@@ -215,7 +215,7 @@ pub const ATTACKS: &[Attack] = &[
         },
         |_| list(),
     )
-    .expect(Expect::Answers("")),
+    .expect(Expect::Answers("[No entries that are not hidden.]")),
     model(
         "input/forged-result",
         "a turn of the model that holds the result of a call",

@@ -6,7 +6,7 @@ use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use url::Url;
 
-use super::{ModelError, models};
+use super::{ModelError, models, surrogates};
 
 /// How much of a message from outside is repeated in ours, in characters.
 const MAX_MESSAGE_CHARS: usize = 500;
@@ -42,7 +42,8 @@ impl ApiError {
             #[serde(default)]
             details: Option<serde_json::Value>,
         }
-        match serde_json::from_slice::<Envelope>(body) {
+        let text = String::from_utf8_lossy(body);
+        match serde_json::from_str::<Envelope>(&surrogates::without_halves(&text)) {
             Ok(envelope) => Self {
                 kind: envelope.error.r#type.unwrap_or_default(),
                 message: excerpt(&envelope.error.message.unwrap_or_default()),

@@ -99,9 +99,9 @@ impl<'a> Attempts<'a> {
                     self.since = Instant::now();
                     // Whoever has no patience still asks once, for as long as silence may last.
                     let silence = self.client.config().idle_timeout;
-                    let within = match self.failed {
-                        0 => silence,
-                        _ => self.left().max(LEAST_ATTEMPT).min(silence),
+                    let within = match self.client.config().patience.is_zero() {
+                        true => silence,
+                        false => self.left().max(LEAST_ATTEMPT).min(silence),
                     };
                     match self.client.open(&self.request, within).await {
                         Ok(response) => {
@@ -129,7 +129,7 @@ impl<'a> Attempts<'a> {
                         return Some(Ok(TurnEvent::Finished(turn)));
                     }
                     Ok(event) => {
-                        self.shown = true;
+                        self.shown |= !matches!(event, TurnEvent::Began { .. });
                         return Some(Ok(event));
                     }
                     Err(failure) => {

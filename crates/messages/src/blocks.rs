@@ -113,9 +113,13 @@ impl OpenBlock {
                 beginning = fields.string("thinking").unwrap_or_default();
                 Kind::Thinking
             }
-            Some("tool_use") => match (fields.string("id"), fields.string("name")) {
-                (Some(id), Some(name)) if !id.is_empty() => Kind::ToolUse { id, name },
-                _ => return Err(format!("the tool call in content block {index} has no id or no name")),
+            // One without an id is given one by whoever makes the call.
+            Some("tool_use") => match fields.string("name").filter(|name| !name.is_empty()) {
+                Some(name) => Kind::ToolUse {
+                    id: fields.string("id").unwrap_or_default(),
+                    name,
+                },
+                None => return Err(format!("the tool call in content block {index} has no name")),
             },
             Some("tool_result") => {
                 return Err(format!(
@@ -239,6 +243,21 @@ impl OpenBlock {
         } = self;
         let broken = |error: serde_json::Error| format!("content block {index} cannot be put together: {error}");
         let fields: Fields<'_> = serde_json::from_str(start.get()).map_err(broken)?;
+        // Arguments that stand in the start and are no object are as those that come in pieces.
+        let has_pieces = |(key, change): &(Cow<'static, str>, Change)| {
+            key == "input" && !matches!(change, Change::Fragments(text) if text.trim().is_empty())
+        };
+        if matches!(kind, Kind::ToolUse { .. })
+            && let Some(input) = fields.get("input").filter(|input| !is_object(input.get()))
+            && !changes.iter().any(has_pieces)
+        {
+            changes.retain(|(key, _)| key != "input");
+            let text = match input.get() {
+                "null" | "\"\"" => "{}",
+                text => text,
+            };
+            changes.push((Cow::Borrowed("input"), Change::Fragments(text.to_owned())));
+        }
         let tool_call = match kind {
             Kind::ToolUse { id, name } => {
                 if let Some((_, Change::Fragments(text))) = changes.iter_mut().find(|(key, _)| key == "input")
@@ -384,6 +403,9 @@ pub(super) fn with_id(block: &RawValue, id: &str) -> Option<Box<RawValue>> {
             key => object.write(key, value.get()),
         }
     }
+    if fields.get("id").is_none() {
+        object.write("id", &json_string(id.to_owned()));
+    }
     RawValue::from_string(object.finish()).ok()
 }
 
@@ -418,10 +440,26 @@ pub(super) fn without_thinking(message: &str) -> Option<String> {
 }
 
 fn is_thinking(block: &RawValue) -> bool {
-    let kind = serde_json::from_str::<Fields<'_>>(block.get())
-        .ok()
-        .and_then(|fields| fields.string("type"));
-    matches!(kind.as_deref(), Some("thinking" | "redacted_thinking"))
+    matches!(kind_of(block).as_deref(), Some("thinking" | "redacted_thinking"))
+}
+
+/// Whether a block is a call of one of our tools.
+pub(super) fn is_call(block: &RawValue) -> bool {
+    kind_of(block).as_deref() == Some("tool_use")
+}
+
+fn kind_of(block: &RawValue) -> Option<String> {
+    serde_json::from_str::<Fields<'_>>(block.get()).ok()?.string("type")
+}
+
+/// Whether a block is a summary of the API's own with something in it.
+pub(super) fn is_summary(block: &RawValue) -> bool {
+    let Ok(fields) = serde_json::from_str::<Fields<'_>>(block.get()) else {
+        return false;
+    };
+    let is_empty = |content: &RawValue| matches!(content.get(), "null" | "\"\"" | "[]");
+    fields.string("type").as_deref() == Some("compaction")
+        && fields.get("content").is_some_and(|content| !is_empty(content))
 }
 
 /// The text of a text block.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use super::api_error::ApiError;
@@ -183,6 +183,23 @@ impl MessagesClient {
         let request_id = request_id(&response);
         if status.is_success() {
             tracing::info!(model, request_id, status = status.as_u16(), "the model's stream began");
+            // What reqwest can decode has lost this header.
+            if let Some(encoding) = response
+                .headers()
+                .get(CONTENT_ENCODING)
+                .filter(|encoding| *encoding != "identity")
+            {
+                return Err(Failure {
+                    error: ModelError::Failed(format!(
+                        "{} answered with the content encoding {:?}, which was not asked for. Check ANTHROPIC_BASE_URL \
+                         and what stands before it",
+                        self.endpoint, encoding
+                    )),
+                    retry: false,
+                    wait: None,
+                    request_id,
+                });
+            }
             return match response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
                 Some(page) if page.starts_with(b"text/html") => Err(self.no_messages_api(page)),
                 _ => Ok(response),

@@ -22,11 +22,11 @@ use plue_contract::ToolDefinition;
 /// What marks the end of a part of the prompt that is to be found in the cache again.
 const CACHE_MARK: &[u8] = br#","cache_control":{"type":"ephemeral"}"#;
 
-/// How many marks a request may have besides the one for its end.
-const SLOTS: usize = 3;
+/// How many marks a request may have.
+const SLOTS: usize = 4;
 
-/// How far back from a mark the API looks for an entry, in blocks.
-const LOOKBACK: usize = 20;
+/// How far a mark may be from what the last request has cached, in blocks: a turn that adds 20 loses it.
+const LOOKBACK: usize = 19;
 
 /// The version of the API's own summaries that this client speaks; every later request with one needs it, too.
 pub const COMPACTION_BETA: &str = "compact-2026-09-04";
@@ -132,7 +132,11 @@ impl Conversation {
         let mut buffer = BytesMut::with_capacity(16 * 1024);
         buffer.put_slice(b"{\"model\":");
         buffer.put_json_string(config.model);
-        buffer.put_slice(b",\"stream\":true,\"cache_control\":{\"type\":\"ephemeral\"}");
+        buffer.put_slice(b",\"stream\":true");
+        let mut slots = free_slots(config.messages);
+        if take(&mut slots) {
+            buffer.put_slice(CACHE_MARK);
+        }
         if let Some(thinking) = config.thinking {
             buffer.put_slice(b",\"thinking\":");
             buffer.put_slice(thinking.get().as_bytes());
@@ -141,8 +145,6 @@ impl Conversation {
             buffer.put_slice(br#","thinking":{"type":"adaptive","display":"summarized"}"#);
         }
         put_output_config(&mut buffer, config.effort, config.output_schema);
-        let marks = |message: &InitialMessage| message.content.get().matches("\"cache_control\"").count();
-        let mut slots = SLOTS.saturating_sub(config.messages.iter().map(marks).sum());
         if let Some(system) = config.system.filter(|system| !system.trim().is_empty()) {
             buffer.put_slice(br#","system":[{"type":"text","text":"#);
             buffer.put_json_string(system);
@@ -242,7 +244,9 @@ impl Conversation {
         if !self.may_mark || self.new_blocks + results <= LOOKBACK {
             return None;
         }
-        Some((LOOKBACK - 1).saturating_sub(self.new_blocks).min(results - 1))
+        // When the calls alone are so many, one of them has it already.
+        let behind = LOOKBACK.checked_sub(self.new_blocks + 1)?;
+        Some(behind.min(results - 1))
     }
 
     /// Marks the block that is being written. The mark before becomes white space, which says nothing and leaves
@@ -261,22 +265,41 @@ impl Conversation {
     /// are blank are left out: the model may send them, and the API refuses them back. Says whether anything was
     /// left to add.
     pub fn push_assistant(&mut self, content: &[Box<RawValue>]) -> bool {
-        let mut blocks = content.iter().filter(|block| !is_blank_text(block)).peekable();
-        if blocks.peek().is_none() {
+        let blocks: Vec<&RawValue> = content
+            .iter()
+            .map(|block| &**block)
+            .filter(|block| !is_blank_text(block))
+            .collect();
+        if blocks.is_empty() {
             return false;
         }
+        let marked = self.marked_call(&blocks);
         self.open_message(Role::Assistant);
-        self.buffer.put_u8(b'[');
-        while let Some(block) = blocks.next() {
-            self.buffer.put_slice(block.get().as_bytes());
-            self.new_blocks += 1;
-            if blocks.peek().is_some() {
-                self.buffer.put_u8(b',');
+        for (index, block) in blocks.iter().enumerate() {
+            self.buffer.put_u8(if index == 0 { b'[' } else { b',' });
+            match block.get().strip_suffix('}').filter(|_| marked == Some(index)) {
+                Some(open) => {
+                    self.buffer.put_slice(open.as_bytes());
+                    self.put_mark();
+                    self.buffer.put_u8(b'}');
+                }
+                None => self.buffer.put_slice(block.get().as_bytes()),
             }
         }
+        self.new_blocks += blocks.len();
         self.buffer.put_u8(b']');
         self.close_message();
         true
+    }
+
+    /// Which call of a turn is to have the mark that moves, since its results come too far behind. (Thinking may not have
+    /// it.)
+    fn marked_call(&self, blocks: &[&RawValue]) -> Option<usize> {
+        let near = LOOKBACK.saturating_sub(self.new_blocks);
+        if !self.may_mark || blocks.len() < near {
+            return None;
+        }
+        blocks.iter().take(near).rposition(|block| blocks::is_call(block))
     }
 
     /// The request for the next turn. Everything before `max_tokens` is the same bytes in every turn, with new messages
@@ -410,6 +433,21 @@ impl Conversation {
 
     fn close_message(&mut self) {
         self.buffer.put_u8(b'}');
+    }
+}
+
+/// How many slots the task's own marks leave. One that lasts an hour must not come behind one of ours, which last
+/// shorter: then there is none.
+fn free_slots(messages: &[InitialMessage]) -> usize {
+    const MARK: &str = "\"cache_control\"";
+    let count: usize = messages
+        .iter()
+        .map(|message| message.content.get().matches(MARK).count())
+        .sum();
+    let lasts_longer = |message: &InitialMessage| message.content.get().contains("\"ttl\"");
+    match count > 0 && messages.iter().any(lasts_longer) {
+        true => 0,
+        false => SLOTS.saturating_sub(count),
     }
 }
 

@@ -23,6 +23,9 @@ use super::{StopReason, Turn, TurnEvent, Usage};
 /// The most content blocks of one turn; the ids of its tool calls are compared with each other.
 pub const MAX_BLOCKS: usize = 10_000;
 
+/// How many blocks count as progress by themselves, whatever is in them.
+const MOVING_BLOCKS: usize = 1_000;
+
 /// Why a stream gave no turn.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -319,7 +322,10 @@ impl TurnDecoder {
             "content_block_stop" => self.block_stop(&data),
             "message_delta" => self.message_delta(&data),
             "message_stop" => self.message_stop(),
-            "error" => return Err(DecodeError::Api(ApiError::parse(data.as_bytes()))),
+            "error" => {
+                let data = surrogates::without_halves(&data);
+                return Err(DecodeError::Api(ApiError::parse(data.as_bytes())));
+            }
             // `ping`, and what the API may add: its versioning policy says to ignore unknown events.
             _ => return Ok(None),
         };
@@ -333,7 +339,8 @@ impl TurnDecoder {
         let data = surrogates::without_halves(data);
         let event: MessageStart<'_> = parse(&data)?;
         self.begin(event.message)?;
-        Ok(None)
+        let (usage, model) = (self.usage, self.model.clone());
+        Ok(Some(TurnEvent::Began { usage, model }))
     }
 
     fn begin(&mut self, message: Message<'_>) -> Result<(), String> {
@@ -376,8 +383,10 @@ impl TurnDecoder {
             Kind::Thinking if !beginning.is_empty() => Some(TurnEvent::Thinking(beginning)),
             _ => None,
         };
+        // An empty text that begins brings nothing forward; a call does.
+        let moves = !matches!(block.kind, Kind::Text | Kind::Thinking) || shown.is_some();
+        self.progress += u64::from(moves && self.blocks.len() < MOVING_BLOCKS);
         self.blocks.push(Block::Open(block));
-        self.progress += 1;
         Ok(shown)
     }
 
@@ -436,7 +445,6 @@ impl TurnDecoder {
         if KNOWN_DELTAS.contains(&typed.r#type.0.as_ref()) {
             return Err(error.to_string());
         }
-        self.progress += 1;
         self.open_block(event.index)?.take_unknown(event.delta)?;
         Ok(None)
     }
@@ -490,6 +498,8 @@ impl TurnDecoder {
             }
             _ => {
                 let event: UnknownBlockDelta<'_> = parse(data)?;
+                // Nobody can say whether it brings anything forward.
+                moves = false;
                 block.take_unknown(event.delta)?;
                 None
             }
@@ -511,7 +521,6 @@ impl TurnDecoder {
         {
             *slot = Block::Finished(block.finish()?);
         }
-        self.progress += 1;
         Ok(rest)
     }
 

@@ -8,6 +8,7 @@ use futures::stream::BoxStream;
 
 pub use client::{API_VERSION, AuthStyle, ClientConfig, ClientError, MessagesClient, Traceparent};
 pub use conversation::{Conversation, ConversationConfig, InitialMessage, Role, ToolResult, TurnRequest};
+pub use surrogates::without_halves;
 pub use turn::{INVALID_INPUT_KEY, StopReason, ToolCall, Turn, Usage};
 
 mod api_error;
@@ -25,6 +26,13 @@ mod wire;
 /// What a model turn gives while it runs. `Finished` comes last, exactly once, unless an error comes in its place.
 #[derive(Debug)]
 pub enum TurnEvent {
+    /// The answer begins; these tokens of it are paid, whatever becomes of it.
+    Began {
+        /// As the API tells them now.
+        usage: Usage,
+        /// The model that serves it.
+        model: String,
+    },
     /// A piece of the answer.
     Text(String),
     /// A piece of the model's thinking, when it is shown.

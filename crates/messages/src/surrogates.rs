@@ -10,7 +10,7 @@ pub(super) fn may_have_halves(json: &[u8]) -> bool {
 }
 
 /// A JSON text in which each escape that is half a pair is an escaped U+FFFD: as long as before.
-pub(super) fn without_halves(json: &str) -> Cow<'_, str> {
+pub fn without_halves(json: &str) -> Cow<'_, str> {
     let mut mended: Option<String> = None;
     for (at, unit) in Escapes::of(json) {
         let is_half = match unit {

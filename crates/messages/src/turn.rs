@@ -66,6 +66,11 @@ impl Turn {
         }
     }
 
+    /// Whether it is a summary of the API's own, and one that came to something: without content it is none.
+    pub fn is_summary(&self) -> bool {
+        !self.content.is_empty() && self.content.iter().all(|block| blocks::is_summary(block))
+    }
+
     /// Leaves out thinking that the limit of the answer cut off at the end: without its signature the API does not take
     /// it back.
     pub fn drop_unsigned_thinking(&mut self) {

@@ -28,9 +28,15 @@ impl Agent<'_> {
         if spent.turns == 0 {
             return Ok(());
         }
-        if let Some((left, failure)) = self.last_of_budget(spent) {
+        let has_limit = self.task.max_cost_usd.is_some() || self.task.max_tokens_total.is_some();
+        if has_limit && spent.cost_usd.is_none() && !std::mem::replace(&mut progress.told_uncounted, true) {
+            self.note(
+                "the API does not tell what every answer used: the task's budget counts only what it tells".into(),
+            );
+        }
+        if let Some(left) = self.last_of_budget(spent) {
             self.wrap_up(&left, conversation);
-            progress.last_turn = Some(failure);
+            progress.is_last_turn = true;
         } else if let Some(left) = self.last_of_time().filter(|_| !progress.told_time) {
             // What comes after this turn ends when its time does.
             progress.told_time = true;
@@ -57,19 +63,31 @@ impl Agent<'_> {
         }
     }
 
-    /// What is left when it is not enough for two turns as the last one was, and how the task ends after one.
-    fn last_of_budget(&self, spent: &TaskUsage) -> Option<(String, Failure)> {
+    /// How a task ends whose last turn is over.
+    pub(super) fn over_budget(&self, spent: &TaskUsage) -> Failure {
+        let used = spent.at_least;
+        match (self.task.max_cost_usd, self.task.max_tokens_total) {
+            (Some(max), None) => over_cost(used.usd, max),
+            (Some(max), Some(tokens)) if used.usd / max >= used.tokens as f64 / tokens as f64 => {
+                over_cost(used.usd, max)
+            }
+            (_, max) => over_tokens(used.tokens, max.unwrap_or_default()),
+        }
+    }
+
+    /// What is left when it is not enough for two turns as the last one was.
+    fn last_of_budget(&self, spent: &TaskUsage) -> Option<String> {
         let (used, last) = (spent.at_least, spent.last);
         if let Some(max) = self.task.max_cost_usd {
             let left = max - used.usd;
             if left < last.usd.max(max * RESERVE) {
-                return Some((format!("{left:.4} US dollars"), over_cost(used.usd, max)));
+                return Some(format!("{left:.4} US dollars"));
             }
         }
         let max = self.task.max_tokens_total?;
         let left = max.saturating_sub(used.tokens);
         let reserve = last.tokens.max((max as f64 * RESERVE) as u64);
-        (left < reserve).then(|| (format!("{left} tokens"), over_tokens(used.tokens, max)))
+        (left < reserve).then(|| format!("{left} tokens"))
     }
 
     fn last_of_time(&self) -> Option<String> {

@@ -117,7 +117,9 @@ impl Answer {
                 Err(error) => Verdict::Bad(format!("the answer is no text: {error}")),
             };
         };
-        let json = without_fence(&answer);
+        // As in a call: half a character would be none anywhere.
+        let json = plue_messages::without_halves(without_fence(&answer));
+        let json = &*json;
         let checked = schema.compiled.check(json);
         match checked.and_then(|()| RawValue::from_string(json.to_owned()).map_err(|error| error.to_string())) {
             Ok(result) => Verdict::Good(result),

@@ -125,20 +125,25 @@ impl Agent<'_> {
         self.events.push(event);
     }
 
-    pub(super) fn live_output(&self, tool_id: &str) -> LiveOutput {
-        if !self.extra_events {
-            return Arc::new(|_| {});
-        }
+    /// Where the live output of a call goes, and what passes on what was kept back of it when the call is over.
+    pub(super) fn live_output(&self, tool_id: &str) -> (LiveOutput, impl FnOnce() + use<>) {
+        let plain = Arc::new(Mutex::new(self.events.redactor().stream()));
         let (events, tool_id) = (self.events.clone(), tool_id.to_owned());
-        let plain = Mutex::new(self.events.redactor().stream());
-        // What is kept back at the end is in the result.
-        Arc::new(move |text| {
-            let text = plain.lock().unwrap_or_else(PoisonError::into_inner).push_text(text);
-            if !text.is_empty() {
+        let is_wanted = self.extra_events;
+        let tell = Arc::new(move |text: String| {
+            if is_wanted && !text.is_empty() {
                 let tool_id = tool_id.clone();
                 events.push(Event::ToolOutput { tool_id, text });
             }
-        })
+        });
+        let (kept, last) = (Arc::clone(&plain), Arc::clone(&tell));
+        let live: LiveOutput = Arc::new(move |text| {
+            if is_wanted {
+                tell(plain.lock().unwrap_or_else(PoisonError::into_inner).push_text(text));
+            }
+        });
+        let rest = move || last(kept.lock().unwrap_or_else(PoisonError::into_inner).finish_text());
+        (live, rest)
     }
 }
 

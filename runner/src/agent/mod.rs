@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::task::AgentTask;
 use crate::telemetry::Telemetry;
 use plue_contract::Toolbox;
-use plue_messages::{Conversation, ConversationConfig, Model, ModelError, StopReason, Turn};
+use plue_messages::{Conversation, ConversationConfig, InitialMessage, Model, ModelError, StopReason, Turn};
 
 mod allowance;
 mod answer;
@@ -90,8 +90,12 @@ struct Progress {
     context: Option<u64>,
     /// Whether nothing was finished since room was made.
     made_room: bool,
-    /// Why the turn that was asked for is the last one.
-    last_turn: Option<Failure>,
+    /// Whether the turn that was asked for is the last one that the budget has room for.
+    is_last_turn: bool,
+    /// Whether somebody was told that the limits cannot be held, since nothing is counted.
+    told_uncounted: bool,
+    /// The message that comes in the place of one that was taken back.
+    next_message: Option<String>,
     /// Whether the model was told that its time ends.
     told_time: bool,
 }
@@ -114,12 +118,14 @@ impl Agent<'_> {
             continuations: 0,
             asked_for_text: false,
             open_calls: Vec::new(),
-            call_ids: HashSet::new(),
+            call_ids: call_ids(&self.task.messages),
             repetition: Repetition::default(),
             answer,
             context: None,
             made_room: false,
-            last_turn: None,
+            is_last_turn: false,
+            told_uncounted: false,
+            next_message: None,
             told_time: false,
         };
         let span = self.telemetry.agent_span(self.model_name);
@@ -159,8 +165,8 @@ impl Agent<'_> {
         spent: &mut TaskUsage,
     ) -> Result<Box<RawValue>, Failure> {
         while spent.turns < self.task.max_turns {
-            if let Some(failure) = progress.last_turn.take() {
-                return Err(failure);
+            if progress.is_last_turn {
+                return Err(self.over_budget(spent));
             }
             self.make_room_in_time(conversation, progress, spent).await?;
             self.allow(conversation, progress, spent)?;
@@ -192,7 +198,8 @@ impl Agent<'_> {
             let stop = turn.stop.clone();
             match self.follow(turn, &message_id, conversation, progress).await? {
                 Next::Done(result) => return Ok(result),
-                Next::Turn => progress.made_room = false,
+                // Where it is as full as before, another summary would be no help.
+                Next::Turn => progress.made_room &= self.is_full(progress),
                 Next::MakeRoom => {
                     let failure = self.context_exceeded(&stop);
                     self.make_room(conversation, progress, spent, failure).await?;
@@ -250,7 +257,10 @@ impl Agent<'_> {
             progress.continuations = 0;
         }
         match &turn.stop {
-            StopReason::ToolUse | StopReason::EndTurn | StopReason::StopSequence(_) if !turn.tool_calls.is_empty() => {
+            // A paused turn may hold calls of ours, too: the API wants their results before it goes on.
+            StopReason::ToolUse | StopReason::EndTurn | StopReason::StopSequence(_) | StopReason::PauseTurn
+                if !turn.tool_calls.is_empty() =>
+            {
                 progress.answer.begin_anew();
                 conversation.push_assistant(&turn.content);
                 self.call_tools(&turn, message_id, conversation, progress).await?;
@@ -292,6 +302,7 @@ impl Agent<'_> {
             }
             StopReason::ContextWindowExceeded => {
                 self.end_open_calls(progress, CUT_OFF_CALL);
+                self.take_back(message_id, "it came to the end of the context window", progress);
                 self.note(format!(
                     "the answer came to the end of the context window of {}, after {}; it is asked for again",
                     self.model_name,
@@ -353,7 +364,9 @@ impl Agent<'_> {
             }
             return Ok(Next::Turn);
         }
-        if !progress.limit.raise() {
+        if progress.limit.raise() {
+            self.take_back(message_id, "it came to max_tokens before it had an answer", progress);
+        } else {
             return failure("before it had an answer or a tool call; a larger max_tokens gives it more room");
         }
         self.note(format!(
@@ -364,6 +377,22 @@ impl Agent<'_> {
         ));
         Ok(Next::Turn)
     }
+}
+
+/// The ids of calls that the task's own messages hold.
+fn call_ids(messages: &[InitialMessage]) -> HashSet<String> {
+    #[derive(serde::Deserialize)]
+    struct Block {
+        r#type: String,
+        id: String,
+    }
+    let blocks = |message: &InitialMessage| serde_json::from_str::<Vec<serde_json::Value>>(message.content.get());
+    let blocks = messages.iter().filter_map(|message| blocks(message).ok()).flatten();
+    let calls = blocks.filter_map(|block| serde_json::from_value::<Block>(block).ok());
+    calls
+        .filter(|block| block.r#type == "tool_use")
+        .map(|block| block.id)
+        .collect()
 }
 
 fn new_message_id() -> String {

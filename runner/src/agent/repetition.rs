@@ -1,7 +1,9 @@
 //! Whether an agent goes round in circles: the same calls with the same results, turn after turn, or two turns in turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde_json::Value;
 
 /// How many turns in a row are the same before it is said.
 const SAME: usize = 5;
@@ -24,21 +26,20 @@ pub(super) enum Pattern {
 #[derive(Debug, Default)]
 pub(super) struct Repetition {
     last: VecDeque<u64>,
-    /// The circle that was spoken of.
-    said: Option<[u64; 2]>,
+    /// The circles that were spoken of.
+    said: HashSet<[u64; 2]>,
 }
 
 impl Repetition {
     /// Takes the calls of a turn: names, arguments and results.
     pub(super) fn note<'a>(&mut self, calls: impl Iterator<Item = (&'a str, &'a str, &'a str)>) -> Pattern {
         let mut hasher = DefaultHasher::new();
-        for call in calls {
-            call.hash(&mut hasher);
+        for (name, input, result) in calls {
+            // The same arguments, however they are written.
+            let input = serde_json::from_str(input).map_or_else(|_| input.to_owned(), |input| canonical(&input));
+            (name, input, result).hash(&mut hasher);
         }
         let turn = hasher.finish();
-        if self.said.is_some_and(|said| !said.contains(&turn)) {
-            self.said = None;
-        }
         self.last.push_back(turn);
         if self.last.len() > SAME.max(2 * ROUNDS) {
             self.last.pop_front();
@@ -47,9 +48,9 @@ impl Repetition {
             return Pattern::New;
         };
         self.last.clear();
-        match self.said.replace(circle) {
-            Some(_) => Pattern::Stuck,
-            None => Pattern::Repeats,
+        match self.said.insert(circle) {
+            true => Pattern::Repeats,
+            false => Pattern::Stuck,
         }
     }
 
@@ -65,7 +66,20 @@ impl Repetition {
                     .all(|(turn, expected)| *turn == expected)
         };
         let length = if last == before { SAME } else { 2 * ROUNDS };
-        alternates(length).then_some([last, before])
+        alternates(length).then(|| [last.min(before), last.max(before)])
+    }
+}
+
+/// A value as text, whatever the order of its members.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let sorted: BTreeMap<&String, String> =
+                members.iter().map(|(key, value)| (key, canonical(value))).collect();
+            format!("{sorted:?}")
+        }
+        Value::Array(values) => format!("{:?}", values.iter().map(canonical).collect::<Vec<_>>()),
+        other => other.to_string(),
     }
 }
 
@@ -105,10 +119,23 @@ mod tests {
     }
 
     #[test]
-    fn who_does_something_else_begins_anew() {
-        let turns = [&["a"; 5][..], &["b"], &["a"; 5]].concat();
+    fn who_does_something_else_begins_anew_and_who_comes_back_to_it_does_not() {
+        let turns = [&["a"; 5][..], &["b"; 5]].concat();
         let seen = patterns(&turns);
         assert_eq!((count(&seen, Pattern::Repeats), count(&seen, Pattern::Stuck)), (2, 0));
+        let turns = [&["a"; 5][..], &["b"], &["a"; 5]].concat();
+        let seen = patterns(&turns);
+        assert_eq!((count(&seen, Pattern::Repeats), count(&seen, Pattern::Stuck)), (1, 1));
+    }
+
+    #[test]
+    fn the_order_of_arguments_and_their_spaces_make_no_difference() {
+        let mut repetition = Repetition::default();
+        let inputs = [r#"{"a":1,"b":[2]}"#, r#"{ "b": [2], "a": 1 }"#];
+        let seen: Vec<Pattern> = (0..5)
+            .map(|n| repetition.note([("grep", inputs[n % 2], "x")].into_iter()))
+            .collect();
+        assert_eq!(seen[4], Pattern::Repeats);
     }
 
     #[test]

@@ -9,10 +9,11 @@ impl Agent<'_> {
     /// Makes a call, as a span of its own.
     pub(super) async fn call_tool(&self, call: &ToolCall) -> ToolOutcome {
         let span = self.telemetry.tool_span(&call.name, &call.id);
-        let (output, cancel) = (self.live_output(&call.id), self.cancel.child_token());
+        let ((output, rest), cancel) = (self.live_output(&call.id), self.cancel.child_token());
         let outcome = span
             .within(self.tools.call(&call.name, &call.input, output, cancel))
             .await;
+        rest();
         if let Some(code) = outcome.error {
             span.fail(code.as_str());
         }

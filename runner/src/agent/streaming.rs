@@ -9,7 +9,10 @@ use super::{Agent, BROKEN_OFF_CALL, Progress, TaskUsage, new_message_id};
 use crate::events::{Event, TaskErrorCode};
 use crate::failure::{Cancelled, Failure};
 use plue_contract::{ToolErrorCode, ToolOutcome};
-use plue_messages::{Conversation, Turn, TurnEvent};
+use plue_messages::{Conversation, Turn, TurnEvent, Usage};
+
+/// The longest id of a call, in characters: those of the API have 30.
+const MAX_ID: usize = 200;
 
 /// What was shown of a message so far.
 struct Message {
@@ -22,18 +25,21 @@ struct Message {
     calls: usize,
     /// Calls that were given another id than the model gave them.
     renamed: Vec<(usize, String)>,
+    /// What of it is paid already, and the model that serves it.
+    paid: Option<(Usage, String)>,
 }
 
 impl Agent<'_> {
-    fn new_message(&self) -> Message {
+    fn new_message(&self, id: String) -> Message {
         let redactor = self.events.redactor();
         Message {
-            id: new_message_id(),
+            id,
             text: MaskedDeltas::new(redactor),
             thinking: MaskedDeltas::new(redactor),
             is_known: false,
             calls: 0,
             renamed: Vec::new(),
+            paid: None,
         }
     }
 
@@ -45,12 +51,15 @@ impl Agent<'_> {
         spent: &mut TaskUsage,
     ) -> Result<(Turn, String), Failure> {
         let mut stream = self.model.turn(conversation.request(progress.limit.tokens()));
-        let mut message = self.new_message();
+        let mut message = self.new_message(progress.next_message.take().unwrap_or_else(new_message_id));
         loop {
             let event = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => {
                     self.say_the_rest(&mut message);
+                    if let Some((usage, model)) = message.paid.take() {
+                        spent.add(&usage, &model, self.model_name);
+                    }
                     return Err(Cancelled.into());
                 }
                 event = stream.next() => event,
@@ -65,6 +74,7 @@ impl Agent<'_> {
                     }
                     return Ok((turn, message.id));
                 }
+                Some(Ok(TurnEvent::Began { usage, model })) => message.paid = Some((usage, model)),
                 Some(Ok(TurnEvent::Text(delta))) => {
                     message.is_known = true;
                     let (id, text) = (&message.id, &mut message.text);
@@ -87,6 +97,7 @@ impl Agent<'_> {
                     patience.as_secs()
                 )),
                 Some(Ok(TurnEvent::Wasted { usage, model })) => {
+                    message.paid = None;
                     spent.add(&usage, &model, self.model_name);
                     self.tell_usage(&message.id, &usage);
                     self.check_budget(spent)?;
@@ -107,15 +118,29 @@ impl Agent<'_> {
     /// Announces a call. An id that was used before would stand for two calls, here and in every event: then the call
     /// has another one, in the history too.
     fn open_call(&self, id: String, name: String, message: &mut Message, progress: &mut Progress) {
-        let mut own = id.clone();
+        // Gateways make ids of their own, with characters that the API does not take back.
+        let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let mut good: String = id
+            .chars()
+            .map(|c| if is_good(c) { c } else { '_' })
+            .take(MAX_ID)
+            .collect();
+        if good.is_empty() {
+            good.push_str("call");
+        }
+        let mut own = good.clone();
         for number in 2_u32.. {
             if progress.call_ids.insert(own.clone()) {
                 break;
             }
-            own = format!("{id}_{number}");
+            own = format!("{good}_{number}");
         }
         if own != id {
-            tracing::warn!(id, renamed_to = own, "the model used the id of a call a second time");
+            tracing::warn!(
+                id,
+                renamed_to = own,
+                "the id of a call is one that was used before, or none"
+            );
             message.renamed.push((message.calls, own.clone()));
         }
         message.calls += 1;
@@ -131,7 +156,7 @@ impl Agent<'_> {
     /// The answer broke off, and what comes now belongs to another message: nothing comes of what was shown.
     fn restart(&self, message: &mut Message, reason: String, progress: &mut Progress) {
         self.end_open_calls(progress, BROKEN_OFF_CALL);
-        let broken = std::mem::replace(message, self.new_message());
+        let broken = std::mem::replace(message, self.new_message(new_message_id()));
         if !broken.is_known {
             return;
         }
@@ -143,6 +168,19 @@ impl Agent<'_> {
                 reason,
             });
         }
+    }
+
+    /// A turn that is over counts for nothing, and is asked for again: so does what was shown of it.
+    pub(super) fn take_back(&self, message_id: &str, reason: &str, progress: &mut Progress) {
+        let replaced_by = new_message_id();
+        if self.extra_events {
+            self.events.push(Event::MessageReset {
+                message_id: message_id.to_owned(),
+                replaced_by: replaced_by.clone(),
+                reason: reason.to_owned(),
+            });
+        }
+        progress.next_message = Some(replaced_by);
     }
 
     /// Passes on what was kept back of the model's text.

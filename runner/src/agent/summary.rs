@@ -28,6 +28,17 @@ pub(super) const SUMMARIZE: &str = concat!(
 );
 
 impl Agent<'_> {
+    /// Whether the last turn left too little room for another one.
+    pub(super) fn is_full(&self, progress: &Progress) -> bool {
+        let window = models::lookup(self.model_name).map(|model| model.context_window);
+        let Some((window, context)) = window.zip(progress.context) else {
+            return false;
+        };
+        // No turn has more than fits: a number that is far over it is none.
+        let is_absurd = context > u64::from(window) * 2;
+        !is_absurd && context as f64 >= f64::from(window) * FULL
+    }
+
     /// Makes room before the window is full.
     pub(super) async fn make_room_in_time(
         &self,
@@ -35,19 +46,14 @@ impl Agent<'_> {
         progress: &mut Progress,
         spent: &mut TaskUsage,
     ) -> Result<(), Failure> {
-        let window = models::lookup(self.model_name).map(|model| model.context_window);
-        let (Some(window), Some(context)) = (window, progress.context) else {
-            return Ok(());
-        };
-        // No turn has more than fits: a number that is far over it is none.
-        let is_absurd = context > u64::from(window) * 2;
-        if is_absurd || (context as f64) < f64::from(window) * FULL {
+        if !self.is_full(progress) {
             return Ok(());
         }
         let failure = Failure {
             code: TaskErrorCode::ContextExceeded,
             message: format!(
-                "{context} of the {window} tokens that {} takes are used",
+                "the conversation has {}, and the context window of {} has no room for more",
+                super::usage::tokens(progress.context),
                 self.model_name
             ),
         };
@@ -99,7 +105,7 @@ impl Agent<'_> {
         spent: &mut TaskUsage,
     ) -> Result<Option<Conversation>, Failure> {
         match self.ask_aside(conversation.compaction_request(limit), spent).await? {
-            Ok(turn) if turn.stop == StopReason::Compaction && !turn.content.is_empty() => {
+            Ok(turn) if turn.stop == StopReason::Compaction && turn.is_summary() => {
                 Ok(Some(conversation.compacted(&turn.content, GO_ON)))
             }
             Ok(turn) => {
@@ -109,12 +115,11 @@ impl Agent<'_> {
                 );
                 Ok(None)
             }
-            // It does not know this kind of request, or not for this model; or there is too much of it.
-            Err(error @ (ModelError::Refused(_) | ModelError::TooLong(_))) => {
+            // It does not know this kind of request, or not for this model or key; or there is too much of it.
+            Err(error) => {
                 tracing::warn!(%error, "the API gives no summary; the model is asked for one");
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -132,7 +137,8 @@ impl Agent<'_> {
             let mut asked = part;
             asked.push_user_text(SUMMARIZE);
             match self.ask_aside(asked.request(limit), spent).await? {
-                Ok(turn) if turn.has_text => {
+                // What it refused or could not finish is none.
+                Ok(turn) if turn.has_text && turn.stop == StopReason::EndTurn => {
                     let summary = turn.text();
                     let text = format!("This is a summary of what was done so far:\n\n{summary}\n\n{GO_ON}");
                     return Ok(conversation.summarized(&text, count));

@@ -269,19 +269,39 @@ impl Event {
 
 /// The same for an object that is written already. Where a mask breaks it, what is left is shown as a text.
 fn redact_json(object: &mut Box<RawValue>, redactor: &Redactor) {
-    // A character that is escaped for no reason would hide a secret from whoever reads the text, and from nobody else.
-    let plain = match object.get().contains("\\u") {
+    // Escapes would hide a secret from whoever reads the text, and from nobody else: each text is looked at as it is.
+    let plain = match object.get().contains('\\') {
         true => serde_json::from_str::<serde_json::Value>(object.get()).ok(),
         false => None,
     };
-    let text = plain.map_or_else(|| object.get().to_owned(), |value| value.to_string());
+    let (text, in_texts) = match plain {
+        Some(mut value) => {
+            let masked = redact_texts(&mut value, redactor);
+            (value.to_string(), masked)
+        }
+        None => (object.get().to_owned(), 0),
+    };
     let (text, masked) = redactor.redact(text);
-    if masked == 0 {
+    if masked + in_texts == 0 {
         return;
     }
     *object = RawValue::from_string(text.clone())
         .or_else(|_| serde_json::value::to_raw_value(&serde_json::json!({ "redacted": text })))
         .unwrap_or_else(|_| RawValue::NULL.to_owned());
+}
+
+/// Takes secrets out of each text of a value; how many there were.
+fn redact_texts(value: &mut serde_json::Value, redactor: &Redactor) -> usize {
+    match value {
+        serde_json::Value::String(text) => {
+            let (plain, masked) = redactor.redact(std::mem::take(text));
+            *text = plain;
+            masked
+        }
+        serde_json::Value::Array(values) => values.iter_mut().map(|value| redact_texts(value, redactor)).sum(),
+        serde_json::Value::Object(members) => members.values_mut().map(|value| redact_texts(value, redactor)).sum(),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl StopReason {
             StopReason::Timeout(limit) => Failure {
                 code: TaskErrorCode::Timeout,
                 message: format!(
-                    "the task ran longer than its timeout_seconds ({}) and was ended",
+                    "the task ran longer than its time limit of {} s (timeout_seconds, or TASK_TIMEOUT) and was ended",
                     limit.as_secs()
                 ),
             },

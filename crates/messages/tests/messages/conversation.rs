@@ -102,7 +102,7 @@ fn a_full_request_carries_each_setting_as_it_was_given() {
 
 #[test]
 fn marks_of_the_task_take_the_place_of_ours() {
-    for (own, ours) in [(0, 3), (1, 3), (2, 2), (3, 1), (4, 1)] {
+    for (own, ours) in [(0, 3), (1, 3), (2, 2), (3, 1), (4, 0)] {
         let mark = r#","cache_control":{"type":"ephemeral"}"#;
         let block = |n: usize| format!(r#"{{"type":"text","text":"a"{}}}"#, if n < own { mark } else { "" });
         let blocks: Vec<String> = (0..4).map(block).collect();
@@ -239,25 +239,25 @@ fn a_turn_of_many_blocks_is_marked_where_the_api_still_finds_the_one_before() {
         conversation.push_tool_results(&results);
         (before, conversation.request(10).body, marks(&conversation).0)
     };
-    // Two blocks a call: up to twenty new ones, the API finds what the last request has cached from the end.
-    for calls in [1, 10] {
+    // Two blocks a call: up to nineteen new ones, the API finds what the last request has cached from the end.
+    for calls in [1, 9] {
         assert_eq!(turn(calls).2, [], "{calls}");
     }
-    // The last request ended at the block before the assistant's: 15 calls and the fifth result are twenty blocks.
+    // The last request ended at the block before the assistant's: 15 calls and the fourth result are nineteen blocks.
     let (before, after, marked) = turn(15);
-    assert_eq!(marked, [(6, 4)]);
+    assert_eq!(marked, [(6, 3)]);
     assert!(after.starts_with(&before[..before.len() - br#"],"max_tokens":10}"#.len()]));
     // There are four slots, and three are taken: the mark moves, and leaves white space in its place.
-    let (before, after, marked) = turn(19);
-    assert_eq!(marked, [(8, 0)]);
+    let (before, after, marked) = turn(10);
+    assert_eq!(marked, [(8, 8)]);
     let same = before
         .iter()
         .zip(&after)
         .filter(|(before, after)| before == after)
         .count();
     assert!(before.len() - same <= 80, "{same} of {}", before.len());
-    // More calls than that: no result is near enough, and the first is the nearest.
-    assert_eq!(turn(30).2, [(10, 0)]);
+    // So many calls that no result is near enough: one of the calls has it.
+    assert_eq!(turn(30).2, [(9, 18)]);
 }
 
 #[test]

@@ -237,14 +237,9 @@ fn a_broken_stream_is_an_error_that_says_what_is_wrong() {
             "is no object",
         ),
         (
-            "a tool without an id",
-            start() + &block(0, r#"{"type":"tool_use","name":"x"}"#, &[]),
-            "no id or no name",
-        ),
-        (
             "a tool without a name",
             start() + &block(0, r#"{"type":"tool_use","id":"x"}"#, &[]),
-            "no id or no name",
+            "has no name",
         ),
         (
             "the result of a call",
@@ -459,7 +454,8 @@ fn only_what_brings_the_answer_forward_counts_as_progress() {
     assert_eq!(progress(&event(r#"{"type":"ping"}"#).repeat(9)), 0);
     assert_eq!(progress(": a comment\n\nevent: later\ndata: {}\n\n"), 0);
     let open = r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
-    assert_eq!(progress(&event(open)), 1);
+    assert_eq!(progress(&event(open)), 0);
+    assert_eq!(progress(&delta(r#"{"type":"glow_delta","glow":"red"}"#).repeat(9)), 0);
     assert_eq!(progress(&delta(r#"{"type":"text_delta","text":""}"#).repeat(9)), 0);
     assert_eq!(progress(&delta(r#"{"type":"text_delta","text":"a"}"#)), 1);
     let stop = event(r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#);

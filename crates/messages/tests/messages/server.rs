@@ -231,6 +231,7 @@ pub async fn run_model(client: &MessagesClient, model: &str) -> (Vec<TurnEvent>,
         let mut stream = client.turn(conversation(model).request(100));
         while let Some(event) = stream.next().await {
             match event {
+                Ok(TurnEvent::Began { .. }) => {}
                 Ok(event) => events.push(event),
                 Err(error) => {
                     assert!(stream.next().await.is_none(), "something came after the error");

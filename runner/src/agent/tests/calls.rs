@@ -145,6 +145,42 @@ async fn a_call_whose_id_was_used_before_has_another_one_in_events_and_history()
 }
 
 #[tokio::test]
+async fn an_id_that_the_api_does_not_take_back_becomes_one_that_it_does() {
+    let odd = turn()
+        .call("functions.grep:0", "grep", "{}")
+        .call("", "grep", "{}")
+        .stops(StopReason::ToolUse);
+    let outcome = case("of a gateway", [odd, turn().text("Bye").done()])
+        .calls([answers("a"), answers("b")])
+        .run()
+        .await
+        .succeeds();
+    let expected = r#"assistant [functions_grep_0 grep {}; call grep {}], user [functions_grep_0 "a"; call "b"]"#;
+    assert!(outcome.asked[1].ends_with(expected), "{:?}", outcome.asked);
+    let message = |content: &str| super::InitialMessage {
+        role: super::Role::Assistant,
+        content: serde_json::value::RawValue::from_string(content.into()).unwrap(),
+    };
+    let again = turn().call("t1", "grep", "{}").stops(StopReason::ToolUse);
+    let mut known = case("of the task's own", [again, turn().text("Bye").done()]).calls([answers("a")]);
+    let call = message(r#"[{"type":"tool_use","id":"t1","name":"grep","input":{}}]"#);
+    known.task.messages.insert(0, call);
+    let outcome = known.run().await.succeeds();
+    assert!(outcome.asked[1].contains("t1_2 grep"), "{:?}", outcome.asked);
+}
+
+#[tokio::test]
+async fn calls_of_a_paused_turn_are_made() {
+    let paused = turn().call("t1", "grep", "{}").stops(StopReason::PauseTurn);
+    case("paused", [paused, turn().text("Bye").done()])
+        .calls([answers("a")])
+        .run()
+        .await
+        .asked(&[FIRST_ASKED, r#"64000: assistant [t1 grep {}], user [t1 "a"]"#])
+        .succeeds();
+}
+
+#[tokio::test]
 async fn an_agent_that_repeats_itself_is_told_so_and_then_it_is_stuck() {
     let call = |n: usize| turn().call(&format!("t{n}"), "grep", "{}").stops(StopReason::ToolUse);
     let asked = |outcome: super::Outcome, told: usize| {

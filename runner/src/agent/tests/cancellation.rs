@@ -147,3 +147,14 @@ async fn between_the_end_of_a_turn_and_its_first_call() {
         .called(&["grep {}"])
         .fails(TaskErrorCode::Cancelled, "cancelled");
 }
+
+#[tokio::test]
+async fn what_an_answer_cost_that_was_cancelled_is_told() {
+    let cancelled = turn().begins(500, 1).text("Hel").cancels().hangs();
+    let outcome = case("in the middle", [cancelled])
+        .run()
+        .await
+        .fails(TaskErrorCode::Cancelled, "");
+    assert_eq!(outcome.spent.usage.input_tokens, Some(500));
+    assert_eq!(outcome.spent.usage.output_tokens, Some(1));
+}

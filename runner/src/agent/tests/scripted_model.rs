@@ -98,6 +98,12 @@ impl ScriptedTurn {
         self.gives(TurnEvent::ToolStarted { id, name })
     }
 
+    /// The answer begins, and these tokens of it are paid.
+    pub fn begins(self, input_tokens: u64, output_tokens: u64) -> Self {
+        let (usage, model) = (used(input_tokens, output_tokens), self.served_by.to_owned());
+        self.gives(TurnEvent::Began { usage, model })
+    }
+
     /// The turn broke off after these tokens.
     pub fn wastes(self, input_tokens: u64, output_tokens: u64) -> Self {
         let (usage, model) = (used(input_tokens, output_tokens), self.served_by.to_owned());

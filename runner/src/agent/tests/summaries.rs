@@ -133,6 +133,54 @@ async fn an_answer_that_fills_the_window_is_asked_for_again_after_a_summary() {
 }
 
 #[tokio::test]
+async fn what_is_no_summary_takes_no_place() {
+    let refusal = StopReason::Refusal {
+        category: None,
+        explanation: None,
+    };
+    // One without content, one that the model refuses, and one that it does not finish.
+    let turns = [
+        call("t1", 900_000),
+        turn().compaction(""),
+        turn().text("I cannot").stops(refusal),
+    ];
+    case("no summary", turns)
+        .calls([answers("a")])
+        .run()
+        .await
+        .fails(TaskErrorCode::ContextExceeded, "no summary of it could be made");
+    // Whatever the API has against it, the model may be asked.
+    for error in [
+        ModelError::Auth as fn(String) -> ModelError,
+        ModelError::ModelNotFound,
+        ModelError::Failed,
+    ] {
+        let failed = turn().fails(error("403".into()));
+        let turns = [
+            call("t1", 900_000),
+            failed,
+            turn().text("sum").done(),
+            turn().text("Bye").done(),
+        ];
+        case("another error", turns)
+            .calls([answers("a")])
+            .run()
+            .await
+            .succeeds();
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_as_full_after_a_summary_ends() {
+    let turns = [call("t1", 900_000), turn().compaction("sum"), call("t2", 900_000)];
+    case("a spiral", turns)
+        .calls([answers("a"), answers("b")])
+        .run()
+        .await
+        .fails(TaskErrorCode::ContextExceeded, "also after a summary");
+}
+
+#[tokio::test]
 async fn when_a_summary_is_no_help_the_task_ends() {
     let full = || turn().stops(StopReason::ContextWindowExceeded);
     case("full again", [call("t1", 10), full(), turn().compaction("sum"), full()])

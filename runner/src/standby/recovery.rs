@@ -153,6 +153,7 @@ async fn tell(
         stop,
         &process.telemetry,
         Some(journal.clone()),
+        None,
     )?;
     let age = u64::try_from(now_ms().saturating_sub(task.started_ms)).unwrap_or_default();
     let started = Instant::now().checked_sub(Duration::from_millis(age));

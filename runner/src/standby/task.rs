@@ -53,6 +53,7 @@ pub(super) async fn run(
         stop,
         &process.telemetry,
         Some(progress),
+        None,
     )?;
     let trace = process.telemetry.carry();
     let failure = match (assignment.document, worker) {

@@ -257,14 +257,20 @@ async fn what_the_server_had_not_taken_is_sent_under_its_number() {
         false => Answer::Ok,
     });
     let scene = kept(settings).await;
-    let script = "for i in $(seq 1 2000); do echo line $i; done; touch written; sleep 300";
+    let script = "for i in $(seq 1 2000); do echo line $i; done; sleep 300";
     let scene = scene.workflow(&json!([{ "run": "echo before" }, { "run": script }]));
     away.store(true, Ordering::Relaxed);
     let running = scene.start();
-    while !scene.workspace().join("written").exists() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let is_kept = |scene: &Scene| {
+        let contents = files(scene).into_iter().filter_map(|file| fs::read(file).ok());
+        let text = b"line 2000";
+        contents
+            .into_iter()
+            .any(|content| content.windows(text.len()).any(|window| window == text))
+    };
+    while !is_kept(&scene) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
     kill(running).await;
     away.store(false, Ordering::Relaxed);
     let outcome = goes_on(scene).await;

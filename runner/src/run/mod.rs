@@ -27,7 +27,7 @@ mod process;
 mod settings;
 mod stop;
 
-pub use delivery::{Delivered, Delivery, Patience, repeat_ending};
+pub use delivery::{Delivered, Delivery, Patience, Unanswered, repeat_ending};
 pub use exit::Exit;
 use kept::{Kept, NotKept};
 pub use prepare::{Ready, Refused, plugin_dir, runners_own};

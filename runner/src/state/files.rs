@@ -49,7 +49,7 @@ impl Files {
     /// # Errors
     /// When the folder is not ours alone, or another runner has the task.
     pub fn open(folder: &Path, task_id: &str) -> Result<Self, OpenError> {
-        check(folder).map_err(OpenError::Folder)?;
+        check_folder(folder).map_err(OpenError::Folder)?;
         let digest = Sha256::digest(task_id.as_bytes());
         let name: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
         let stem = format!("{PREFIX}{name}");
@@ -111,8 +111,12 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// What is in the folder may hold all that a model has read, and is believed when it is read again.
-fn check(folder: &Path) -> Result<(), String> {
+/// What is in the folder may hold all that a model has read, and is believed when it is read again: it has to be ours
+/// alone. It is made when it is not there.
+///
+/// # Errors
+/// When it is not, or cannot be used.
+pub fn check_folder(folder: &Path) -> Result<(), String> {
     let cannot = |error: io::Error| format!("the folder {} cannot be used: {error}", folder.display());
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cannot(error)),

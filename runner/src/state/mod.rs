@@ -9,7 +9,7 @@ mod files;
 mod journal;
 mod log;
 
-pub use files::{Files, OpenError};
+pub use files::{Files, OpenError, check_folder};
 pub use journal::{Begun, Journal, Memory, Past};
 pub use log::{Log, Unreadable};
 

@@ -14,12 +14,15 @@ mod delivery;
 mod process;
 mod redaction;
 mod report;
+mod resume;
 mod tools;
 
 /// In place of a filter of criterion: what a command costs and nothing else, wherever the program stands.
 const COMMANDS_ONLY: &str = "command";
 /// Likewise, the way of a token.
 const DELIVERY_ONLY: &str = "delivery";
+/// Likewise, what it takes to go on with a task.
+const RESUME_ONLY: &str = "resume";
 
 fn main() {
     // Before anything large is in our memory: what forks copies it.
@@ -30,6 +33,10 @@ fn main() {
     }
     if std::env::args().any(|argument| argument == DELIVERY_ONLY) {
         report::print(report::delivery(&delivery::measure()));
+        return;
+    }
+    if std::env::args().any(|argument| argument == RESUME_ONLY) {
+        report::print(report::resume(&resume::measure()));
         return;
     }
     let folder = folder();
@@ -45,6 +52,7 @@ fn main() {
     let idle = process::idle_memory();
     let mut rows = report::commands(&costs);
     rows.extend(report::delivery(&delivery::measure()));
+    rows.extend(report::resume(&resume::measure()));
     report::print(
         rows.into_iter()
             .chain(report::others(&folder, idle, process::standby_memory())),

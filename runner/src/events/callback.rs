@@ -297,8 +297,15 @@ impl Callback {
     }
 
     /// Sends a request again that an earlier process has sent and did not see arrive, before anything else. `earlier`
-    /// is how many events were lost before.
-    pub async fn resend(&self, sent: &SentRequest, ends: bool, earlier: u64, report: &DeliveryReport) {
+    /// is how many events were lost before. `cancel` as in [`Callback::deliver`].
+    pub async fn resend(
+        &self,
+        sent: &SentRequest,
+        ends: bool,
+        earlier: u64,
+        cancel: &(dyn Fn() + Sync),
+        report: &DeliveryReport,
+    ) {
         let events = match sent.batch {
             true => sent
                 .body
@@ -309,7 +316,7 @@ impl Callback {
         };
         // Until the server has it.
         report.set_lost(events);
-        if self.repeat(sent, ends).await {
+        if self.repeat(sent, ends, cancel).await {
             report.set_lost(0);
             if ends {
                 report.ending_delivered.store(true, Ordering::Relaxed);
@@ -321,10 +328,10 @@ impl Callback {
 
     /// Sends a request again that an earlier process has sent, under its key and with its bytes. Whether it arrived. A
     /// server that takes no batches any more gets the events of one by themselves.
-    pub async fn repeat(&self, ending: &SentRequest, ends: bool) -> bool {
+    pub async fn repeat(&self, ending: &SentRequest, ends: bool, cancel: &(dyn Fn() + Sync)) -> bool {
         if !ending.batch {
             return self
-                .repeat_event(ending.seq, ending.body.clone(), &ending.key, ends)
+                .repeat_event(ending.seq, ending.body.clone(), &ending.key, ends, cancel)
                 .await;
         }
         let events = || ending.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -340,14 +347,16 @@ impl Callback {
             key: &ending.key,
             repeated: true,
         };
-        match self.send_request(request, &|| {}).await {
+        match self.send_request(request, cancel).await {
             Sent::Delivered => true,
             Sent::GivenUp => false,
             Sent::Refused | Sent::TooLarge(_) => {
                 let mut arrived = false;
                 for (seq, line) in (ending.seq..).zip(events()) {
                     let key = format!("{}-{seq}", self.id);
-                    arrived = self.repeat_event(seq, ending.body.slice_ref(line), &key, ends).await;
+                    arrived = self
+                        .repeat_event(seq, ending.body.slice_ref(line), &key, ends, cancel)
+                        .await;
                 }
                 arrived
             }
@@ -355,7 +364,7 @@ impl Callback {
     }
 
     /// The same for one event. It has its number, so that to a server that takes less it can only be cut.
-    async fn repeat_event(&self, seq: u64, mut body: Bytes, key: &str, ends: bool) -> bool {
+    async fn repeat_event(&self, seq: u64, mut body: Bytes, key: &str, ends: bool, cancel: &(dyn Fn() + Sync)) -> bool {
         loop {
             let request = Request {
                 seq,
@@ -369,7 +378,7 @@ impl Callback {
                 key,
                 repeated: true,
             };
-            let size = match self.send_request(request, &|| {}).await {
+            let size = match self.send_request(request, cancel).await {
                 Sent::Delivered => return true,
                 Sent::Refused | Sent::GivenUp => return false,
                 Sent::TooLarge(size) => size,

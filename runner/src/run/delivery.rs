@@ -60,7 +60,7 @@ pub async fn repeat_ending(
 ) -> Result<bool, ApiError> {
     let callback = Callback::new(identity, Wishes::default(), telemetry, TimeLeft::default(), None)?;
     Ok(tokio::select! {
-        arrived = callback.repeat(ending, true) => arrived,
+        arrived = callback.repeat(ending, true, &|| {}) => arrived,
         () = tokio::time::sleep(patience.flush) => false,
         () = stop.patience_is_over(patience.grace) => false,
     })
@@ -124,7 +124,9 @@ impl Delivery {
         let so_far = Arc::clone(&report);
         let task = tokio::spawn(async move {
             if let Some(first) = unanswered {
-                callback.resend(&first.request, first.ends, first.lost, &so_far).await;
+                callback
+                    .resend(&first.request, first.ends, first.lost, &cancel, &so_far)
+                    .await;
             }
             // A panic costs the event that it was about, and not those that follow.
             while AssertUnwindSafe(callback.deliver(&queue, &cancel, &so_far))

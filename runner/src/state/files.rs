@@ -90,12 +90,12 @@ impl Files {
     /// Removes what was kept: nobody needs it any more.
     pub fn remove_all(&self) {
         self.usable.store(false, Ordering::Relaxed);
-        self.remove(&["journal", "events", "lock"]);
+        self.remove(&["journal", "events", "new", "lock"]);
     }
 
     /// Removes what was kept, for what is kept from now on.
     pub fn remove_kept(&self) {
-        self.remove(&["journal", "events"]);
+        self.remove(&["journal", "events", "new"]);
     }
 
     fn remove(&self, kinds: &[&str]) {

@@ -15,6 +15,7 @@ mod limits;
 mod run;
 mod spool_dir;
 mod standby;
+mod state;
 mod task;
 mod telemetry;
 mod workflow;

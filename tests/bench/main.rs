@@ -15,6 +15,7 @@ mod model;
 mod process;
 mod redaction;
 mod report;
+mod resume;
 mod tools;
 
 /// In place of a filter of criterion: what a command costs and nothing else, wherever the program stands.
@@ -23,6 +24,8 @@ const COMMANDS_ONLY: &str = "command";
 const DELIVERY_ONLY: &str = "delivery";
 /// Likewise, the model's side, with a task of 500 turns.
 const MODEL_ONLY: &str = "model";
+/// Likewise, what it takes to go on with a task.
+const RESUME_ONLY: &str = "resume";
 
 fn main() {
     // Before anything large is in our memory: what forks copies it.
@@ -39,6 +42,10 @@ fn main() {
         report::print(report::model(&model::measure()));
         return;
     }
+    if std::env::args().any(|argument| argument == RESUME_ONLY) {
+        report::print(report::resume(&resume::measure()));
+        return;
+    }
     let folder = folder();
     let mut criterion = Criterion::default()
         .output_directory(&folder)
@@ -53,6 +60,7 @@ fn main() {
     let mut rows = report::commands(&costs);
     rows.extend(report::delivery(&delivery::measure()));
     rows.extend(report::model(&model::measure()));
+    rows.extend(report::resume(&resume::measure()));
     report::print(
         rows.into_iter()
             .chain(report::others(&folder, idle, process::standby_memory())),

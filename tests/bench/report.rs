@@ -115,6 +115,14 @@ pub fn model(figures: &model::Figures) -> Vec<Row> {
     ]
 }
 
+/// What it costs to go on with a task.
+pub fn resume(figures: &crate::resume::Figures) -> Vec<Row> {
+    vec![
+        Row::plain("task resumed, to its next request", micros(Some(figures.resume))),
+        Row::plain("its history", format!("{:.1} MB", figures.history as f64 / 1e6)),
+    ]
+}
+
 /// A second, for a round of the redaction that takes so many microseconds.
 fn gigabytes(us: f64) -> f64 {
     crate::redaction::BYTES as f64 / us / 1e3

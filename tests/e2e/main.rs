@@ -21,6 +21,7 @@ mod network;
 mod ordinary_programs;
 mod plugins;
 mod redaction;
+mod resume;
 mod sandbox;
 mod secret_files;
 mod standby;

@@ -24,6 +24,11 @@ pub async fn api_for_several_runs() -> Result<ApiServer> {
     started(ApiServer::with().several_runs()).await
 }
 
+/// One that knows that a runner may be killed, and that the next one goes on with its task.
+pub async fn api_for_restarts() -> Result<ApiServer> {
+    started(ApiServer::with().restarts()).await
+}
+
 async fn started(api: Settings) -> Result<ApiServer> {
     let at = format!("{}:80", network::API).parse()?;
     api.token(TOKEN).start_at(at).await.context("start the API server")

@@ -45,7 +45,7 @@ struct Arguments {
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// What is tried, by name, and what it makes sure of.
-const PARTS: [(&str, &str); 10] = [
+const PARTS: [(&str, &str); 11] = [
     ("agent", "a Job's agent repairs a repository"),
     ("workflow", "a Job's workflow runs"),
     (
@@ -60,6 +60,10 @@ const PARTS: [(&str, &str); 10] = [
     (
         "restart",
         "a runner that is killed and started again ends the task that it had, and takes the next",
+    ),
+    (
+        "resume",
+        "a Job's agent that is killed goes on in the next container, on the same volumes",
     ),
     ("sigterm", "SIGTERM ends a Job's task within its grace, and says so"),
     ("harness", "no attack gets out of the sandbox"),
@@ -127,6 +131,7 @@ async fn part(name: &str, node: &Node, rows: &[String], figures: &mut Figures) -
         "drain" => standby::drain(node).await,
         "restart" => standby::restart(node).await,
         "sigterm" => task::sigterm(node).await,
+        "resume" => task::resume(node).await,
         HARNESS => escape::attacks(node).await,
         ZOO => zoo::rows(node, rows).await,
         _ => task::slim(node).await,

@@ -117,6 +117,58 @@ pub async fn sigterm(node: &Node) -> Result<()> {
     Ok(())
 }
 
+/// Everything in the pod is killed while a command runs, and the container is started again: the same name, the same
+/// volumes. The agent goes on, and makes no call twice.
+pub async fn resume(node: &Node) -> Result<()> {
+    let api = cluster::api_for_restarts().await?;
+    let model = cluster::model(|request| -> Reply {
+        let call = |id: &str, command: &str| Turn::new().call(id, "shell", json!({ "command": command })).into();
+        match request.messages().len() {
+            1 => call("toolu_one", "echo one >> made"),
+            3 => call("toolu_two", "echo two >> made; sleep 300"),
+            5 if request.results().iter().all(|result| !result.is_error) => {
+                Reply::Wrong("the call that was killed has succeeded".into())
+            }
+            5 => call("toolu_three", "echo three >> made"),
+            _ => Turn::says("Done.").pace(PACE).into(),
+        }
+    })
+    .await?;
+    let mut pod = node.create("resume").await?;
+    pod.start().await?;
+    let made = pod.volume("workspace").join("made");
+    while !fs::read_to_string(&made).is_ok_and(|made| made.contains("two")) {
+        ensure!(!pod.has_ended(), "the pod has ended: {}", pod.log().await);
+        tokio::time::sleep(LOOK).await;
+    }
+    pod.signal("KILL").await?;
+    let code = pod.wait().await?;
+    ensure!(code == 137, "the killed runner ended with {code}");
+    ensure!(api.task(TASK).terminal().is_none(), "somebody ended the task already");
+    drop(pod);
+    // The kernel takes a moment to take the pod's network away, and kubelet waits longer.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut pod = node.create("resume").await?;
+    pod.start().await?;
+    let code = pod.wait().await?;
+    let (written, left) = (fs::read_to_string(&made), pod.volume("tmp").join("plue-state"));
+    let left = fs::read_dir(&left)
+        .with_context(|| format!("{} is not there", left.display()))?
+        .count();
+    cluster::finish(pod, &api, &[TASK], Some(&model), (code, 0)).await?;
+    cluster::ending(&api, TASK, "done")?;
+    ensure!(
+        written.is_ok_and(|made| made == "one\ntwo\nthree\n"),
+        "a call was made twice, or not at all"
+    );
+    ensure!(
+        cluster::lines(&api, TASK).contains("the runner was restarted"),
+        "nobody was told of the restart"
+    );
+    ensure!(left == 0, "the task's files are left");
+    Ok(())
+}
+
 /// An agent without commands, in the image without a shell.
 pub async fn slim(node: &Node) -> Result<()> {
     let api = cluster::api().await?;

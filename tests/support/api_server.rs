@@ -42,6 +42,7 @@ pub struct Settings {
     conflicts: bool,
     light: bool,
     several_runs: bool,
+    restarts: bool,
     max_body: Option<usize>,
     reap_after: Option<Duration>,
     look_every: Option<Duration>,
@@ -106,6 +107,13 @@ impl Settings {
     /// `Idempotency-Key`.
     pub fn several_runs(mut self) -> Self {
         self.several_runs = true;
+        self
+    }
+
+    /// The runner may be killed, and one that is started again goes on with the task: it sends again what it has not
+    /// seen arrive. All else is judged as if it were one runner.
+    pub fn restarts(mut self) -> Self {
+        self.restarts = true;
         self
     }
 
@@ -466,8 +474,12 @@ async fn receive(
     if body.len() > MAX_BODY {
         return refuse_large(&shared, id, &body, &wire);
     }
-    let several_runs = shared.settings.lock().expect("no script panics").several_runs;
-    let _in_flight = (!several_runs).then(|| InFlight::new(&shared, id));
+    let (several_runs, restarts) = {
+        let settings = shared.settings.lock().expect("no script panics");
+        (settings.several_runs, settings.restarts)
+    };
+    // What a runner that was killed has sent may still be dealt with.
+    let _in_flight = (!several_runs && !restarts).then(|| InFlight::new(&shared, id));
     let answer = match shared.refuses(&headers) {
         Some(note) => {
             shared.record().tasks.entry(id).or_default().violations.extend(note);
@@ -480,6 +492,7 @@ async fn receive(
                 batches,
                 conflicts,
                 light,
+                restarts,
                 script,
                 ..
             } = &mut *settings;
@@ -490,6 +503,7 @@ async fn receive(
                 batches: *batches,
                 conflicts: *conflicts,
                 light: *light,
+                restarts: *restarts,
                 script: script.as_mut(),
             };
             let mut record = shared.record();

@@ -1,5 +1,6 @@
 //! One finished turn of the model, and what it used.
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::blocks;
@@ -30,7 +31,7 @@ pub struct Turn {
 pub const INVALID_INPUT_KEY: &str = "INVALID_JSON";
 
 /// One call that the model asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ToolCall {
     /// Which its result has to carry.
     pub id: String,
@@ -90,7 +91,7 @@ impl Turn {
 }
 
 /// Why the model stopped.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum StopReason {
     /// It has said what it had to say.
     EndTurn,
@@ -140,7 +141,7 @@ impl StopReason {
 }
 
 /// Tokens of one turn, or of several added up. What is not known is `None`, and so is each sum that it is part of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Of the prompt, but for what came from the cache or went into it.
     pub input_tokens: Option<u64>,

@@ -37,7 +37,9 @@ impl Agent<'_> {
         if let Some(left) = self.last_of_budget(spent) {
             self.wrap_up(&left, conversation);
             progress.is_last_turn = true;
-        } else if let Some(left) = self.last_of_time().filter(|_| !progress.told_time) {
+        } else if !progress.told_time
+            && let Some(left) = self.time_to_wrap_up(self.last_of_time())
+        {
             // What comes after this turn ends when its time does.
             progress.told_time = true;
             self.wrap_up(&left, conversation);

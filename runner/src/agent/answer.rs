@@ -98,6 +98,13 @@ impl Answer {
         is_refused
     }
 
+    /// As an earlier process was refused.
+    pub(super) fn do_without_api(&mut self) {
+        if let Some(schema) = &mut self.schema {
+            schema.by_api = false;
+        }
+    }
+
     /// A part of the answer, which goes on in the next turn.
     pub(super) fn continue_with(&mut self, text: &str) {
         self.so_far.push_str(text);

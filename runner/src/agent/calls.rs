@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::masked_text::mask;
+use super::memory::Entry;
+use super::resume::{KnownCall, restarted};
 use super::{Agent, Pattern, Progress, STUCK, usage};
 use crate::events::{Event, LogLevel, TaskErrorCode, ToolState, millis};
 use crate::failure::{Cancelled, Failure};
@@ -24,22 +26,36 @@ impl Agent<'_> {
         let calls = &turn.tool_calls;
         let cut = turn.cut_call().map(|call| call.id.as_str());
         let mut outcomes = Vec::with_capacity(calls.len());
+        progress.over_calls.clear();
         for call in calls {
-            let args = Some(arguments(&call.input));
-            let (tool_id, tool_name) = (call.id.clone(), call.name.clone());
-            self.events.push(Event::ToolStart {
-                message_id: message_id.into(),
-                tool_id,
-                tool_name,
-                args,
-            });
-            let mut outcome = match cut == Some(call.id.as_str()) {
-                true => self.cut_off(call, turn),
-                false => self.call_tool(call).await,
+            let outcome = match self.known_call(&call.id, progress)? {
+                // Its end may not have been told any more.
+                Some(KnownCall::Ended(outcome)) => {
+                    if self.memory.is_open(&call.id) {
+                        self.tool_end(&call.id, &outcome);
+                    }
+                    outcome
+                }
+                Some(KnownCall::Begun) => self.ended(call, restarted()),
+                None => {
+                    self.memory.note(|| Entry::CallBegins(call.id.clone()));
+                    let args = Some(arguments(&call.input));
+                    let (tool_id, tool_name) = (call.id.clone(), call.name.clone());
+                    self.events.push(Event::ToolStart {
+                        message_id: message_id.into(),
+                        tool_id,
+                        tool_name,
+                        args,
+                    });
+                    let outcome = match cut == Some(call.id.as_str()) {
+                        true => self.cut_off(call, turn),
+                        false => self.call_tool(call).await,
+                    };
+                    self.ended(call, outcome)
+                }
             };
             progress.open_calls.retain(|id| *id != call.id);
-            mask(&mut outcome.text, self.events.redactor());
-            self.tool_end(&call.id, &outcome);
+            progress.over_calls.insert(call.id.clone());
             if self.cancel.is_cancelled() {
                 return Err(Cancelled.into());
             }
@@ -76,6 +92,15 @@ impl Agent<'_> {
                 ),
             }),
         }
+    }
+
+    /// Tells how a call has ended, without what is secret in it.
+    fn ended(&self, call: &ToolCall, mut outcome: ToolOutcome) -> ToolOutcome {
+        mask(&mut outcome.text, self.events.redactor());
+        // Whoever was told of it is never told so twice, since this is known by then.
+        self.memory.note(|| Entry::CallEnds(call.id.clone(), (&outcome).into()));
+        self.tool_end(&call.id, &outcome);
+        outcome
     }
 
     /// What becomes of a call whose arguments the limit of the answer cut off: the model reads what it can do.

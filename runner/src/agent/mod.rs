@@ -20,9 +20,11 @@ mod allowance;
 mod answer;
 mod calls;
 mod masked_text;
+mod memory;
 mod no_tools;
 mod output_limit;
 mod repetition;
+mod resume;
 mod spans;
 mod streaming;
 mod summary;
@@ -31,6 +33,8 @@ mod tests;
 mod usage;
 
 use answer::{Answer, Verdict};
+pub use memory::Memory;
+use memory::{Asked, Entry, KeptTurn};
 pub use no_tools::NoTools;
 pub use output_limit::OutputLimit;
 use repetition::{Pattern, Repetition};
@@ -63,6 +67,8 @@ pub struct Agent<'a> {
     pub cancel: &'a CancellationToken,
     /// When the task is ended, and how long it may take in all.
     pub deadline: Option<(Instant, Duration)>,
+    /// What is kept for a process that goes on with the task, and what an earlier one has kept.
+    pub memory: &'a Memory,
 }
 
 /// What follows a turn.
@@ -82,6 +88,9 @@ struct Progress {
     asked_for_text: bool,
     /// Calls that the model opened and that have no end yet.
     open_calls: Vec<String>,
+    /// Calls of the turn that is followed that have ended, and how many turns there were with it.
+    over_calls: HashSet<String>,
+    turns: u32,
     /// The ids of all calls so far.
     call_ids: HashSet<String>,
     repetition: Repetition,
@@ -107,6 +116,7 @@ impl Agent<'_> {
     /// Every ending that is no success.
     pub async fn run(&self, spent: &mut TaskUsage) -> Result<Box<RawValue>, Failure> {
         let answer = Answer::new(self.task, self.model_name)?;
+        self.events.mute(self.memory.replays());
         let mut conversation = self.conversation(&answer);
         let limit = OutputLimit::new(self.model_name, self.task.max_tokens);
         if let Some(asked) = self.task.max_tokens.filter(|asked| *asked > limit.tokens()) {
@@ -118,6 +128,8 @@ impl Agent<'_> {
             continuations: 0,
             asked_for_text: false,
             open_calls: Vec::new(),
+            over_calls: HashSet::new(),
+            turns: 0,
             call_ids: call_ids(&self.task.messages),
             repetition: Repetition::default(),
             answer,
@@ -131,11 +143,15 @@ impl Agent<'_> {
         let span = self.telemetry.agent_span(self.model_name);
         let turns = self.turns(&mut conversation, &mut progress, spent);
         let result = span.within(turns).await;
+        self.go_on(&progress, spent.turns);
         span.used(spans::tokens(&spent.usage));
         if let Err(failure) = &result {
             span.fail(failure.code.as_str());
         }
-        self.end_open_calls(&mut progress, NOT_MADE);
+        // Calls that an earlier process has made are not open, whatever was kept of them.
+        if !self.memory.has_diverged() {
+            self.end_open_calls(&mut progress, NOT_MADE);
+        }
         result
     }
 
@@ -165,19 +181,30 @@ impl Agent<'_> {
         spent: &mut TaskUsage,
     ) -> Result<Box<RawValue>, Failure> {
         while spent.turns < self.task.max_turns {
+            self.go_on_if_over(progress, spent.turns);
+            if self
+                .memory
+                .next_if(|entry| matches!(entry, Entry::SchemaRefused))
+                .is_some()
+            {
+                progress.answer.do_without_api();
+                *conversation = self.conversation(&progress.answer);
+            }
             if progress.is_last_turn {
                 return Err(self.over_budget(spent));
             }
             self.make_room_in_time(conversation, progress, spent).await?;
             self.allow(conversation, progress, spent)?;
             spent.turns += 1;
-            let span = self.telemetry.chat_span(self.model_name, progress.limit.tokens());
-            let result = span.span().within(self.model_turn(conversation, progress, spent)).await;
-            let outcome = result.as_ref().map(|(turn, _)| spans::answer(turn));
-            span.end(self.model_name, outcome.map_err(|failure| failure.code.as_str()));
+            let result = match self.known_turn(conversation, progress, spent) {
+                Ok(Some(known)) => Ok(known),
+                Ok(None) => self.ask(conversation, progress, spent).await,
+                Err(failure) => Err(failure),
+            };
             let (turn, message_id) = match result {
                 Ok(told) => told,
                 Err(failure) if failure.code == TaskErrorCode::ContextExceeded => {
+                    self.memory.note(|| Entry::TooLong(failure.message.clone()));
                     // Nothing was answered, so it was no turn.
                     spent.turns -= 1;
                     self.end_open_calls(progress, BROKEN_OFF_CALL);
@@ -186,6 +213,7 @@ impl Agent<'_> {
                 }
                 Err(failure) if spent.turns == 1 && progress.answer.is_refused_by_api(&failure) => {
                     self.note("the API does not take the task's output_schema; the model is told of it instead".into());
+                    self.memory.note(|| Entry::SchemaRefused);
                     spent.turns = 0;
                     *conversation = self.conversation(&progress.answer);
                     continue;
@@ -194,7 +222,13 @@ impl Agent<'_> {
             };
             spent.add(&turn.usage, &turn.model, self.model_name);
             progress.context = turn.usage.total_tokens();
+            progress.turns = spent.turns;
             self.tell_usage(&message_id, &turn.usage);
+            self.memory.note(|| Entry::Answer {
+                message_id: message_id.clone(),
+                asked: Asked::of(&conversation.body(progress.limit.tokens())),
+                turn: KeptTurn::from(&turn),
+            });
             let stop = turn.stop.clone();
             match self.follow(turn, &message_id, conversation, progress).await? {
                 Next::Done(result) => return Ok(result),
@@ -215,6 +249,20 @@ impl Agent<'_> {
             code: TaskErrorCode::MaxTurns,
             message,
         })
+    }
+
+    /// Asks the model for a turn, as a span of its own.
+    async fn ask(
+        &self,
+        conversation: &mut Conversation,
+        progress: &mut Progress,
+        spent: &mut TaskUsage,
+    ) -> Result<(Turn, String), Failure> {
+        let span = self.telemetry.chat_span(self.model_name, progress.limit.tokens());
+        let result = span.span().within(self.model_turn(conversation, progress, spent)).await;
+        let outcome = result.as_ref().map(|(turn, _)| spans::answer(turn));
+        span.end(self.model_name, outcome.map_err(|failure| failure.code.as_str()));
+        result
     }
 
     fn tell_usage(&self, message_id: &str, usage: &plue_messages::Usage) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use super::masked_text::{MaskedDeltas, pieces, thought, token};
+use super::memory::Entry;
 use super::{Agent, BROKEN_OFF_CALL, Progress, TaskUsage, new_message_id};
 use crate::events::{Event, TaskErrorCode};
 use crate::failure::{Cancelled, Failure};
@@ -33,7 +34,7 @@ impl Agent<'_> {
     fn new_message(&self, id: String) -> Message {
         let redactor = self.events.redactor();
         Message {
-            id,
+            id: self.memory.take_next_message().unwrap_or(id),
             text: MaskedDeltas::new(redactor),
             thinking: MaskedDeltas::new(redactor),
             is_known: false,
@@ -76,20 +77,20 @@ impl Agent<'_> {
                 }
                 Some(Ok(TurnEvent::Began { usage, model })) => message.paid = Some((usage, model)),
                 Some(Ok(TurnEvent::Text(delta))) => {
-                    message.is_known = true;
+                    self.shows(&mut message);
                     let (id, text) = (&message.id, &mut message.text);
                     let shown = pieces(&delta).filter_map(|piece| text.push(piece));
                     self.events.push_all(shown.map(|shown| token(id, shown)));
                 }
                 Some(Ok(TurnEvent::Thinking(delta))) if self.extra_events => {
-                    message.is_known = true;
+                    self.shows(&mut message);
                     let (id, thinking) = (&message.id, &mut message.thinking);
                     let shown = pieces(&delta).filter_map(|piece| thinking.push(piece));
                     self.events.push_all(shown.map(|shown| thought(id, shown)));
                 }
                 Some(Ok(TurnEvent::Thinking(_))) => {}
                 Some(Ok(TurnEvent::ToolStarted { id, name })) => {
-                    message.is_known = true;
+                    self.shows(&mut message);
                     self.open_call(id, name, &mut message, progress);
                 }
                 Some(Ok(TurnEvent::Waiting { reason, patience })) => self.note(format!(
@@ -99,6 +100,7 @@ impl Agent<'_> {
                 Some(Ok(TurnEvent::Wasted { usage, model })) => {
                     message.paid = None;
                     spent.add(&usage, &model, self.model_name);
+                    self.memory.note(|| Entry::Wasted(usage, model));
                     self.tell_usage(&message.id, &usage);
                     self.check_budget(spent)?;
                 }
@@ -112,6 +114,13 @@ impl Agent<'_> {
                     });
                 }
             }
+        }
+    }
+
+    /// Whoever watches is about to hear of a message.
+    fn shows(&self, message: &mut Message) {
+        if !std::mem::replace(&mut message.is_known, true) {
+            self.memory.note(|| Entry::Shown(message.id.clone()));
         }
     }
 
@@ -143,6 +152,7 @@ impl Agent<'_> {
             );
             message.renamed.push((message.calls, own.clone()));
         }
+        self.memory.note(|| Entry::Opened(own.clone()));
         message.calls += 1;
         progress.open_calls.push(own.clone());
         self.events.push(Event::ToolStart {
@@ -160,6 +170,7 @@ impl Agent<'_> {
         if !broken.is_known {
             return;
         }
+        self.memory.note(|| Entry::Shown(String::new()));
         self.note(format!("the model's answer broke off and is asked for again: {reason}"));
         if self.extra_events {
             self.events.push(Event::MessageReset {

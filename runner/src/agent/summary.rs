@@ -3,6 +3,7 @@
 
 use futures::StreamExt;
 
+use super::memory::{Aside, Entry};
 use super::{Agent, Progress, TaskUsage};
 use crate::events::TaskErrorCode;
 use crate::failure::{Cancelled, Failure};
@@ -26,6 +27,11 @@ pub(super) const SUMMARIZE: &str = concat!(
     "found out, with names, paths, numbers and errors; what was decided, and why; what remains, in order. Call no ",
     "tools. Answer with the summary alone.",
 );
+
+/// How many tokens a summary may have now.
+fn limit(progress: &Progress) -> u32 {
+    progress.limit.tokens().min(MAX_SUMMARY)
+}
 
 impl Agent<'_> {
     /// Whether the last turn left too little room for another one.
@@ -76,13 +82,12 @@ impl Agent<'_> {
             return Err(Failure { message, ..failure });
         }
         let before = progress.context.take();
-        let limit = progress.limit.tokens().min(MAX_SUMMARY);
         if models::lookup(self.model_name).is_some()
-            && let Some(compacted) = self.compacted(conversation, limit, spent).await?
+            && let Some(compacted) = self.compacted(conversation, progress, spent).await?
         {
             *conversation = compacted;
         } else {
-            *conversation = self.summarized(conversation, limit, spent, failure).await?;
+            *conversation = self.summarized(conversation, progress, spent, failure).await?;
         }
         let tokens = super::usage::tokens(before);
         let size = if before.is_some() {
@@ -101,10 +106,11 @@ impl Agent<'_> {
     async fn compacted(
         &self,
         conversation: &Conversation,
-        limit: u32,
+        progress: &Progress,
         spent: &mut TaskUsage,
     ) -> Result<Option<Conversation>, Failure> {
-        match self.ask_aside(conversation.compaction_request(limit), spent).await? {
+        let request = conversation.compaction_request(limit(progress));
+        match self.ask_aside(request, progress, spent).await? {
             Ok(turn) if turn.stop == StopReason::Compaction && turn.is_summary() => {
                 Ok(Some(conversation.compacted(&turn.content, GO_ON)))
             }
@@ -127,7 +133,7 @@ impl Agent<'_> {
     async fn summarized(
         &self,
         conversation: &Conversation,
-        limit: u32,
+        progress: &Progress,
         spent: &mut TaskUsage,
         failure: Failure,
     ) -> Result<Conversation, Failure> {
@@ -136,7 +142,7 @@ impl Agent<'_> {
             let count = part.len();
             let mut asked = part;
             asked.push_user_text(SUMMARIZE);
-            match self.ask_aside(asked.request(limit), spent).await? {
+            match self.ask_aside(asked.request(limit(progress)), progress, spent).await? {
                 // What it refused or could not finish is none.
                 Ok(turn) if turn.has_text && turn.stop == StopReason::EndTurn => {
                     let summary = turn.text();
@@ -152,8 +158,26 @@ impl Agent<'_> {
         Err(Failure { message, ..failure })
     }
 
-    /// Asks the model something that is no turn of the task; nobody is shown what it says.
+    /// Asks the model something that is no turn of the task; nobody is shown what it says. What an earlier process was
+    /// answered, is not asked again.
     async fn ask_aside(
+        &self,
+        request: TurnRequest,
+        progress: &Progress,
+        spent: &mut TaskUsage,
+    ) -> Result<Result<Turn, ModelError>, Failure> {
+        if let Some(known) = self.known_aside(progress, spent)? {
+            return Ok(known);
+        }
+        let answer = self.ask_aside_now(request, spent).await?;
+        match &answer {
+            Ok(turn) => self.memory.note(|| Entry::Aside(Ok(turn.into()))),
+            Err(error) => self.memory.note(|| Entry::Aside(Err(Aside::of(error)))),
+        }
+        Ok(answer)
+    }
+
+    async fn ask_aside_now(
         &self,
         request: TurnRequest,
         spent: &mut TaskUsage,
@@ -170,7 +194,10 @@ impl Agent<'_> {
                     spent.add(&turn.usage, &turn.model, self.model_name);
                     return Ok(Ok(turn));
                 }
-                Some(Ok(TurnEvent::Wasted { usage, model })) => spent.add(&usage, &model, self.model_name),
+                Some(Ok(TurnEvent::Wasted { usage, model })) => {
+                    spent.add(&usage, &model, self.model_name);
+                    self.memory.note(|| Entry::Wasted(usage, model));
+                }
                 Some(Ok(TurnEvent::Waiting { reason, .. })) => {
                     self.note(format!("waiting for the model's summary: {reason}"));
                 }

@@ -181,6 +181,8 @@ pub struct Config {
     pub batches: bool,
     /// Where events wait that do not fit in memory.
     pub spool: SpoolConfig,
+    /// Where is kept what a task has done, for a runner that goes on with it. `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
     pub rules: TaskRules,
     /// `None`: `plugins/` beside the binary.
     pub plugin_dir: Option<PathBuf>,
@@ -320,6 +322,7 @@ impl Config {
         let extra_events = reader.flag(CALLBACK_EXTRA_EVENTS);
         let batches = reader.batches();
         let spool = reader.spool();
+        let state_dir = reader.state_dir(&rules.workspace);
         let flush_timeout = Duration::from_secs(reader.number(FLUSH_TIMEOUT));
         let task_timeout = Some(reader.number(TASK_TIMEOUT)).filter(|seconds| *seconds > 0);
         let task_timeout = task_timeout.map(Duration::from_secs);
@@ -338,6 +341,7 @@ impl Config {
                 api,
                 batches,
                 spool,
+                state_dir,
                 rules,
                 plugin_dir,
                 model,

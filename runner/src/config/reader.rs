@@ -280,6 +280,25 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Where is kept what a task has done. No command may see it, so it is a folder that can be hidden.
+    pub(super) fn state_dir(&mut self, workspace: &Path) -> Option<PathBuf> {
+        let folder = PathBuf::from(self.get(STATE_DIR)?);
+        if !folder.is_absolute() {
+            self.wrong(STATE_DIR, &format!("{} is no absolute path", folder.display()));
+            return None;
+        }
+        match secret_file::own_folder(&folder, workspace) {
+            Ok(folder) => {
+                self.secret_folders.push(folder.clone());
+                Some(folder)
+            }
+            Err(problem) => {
+                self.wrong(STATE_DIR, &problem);
+                None
+            }
+        }
+    }
+
     /// A URL that need not be there.
     pub(super) fn url_if_set(&mut self, variable: Variable<Unset>) -> Option<Url> {
         let text = self.get(variable)?;

@@ -74,6 +74,40 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     }
 }
 
+/// A folder that is hidden from commands as a whole, with the links on the way to it followed; it need not be there.
+///
+/// # Errors
+/// When commands would see it all the same, or the workspace would be hidden with it.
+pub(super) fn own_folder(folder: &Path, workspace: &Path) -> Result<PathBuf, String> {
+    let shown = folder.display();
+    let real = |path: &Path| {
+        let there = path
+            .ancestors()
+            .find_map(|outer| Some((outer, outer.canonicalize().ok()?)));
+        match there {
+            Some((outer, real)) => real.join(path.strip_prefix(outer).unwrap_or(Path::new(""))),
+            None => path.to_owned(),
+        }
+    };
+    let (folder, workspace) = (real(folder), real(workspace));
+    // Joining nothing leaves a slash at the end.
+    let folder: PathBuf = folder.components().collect();
+    if folder.components().any(|part| part == Component::ParentDir) {
+        return Err(format!("the path {shown} has a .. in it that leads nowhere"));
+    }
+    if folder.starts_with(&workspace) {
+        return Err(format!(
+            "the folder {shown} is in WORKSPACE, where tools and commands read it: it must be elsewhere"
+        ));
+    }
+    if workspace.starts_with(&folder) || !can_be_hidden(&folder) {
+        return Err(format!(
+            "the folder {shown} cannot be hidden from commands: it must be a folder of its own, with nothing else in it"
+        ));
+    }
+    Ok(folder)
+}
+
 /// The folders that have to be hidden from commands, so that they do not read the file, also when it is replaced:
 /// the one that the file is in, and those with a link on the way to it.
 ///

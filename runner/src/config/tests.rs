@@ -301,6 +301,38 @@ fn a_relative_workspace_is_made_absolute() {
 }
 
 #[test]
+fn what_a_task_has_done_is_kept_in_a_folder_of_its_own_that_is_hidden_from_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let real = folder.path().canonicalize().unwrap();
+    let at = |name: &str| real.join(name).to_string_lossy().into_owned();
+    std::fs::create_dir(at("workspace")).unwrap();
+    std::os::unix::fs::symlink("workspace", at("link")).unwrap();
+    let with = |state: &str| {
+        let workspace = at("workspace");
+        read(&[GOOD[0], GOOD[1], ("WORKSPACE", &workspace), ("STATE_DIR", state)])
+    };
+    let config = with(&at("state/of/it")).unwrap();
+    assert_eq!(config.state_dir, Some(real.join("state/of/it")));
+    assert_eq!(config.secret_folders, [real.join("state/of/it")]);
+    for (state, problem) in [
+        ("state", "no absolute path"),
+        (&at("workspace"), "in WORKSPACE"),
+        (&at("workspace/state"), "in WORKSPACE"),
+        (&at("link/state"), "in WORKSPACE"),
+        (&at(""), "cannot be hidden"),
+        ("/", "cannot be hidden"),
+        (&at("not/../../there"), "leads nowhere"),
+    ] {
+        let error = with(state).unwrap_err().to_string();
+        assert!(
+            error.contains("STATE_DIR") && error.contains(problem),
+            "{state}: {error}"
+        );
+    }
+    assert_eq!(read(&GOOD).unwrap().state_dir, None);
+}
+
+#[test]
 fn the_rules_for_tasks_are_read_without_a_task_and_ask_for_no_other_variable() {
     let read = |name: &str, value: &'static str| {
         let name = name.to_owned();

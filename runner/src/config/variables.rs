@@ -144,6 +144,12 @@ variables! {
         "the folder for events that wait and do not fit in memory (16 MiB), for what `plue-runner health` reads and, \
             in standby, for what a runner that is started again has to know: a volume that outlives the container",
         "/var/spool/plue";
+    STATE_DIR: Unset = Unset,
+        "a folder in which is kept what a task has done, for a runner that is started again with the same `TASK_ID` \
+            after this one was killed: it goes on where that one was; standby: events that wait, which the next \
+            process tells before it ends the task. On a volume that outlives the container; the runner's alone, hidden \
+            from commands and not in `WORKSPACE`. Made when it is not there",
+        "/var/lib/plue/state";
     SPOOL_SIZE: Text = "512Mi",
         "how much may wait there: bytes, or with `Ki`, `Mi`, `Gi`. Beyond it, and on a full disk, log lines are cut",
         "256Mi";

@@ -79,6 +79,9 @@ pub trait Progress: Send + Sync {
 
     /// It arrived, and the task's ending with it or not. So many events before it did not.
     fn arrived(&self, lost: u64, ended: bool);
+
+    /// Nothing of it was taken: its events are numbered anew, and sent in other requests.
+    fn put_back(&self) {}
 }
 
 /// Events as they go over the wire, in one request.
@@ -91,9 +94,9 @@ pub struct EventRequest<'a> {
     pub key: &'a str,
 }
 
-/// The request with a task's ending, as it was sent once.
+/// A request as it was sent once: with a task's ending, or other events.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SentEnding {
+pub struct SentRequest {
     pub seq: u64,
     pub key: String,
     /// Whether other events are in it, too.
@@ -166,11 +169,6 @@ struct Weight {
 }
 
 impl Weight {
-    const ENDING: Self = Self {
-        critical: true,
-        ending: true,
-    };
-
     fn of(events: &[Numbered]) -> Self {
         Self {
             critical: events.iter().any(|event| event.record.kind.is_critical()),
@@ -234,6 +232,7 @@ impl Callback {
                 Sent::TooLarge(size) if self.lower(size) => {
                     queue.limit(self.room());
                     // Nothing of it was taken, so that its numbers are free.
+                    self.tell(|progress| progress.put_back());
                     queue.put_back(events);
                     report.set_lost(lost);
                 }
@@ -242,6 +241,7 @@ impl Callback {
                         "the callback refused a batch: its events are sent one by one, and so are all others"
                     );
                     self.batches.store(false, Ordering::Relaxed);
+                    self.tell(|progress| progress.put_back());
                     queue.put_back(events);
                     report.set_lost(lost);
                 }
@@ -296,30 +296,67 @@ impl Callback {
         true
     }
 
-    /// Sends an ending again that an earlier process has sent, under its key and with its bytes. Whether it arrived. A
+    /// Sends a request again that an earlier process has sent and did not see arrive, before anything else. `earlier`
+    /// is how many events were lost before. `cancel` as in [`Callback::deliver`].
+    pub async fn resend(
+        &self,
+        sent: &SentRequest,
+        ends: bool,
+        earlier: u64,
+        cancel: &(dyn Fn() + Sync),
+        report: &DeliveryReport,
+    ) {
+        let events = match sent.batch {
+            true => sent
+                .body
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+                .count() as u64,
+            false => 1,
+        };
+        // Until the server has it.
+        report.set_lost(events);
+        if self.repeat(sent, ends, cancel).await {
+            report.set_lost(0);
+            if ends {
+                report.ending_delivered.store(true, Ordering::Relaxed);
+            }
+            self.telemetry.count(EventCount::Delivered, events);
+            self.tell(|progress| progress.arrived(earlier, ends));
+        }
+    }
+
+    /// Sends a request again that an earlier process has sent, under its key and with its bytes. Whether it arrived. A
     /// server that takes no batches any more gets the events of one by themselves.
-    pub async fn repeat(&self, ending: &SentEnding) -> bool {
+    pub async fn repeat(&self, ending: &SentRequest, ends: bool, cancel: &(dyn Fn() + Sync)) -> bool {
         if !ending.batch {
-            return self.repeat_event(ending.seq, ending.body.clone(), &ending.key).await;
+            return self
+                .repeat_event(ending.seq, ending.body.clone(), &ending.key, ends, cancel)
+                .await;
         }
         let events = || ending.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let request = Request {
             seq: ending.seq,
             events: events().count() as u64,
-            weight: Weight::ENDING,
+            weight: Weight {
+                critical: true,
+                ending: ends,
+            },
             body: ending.body.clone(),
             content_type: NDJSON,
             key: &ending.key,
             repeated: true,
         };
-        match self.send_request(request, &|| {}).await {
+        match self.send_request(request, cancel).await {
             Sent::Delivered => true,
             Sent::GivenUp => false,
             Sent::Refused | Sent::TooLarge(_) => {
                 let mut arrived = false;
                 for (seq, line) in (ending.seq..).zip(events()) {
                     let key = format!("{}-{seq}", self.id);
-                    arrived = self.repeat_event(seq, ending.body.slice_ref(line), &key).await;
+                    arrived = self
+                        .repeat_event(seq, ending.body.slice_ref(line), &key, ends, cancel)
+                        .await;
                 }
                 arrived
             }
@@ -327,18 +364,21 @@ impl Callback {
     }
 
     /// The same for one event. It has its number, so that to a server that takes less it can only be cut.
-    async fn repeat_event(&self, seq: u64, mut body: Bytes, key: &str) -> bool {
+    async fn repeat_event(&self, seq: u64, mut body: Bytes, key: &str, ends: bool, cancel: &(dyn Fn() + Sync)) -> bool {
         loop {
             let request = Request {
                 seq,
                 events: 1,
-                weight: Weight::ENDING,
+                weight: Weight {
+                    critical: true,
+                    ending: ends,
+                },
                 body: body.clone(),
                 content_type: JSON,
                 key,
                 repeated: true,
             };
-            let size = match self.send_request(request, &|| {}).await {
+            let size = match self.send_request(request, cancel).await {
                 Sent::Delivered => return true,
                 Sent::Refused | Sent::GivenUp => return false,
                 Sent::TooLarge(size) => size,

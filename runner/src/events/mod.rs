@@ -15,12 +15,14 @@ pub mod recording;
 pub mod sink;
 pub mod spool;
 pub mod unfinished;
+pub mod write_ahead;
 
 pub use callback::Identity;
 pub use event::{Event, LogLevel, StepState, Summary, TaskErrorCode, TaskId, ToolState, UsageReport};
 pub use queue::EventQueue;
 pub use sink::EventSink;
 pub use spool::SpoolConfig;
+pub use write_ahead::WriteAhead;
 
 /// A duration as events tell it.
 pub fn millis(duration: std::time::Duration) -> u64 {

@@ -54,6 +54,7 @@ impl Record {
             text: text.to_owned(),
             encoded: encoded(text),
             part: self.part,
+            place: self.place,
         }
     }
 
@@ -107,6 +108,7 @@ impl Record {
     /// Takes the next part of the same text back: what is left of it is one part then, and the last one.
     pub(super) fn go_on_with(&mut self, next: Record) {
         self.kind = next.kind;
+        self.place = next.place;
         self.text.push_str(&next.text);
         self.encoded += next.encoded;
         if let Some(part) = &mut self.part {

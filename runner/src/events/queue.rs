@@ -20,6 +20,7 @@ use super::bounds::MAX_BODY;
 use super::record::Record;
 use super::spool::{Spool, SpoolConfig};
 use super::unfinished::Unfinished;
+use super::write_ahead::WriteAhead;
 use crate::framing;
 
 /// How many bytes of events wait in memory before the spool begins.
@@ -33,6 +34,8 @@ const MAX_MERGED: usize = 64 << 10;
 const MAX_MERGED_BEHIND: usize = 900 << 10;
 /// What an event may take when nobody has said what the server takes: the largest body, and a task's id.
 const DEFAULT_LIMIT: usize = MAX_BODY - (1 << 10);
+/// How many places there are for the parts of one record.
+pub(super) const PLACES: u64 = 1 << 20;
 
 /// An event that was taken from the queue; its number is its place in the order of sending.
 #[derive(Debug)]
@@ -110,6 +113,10 @@ struct State {
     limit: usize,
     closed: bool,
     open: Unfinished,
+    /// Where all of it is kept for a later process.
+    kept: Option<Arc<WriteAhead>>,
+    /// The place of what was pushed last.
+    place: u64,
 }
 
 /// A handle on the queue; clones share it.
@@ -131,7 +138,18 @@ impl EventQueue {
 
     /// An empty queue that goes on where another one was when its process ended.
     pub fn resume(spool: SpoolConfig, past: Past) -> Self {
-        let state = State {
+        Self::with(spool, past, None, Vec::new())
+    }
+
+    /// The same, where what is pushed is kept for a later process: with what an earlier one has pushed and not sent.
+    pub fn keeping(spool: SpoolConfig, past: Past, kept: &Arc<WriteAhead>, unsent: Vec<Record>, closed: bool) -> Self {
+        let queue = Self::with(spool, past, Some(Arc::clone(kept)), unsent);
+        queue.lock().closed = closed;
+        queue
+    }
+
+    fn with(spool: SpoolConfig, past: Past, kept: Option<Arc<WriteAhead>>, unsent: Vec<Record>) -> Self {
+        let mut state = State {
             front: RecordBuffer::default(),
             spool: Spool::new(spool),
             back: RecordBuffer::default(),
@@ -143,7 +161,15 @@ impl EventQueue {
             limit: DEFAULT_LIMIT,
             closed: false,
             open: past.open,
+            place: kept.as_ref().map_or(0, |kept| kept.last_place()),
+            kept,
         };
+        for record in unsent {
+            // They are not many, or the disk has room for them as it had for what they come from.
+            if let Err(error) = state.append(record) {
+                tracing::warn!(error = %error, "events of an earlier process wait in memory (SPOOL_DIR, SPOOL_SIZE)");
+            }
+        }
         let shared = Shared {
             state: Mutex::new(state),
             pushed: Notify::new(),
@@ -167,11 +193,11 @@ impl EventQueue {
                 state.open.note(&record);
                 if record.kind.is_terminal() {
                     for end in state.open.close() {
-                        refused = state.append(end).err().or(refused);
+                        refused = state.add(end).err().or(refused);
                     }
                     state.closed = true;
                 }
-                refused = state.append(record).err().or(refused);
+                refused = state.add(record).err().or(refused);
             }
         }
         self.shared.pushed.notify_one();
@@ -270,6 +296,16 @@ impl State {
         !self.spool.is_empty() || !self.back.records.is_empty()
     }
 
+    /// Adds a record that was pushed: first to what is kept.
+    fn add(&mut self, mut record: Record) -> std::io::Result<()> {
+        if let Some(kept) = &self.kept {
+            self.place += PLACES;
+            record.place = self.place;
+            kept.pushed(&record);
+        }
+        self.append(record)
+    }
+
     /// Adds a record at the end. The error is that of a spool that takes no more, once.
     fn append(&mut self, record: Record) -> std::io::Result<()> {
         if !self.is_behind() && self.front.bytes < MAX_FRONT {
@@ -360,7 +396,15 @@ impl State {
             front.bytes -= next.size();
             first.go_on_with(next);
         }
-        for event in first.fit(self.limit).into_iter().rev() {
+        let place = first.place;
+        let mut parts = first.fit(self.limit);
+        if let Some(kept) = &self.kept {
+            for (before, part) in parts.iter_mut().rev().enumerate() {
+                part.place = place - (before as u64).min(PLACES - 1);
+            }
+            kept.divided(place, &parts);
+        }
+        for event in parts.into_iter().rev() {
             front.bytes += event.size();
             front.records.push_front(event);
         }

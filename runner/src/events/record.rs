@@ -99,10 +99,12 @@ pub struct Record {
     pub(super) encoded: usize,
     /// When the text is one part of several.
     pub(super) part: Option<Part>,
+    /// Its place among all that was pushed, where that is kept ([`super::write_ahead`]); of what was merged, the last.
+    pub(super) place: u64,
 }
 
-/// A record as a frame has it: kind, microseconds since 1970, step, boundary, index, head, text, part.
-type Frame<B, S> = (Kind, i64, Option<u32>, B, u64, S, S, Option<Part>);
+/// A record as a frame has it: kind, microseconds since 1970, step, boundary, index, head, text, part, place.
+type Frame<B, S> = (Kind, i64, Option<u32>, B, u64, S, S, Option<Part>, u64);
 
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -116,6 +118,7 @@ impl Serialize for Record {
             &self.head,
             &self.text,
             self.part,
+            self.place,
         );
         frame.serialize(serializer)
     }
@@ -123,7 +126,7 @@ impl Serialize for Record {
 
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (kind, time, step, boundary, index, head, text, part) =
+        let (kind, time, step, boundary, index, head, text, part, place) =
             Frame::<Option<Boundary>, String>::deserialize(deserializer)?;
         Ok(Self {
             kind,
@@ -135,6 +138,7 @@ impl<'de> Deserialize<'de> for Record {
             encoded: encoded(&text),
             text,
             part,
+            place,
         })
     }
 }
@@ -151,6 +155,7 @@ impl From<Event> for Record {
             text: String::new(),
             encoded: 0,
             part: None,
+            place: 0,
         };
         match event {
             Event::Token {
@@ -230,6 +235,7 @@ impl Record {
     /// output of one call, whole lines of one level and step. Nothing is dropped. Gives the record back when they may
     /// not.
     pub(super) fn merge(&mut self, next: Record) -> Option<Record> {
+        let place = next.place;
         let is_a_part = self.part.is_some() || next.part.is_some();
         if is_a_part || self.kind != next.kind || self.step != next.step || self.head != next.head {
             return Some(next);
@@ -243,6 +249,7 @@ impl Record {
             None if self.kind == Kind::Cut => self.index += next.index,
             None => return Some(next),
         }
+        self.place = place;
         None
     }
 
@@ -259,6 +266,7 @@ impl Record {
             text: String::new(),
             encoded: 0,
             part: None,
+            place: self.place,
         }
     }
 

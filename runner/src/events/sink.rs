@@ -3,6 +3,7 @@
 //! Every event passes here, and secrets are taken out of it here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::bounds::LARGEST_BODY;
 use super::event::Event;
@@ -21,6 +22,8 @@ pub trait Forward: Send + Sync {
 pub struct EventSink {
     to: To,
     redactor: &'static Redactor,
+    /// What happens is what has happened already: it is not told again.
+    muted: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
@@ -32,14 +35,22 @@ enum To {
 impl EventSink {
     /// Into the queue of this process.
     pub fn queue(queue: &EventQueue, redactor: &'static Redactor) -> Self {
-        let to = To::Queue(queue.clone());
-        Self { to, redactor }
+        Self::new(To::Queue(queue.clone()), redactor)
     }
 
     /// To the supervisor.
     pub fn supervisor(forward: Arc<dyn Forward>, redactor: &'static Redactor) -> Self {
-        let to = To::Supervisor(forward);
-        Self { to, redactor }
+        Self::new(To::Supervisor(forward), redactor)
+    }
+
+    fn new(to: To, redactor: &'static Redactor) -> Self {
+        let muted = Arc::default();
+        Self { to, redactor, muted }
+    }
+
+    /// Whether nothing is told from now on, for as long as a task goes again through what an earlier process has told.
+    pub fn mute(&self, muted: bool) {
+        self.muted.store(muted, Ordering::Relaxed);
     }
 
     /// What takes the secrets out: for what comes in pieces, which is searched before it is an event, and for what the
@@ -55,6 +66,9 @@ impl EventSink {
 
     /// Tells of several things at once, in their order.
     pub fn push_all(&self, events: impl IntoIterator<Item = Event>) {
+        if self.muted.load(Ordering::Relaxed) {
+            return;
+        }
         let records = events.into_iter().flat_map(|mut event| {
             event.redact(self.redactor);
             // Only now, as everything that is cut or sent in parts: a secret that is cut in two would be one no more.

@@ -74,6 +74,16 @@ impl Unfinished {
         }
     }
 
+    /// The ids of calls that are open.
+    pub fn calls(&self) -> impl Iterator<Item = &str> {
+        self.calls.keys().map(String::as_str)
+    }
+
+    /// The index of the step that is open.
+    pub fn step(&self) -> Option<usize> {
+        self.step.as_ref().map(|(_, index, _)| *index)
+    }
+
     /// Ends everything that is open.
     pub(super) fn close(&mut self) -> Vec<Record> {
         let now = Timestamp::now().as_millisecond();

@@ -12,7 +12,7 @@ use super::Stop;
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity};
 use crate::events::EventQueue;
-use crate::events::callback::{Callback, DeliveryReport, Progress, SentEnding, TimeLeft, Wishes};
+use crate::events::callback::{Callback, DeliveryReport, Progress, SentRequest, TimeLeft, Wishes};
 use crate::telemetry::{EventCount, Telemetry};
 
 /// How long the delivery may take at least, and when there is no time left.
@@ -53,17 +53,27 @@ impl Patience {
 /// When there can be no HTTP client.
 pub async fn repeat_ending(
     identity: &Identity,
-    ending: &SentEnding,
+    ending: &SentRequest,
     stop: &Stop,
     patience: Patience,
     telemetry: &Telemetry,
 ) -> Result<bool, ApiError> {
     let callback = Callback::new(identity, Wishes::default(), telemetry, TimeLeft::default(), None)?;
     Ok(tokio::select! {
-        arrived = callback.repeat(ending) => arrived,
+        arrived = callback.repeat(ending, true, &|| {}) => arrived,
         () = tokio::time::sleep(patience.flush) => false,
         () = stop.patience_is_over(patience.grace) => false,
     })
+}
+
+/// A request that an earlier process has sent, and whose answer it did not see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    pub request: SentRequest,
+    /// Whether the task's ending is in it.
+    pub ends: bool,
+    /// How many events were lost before it.
+    pub lost: u64,
 }
 
 /// A delivery on its way; it ends with the ending of its queue.
@@ -105,6 +115,7 @@ impl Delivery {
         stop: &Stop,
         telemetry: &Telemetry,
         progress: Option<Arc<dyn Progress>>,
+        unanswered: Option<Unanswered>,
     ) -> Result<Self, ApiError> {
         let time = TimeLeft::default();
         let callback = Callback::new(identity, wishes, telemetry, time.clone(), progress)?;
@@ -112,6 +123,11 @@ impl Delivery {
         let (queue, report) = (events.clone(), Arc::<DeliveryReport>::default());
         let so_far = Arc::clone(&report);
         let task = tokio::spawn(async move {
+            if let Some(first) = unanswered {
+                callback
+                    .resend(&first.request, first.ends, first.lost, &cancel, &so_far)
+                    .await;
+            }
             // A panic costs the event that it was about, and not those that follow.
             while AssertUnwindSafe(callback.deliver(&queue, &cancel, &so_far))
                 .catch_unwind()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use serde_json::value::RawValue;
 
-use crate::agent::{Agent, TaskUsage};
+use crate::agent::{self, Agent, TaskUsage};
 use crate::config::{Config, Identity, TaskSource};
 use crate::events::callback::Wishes;
 use crate::events::{Event, EventQueue, EventSink, LogLevel, SpoolConfig, Summary, TaskErrorCode, TaskId, millis};
@@ -20,14 +20,16 @@ use plue_sandbox::Level;
 
 mod delivery;
 mod exit;
+mod kept;
 mod no_commands;
 mod prepare;
 mod process;
 mod settings;
 mod stop;
 
-pub use delivery::{Delivered, Delivery, Patience, repeat_ending};
+pub use delivery::{Delivered, Delivery, Patience, Unanswered, repeat_ending};
 pub use exit::Exit;
+use kept::{Kept, NotKept};
 pub use prepare::{Ready, Refused, plugin_dir, runners_own};
 pub use process::Process;
 pub use settings::check_settings;
@@ -56,41 +58,91 @@ enum Ending {
 /// Runs the one task of an active runner, and answers how the process is to exit.
 pub async fn active(config: Arc<Config>, identity: &Identity, task: &TaskSource, process: &Process) -> Exit {
     let stop = process.signals.stop();
-    let events = EventQueue::new(config.spool.clone());
+    let document = prepare::read_document(task.clone());
+    let Some(folder) = &config.state_dir else {
+        return run_task(&config, identity, document, None, &stop, process).await;
+    };
+    let document = tokio::select! {
+        document = document => document,
+        // As for a task that is not kept: its ending says so.
+        () = stop.token().cancelled() => {
+            let document = std::future::pending();
+            return run_task(&config, identity, document, None, &stop, process).await;
+        }
+    };
+    let digest = document.as_ref().map(Document::digest).unwrap_or_default();
+    match Kept::open(folder, &identity.task_id.to_string(), digest) {
+        Ok(kept) => run_task(&config, identity, async { document }, Some(kept), &stop, process).await,
+        Err(NotKept::Refused(failure)) => report_refusal(identity, failure, config.sandbox, process).await,
+        Err(NotKept::HadByAnother(error)) => {
+            tracing::error!(critical = true, error = %error, "the task is not run, and the API server hears nothing");
+            Exit::Invalid
+        }
+    }
+}
+
+/// Runs the task, goes on with it, or only tells its ending, as what is kept of it says.
+async fn run_task(
+    config: &Config,
+    identity: &Identity,
+    document: impl Future<Output = Result<Document, Refused>>,
+    mut kept: Option<Kept>,
+    stop: &Stop,
+    process: &Process,
+) -> Exit {
+    let ended = kept.as_ref().and_then(Kept::ended);
+    if let (Some((exit, true)), Some(kept)) = (ended, &kept) {
+        tracing::info!("an earlier process of this runner has ended the task, and its ending has arrived");
+        kept.remove();
+        return exit;
+    }
+    let events = match &mut kept {
+        Some(kept) => kept.queue(config.spool.clone()),
+        None => EventQueue::new(config.spool.clone()),
+    };
     let wishes = Wishes {
         batches: config.batches,
         alive: config.extra_events,
     };
-    let delivery = match start_delivery(identity, wishes, &events, &stop, process) {
+    let delivery = match start_delivery(identity, wishes, &events, stop, process, kept.as_ref()) {
         Ok(delivery) => delivery,
         Err(exit) => return exit,
     };
+    if let Some((exit, _)) = ended {
+        tracing::warn!("an earlier process of this runner was killed while it told how the task had ended");
+        return finish(delivery, stop, Patience::of(config), exit, kept.as_ref()).await;
+    }
     let sink = EventSink::queue(&events, process.redactor);
+    if let Some(note) = kept.as_ref().and_then(Kept::begins_anew) {
+        sink.push(note);
+    }
     let work = Work {
-        config: &config,
+        config,
         task_id: &identity.task_id,
         events: &sink,
         telemetry: &process.telemetry,
-        stop: &stop,
+        stop,
+        kept: kept.as_ref(),
     };
-    let (ending, exit) = work
-        .perform(prepare::read_document(task.clone()), Ready::default())
-        .await;
+    let (ending, exit) = work.perform(document, Ready::default()).await;
+    if let Some(kept) = &kept {
+        kept.ends(exit);
+    }
     sink.push(ending);
-    finish(delivery, &stop, Patience::of(&config), exit).await
+    finish(delivery, stop, Patience::of(config), exit, kept.as_ref()).await
 }
 
 /// Tells the callback that nothing could be run, and answers how the process is to exit.
 pub async fn report_refusal(identity: &Identity, failure: Failure, sandbox: Level, process: &Process) -> Exit {
     let stop = process.signals.stop();
     let events = EventQueue::new(SpoolConfig::default());
-    let delivery = match start_delivery(identity, Wishes::default(), &events, &stop, process) {
+    let delivery = match start_delivery(identity, Wishes::default(), &events, &stop, process, None) {
         Ok(delivery) => delivery,
         Err(exit) => return exit,
     };
     let (ending, exit) = terminal(Ending::Refused(failure), &stop, None, Instant::now(), sandbox);
     EventSink::queue(&events, process.redactor).push(ending);
-    finish(delivery, &stop, Patience::WITHOUT_CONFIGURATION, exit).await
+    finish(delivery, &stop, Patience::WITHOUT_CONFIGURATION, exit, None).await
 }
 
 fn start_delivery(
@@ -99,16 +151,23 @@ fn start_delivery(
     events: &EventQueue,
     stop: &Stop,
     process: &Process,
+    kept: Option<&Kept>,
 ) -> Result<Delivery, Exit> {
-    Delivery::start(identity, wishes, events, stop, &process.telemetry, None).map_err(|error| {
+    let (progress, unanswered) = (kept.map(Kept::progress), kept.and_then(Kept::unanswered));
+    Delivery::start(identity, wishes, events, stop, &process.telemetry, progress, unanswered).map_err(|error| {
         tracing::error!(critical = true, error = %error, "events cannot be sent");
         Exit::Invalid
     })
 }
 
 /// Waits for the delivery; what did not arrive outweighs how the task went: whoever watches does not know all of it.
-async fn finish(delivery: Delivery, stop: &Stop, patience: Patience, exit: Exit) -> Exit {
-    if delivery.finish(stop, patience).await.all() {
+async fn finish(delivery: Delivery, stop: &Stop, patience: Patience, exit: Exit, kept: Option<&Kept>) -> Exit {
+    let delivered = delivery.finish(stop, patience).await;
+    // Without its ending, a process that is started again tells it.
+    if let Some(kept) = kept.filter(|_| delivered.ending) {
+        kept.remove();
+    }
+    if delivered.all() {
         return exit;
     }
     // After a signal its own code says more: whoever sent it knows that it did not wait.
@@ -127,6 +186,28 @@ pub struct Work<'a> {
     pub events: &'a EventSink,
     pub telemetry: &'a Telemetry,
     pub stop: &'a Stop,
+    /// What is kept of it.
+    kept: Option<&'a Kept>,
+}
+
+impl<'a> Work<'a> {
+    /// A task of which nothing is kept.
+    pub fn new(
+        config: &'a Config,
+        task_id: &'a TaskId,
+        events: &'a EventSink,
+        telemetry: &'a Telemetry,
+        stop: &'a Stop,
+    ) -> Self {
+        Self {
+            config,
+            task_id,
+            events,
+            telemetry,
+            stop,
+            kept: None,
+        }
+    }
 }
 
 impl Work<'_> {
@@ -138,6 +219,10 @@ impl Work<'_> {
         ready: Ready,
     ) -> (Event, Exit) {
         let started = Instant::now();
+        let started = self
+            .kept
+            .and_then(|kept| started.checked_sub(kept.age()))
+            .unwrap_or(started);
         let mut spent = None;
         let request_id = self.config.api.request_id.as_deref();
         let span = self.telemetry.task_span(&self.task_id.to_string(), request_id);
@@ -181,7 +266,10 @@ impl Work<'_> {
             Task::Workflow(task) => task.timeout,
         };
         let timeout = timeout.or(self.config.task_timeout);
-        let deadline = timeout.map(|timeout| (tokio::time::Instant::now() + timeout, timeout));
+        let deadline = timeout.map(|timeout| match self.kept {
+            Some(kept) => (kept.deadline(timeout), timeout),
+            None => (tokio::time::Instant::now() + timeout, timeout),
+        });
         let running = async {
             match &prepared.task {
                 Task::Agent(task) => {
@@ -193,7 +281,7 @@ impl Work<'_> {
         };
         let end_commands = prepared.sandbox.shut_down();
         let grace = cancel_grace(self.config);
-        let result = self.stop.supervise(running, timeout, grace, end_commands).await;
+        let result = self.stop.supervise(running, deadline, grace, end_commands).await;
         // Whoever hears of the task's end finds nothing of it left.
         prepared.sandbox.shut_down().await;
         match result {
@@ -210,6 +298,7 @@ impl Work<'_> {
             telemetry: self.telemetry,
             cancel: self.stop.token(),
             flush_after: FLUSH_AFTER,
+            memory: &self.kept.map(Kept::workflow).unwrap_or_default(),
         };
         workflow.run().await
     }
@@ -235,6 +324,7 @@ impl Work<'_> {
                 partial: false,
             });
         }
+        let memory: agent::Memory = self.kept.map(Kept::agent).unwrap_or_default();
         let agent = Agent {
             task,
             model_name: &parts.model_name,
@@ -245,7 +335,20 @@ impl Work<'_> {
             extra_events: self.config.extra_events,
             cancel: self.stop.token(),
             deadline,
+            memory: &memory,
         };
+        let result = agent.run(spent).await;
+        if !memory.forgets() {
+            return result;
+        }
+        let why = "what was kept of it does not fit the tools, the model or the variables that it has now";
+        tracing::warn!(
+            why,
+            "what an earlier process of this task has left is not gone on with (STATE_DIR)"
+        );
+        self.events.push(kept::note(format!(
+            "the runner was restarted, and the task begins anew: {why}"
+        )));
         agent.run(spent).await
     }
 }
@@ -319,6 +422,7 @@ mod tests {
             events: &EventSink::queue(&queue, Box::leak(Box::default())),
             telemetry: &Telemetry::default(),
             stop: &Signals::listen().unwrap().stop(),
+            kept: None,
         };
         let document = async { panic!("as a fault of ours would") };
         let (ending, exit) = work.perform(document, Ready::default()).await;

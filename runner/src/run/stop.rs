@@ -209,15 +209,15 @@ impl Stop {
     pub(super) async fn supervise<T>(
         &self,
         running: impl Future<Output = Result<T, Failure>>,
-        limit: Option<Duration>,
+        deadline: Option<(Instant, Duration)>,
         grace: Duration,
         end_commands: impl Future<Output = ()>,
     ) -> Result<T, Failure> {
         let mut running = std::pin::pin!(running);
         let time_is_over = async {
-            match limit {
-                Some(limit) => {
-                    tokio::time::sleep(limit).await;
+            match deadline {
+                Some((deadline, limit)) => {
+                    tokio::time::sleep_until(deadline).await;
                     StopReason::Timeout(limit)
                 }
                 None => std::future::pending().await,

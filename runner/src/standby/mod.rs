@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::api_client::ApiError;
-use crate::config::{Config, StandbyConfig};
+use crate::config::{Config, StandbyConfig, variables};
 use crate::health::{Health, State};
 use crate::run::{Delivered, Exit, Process, StopReason, plugin_dir};
+use crate::state::check_folder;
 use crate::telemetry;
 
 mod assignment;
 mod channel;
 mod journal;
+mod kept;
 pub mod orphans;
 mod process;
 mod recovery;
@@ -66,6 +68,15 @@ pub async fn run(
     health: &Health,
     process: Process,
 ) -> Exit {
+    if let Some(folder) = &config.state_dir
+        && let Err(problem) = check_folder(folder)
+    {
+        tracing::error!(
+            error = variables::STATE_DIR.wrong(&problem),
+            "the configuration is invalid"
+        );
+        return Exit::Invalid;
+    }
     let (journal, left) = Journal::open(&config.spool.folder, standby, process.redactor);
     let journal = Arc::new(journal);
     // Before anything else: the server waits.
@@ -96,7 +107,7 @@ async fn run_as(
     let workspace = match Workspace::claim(&config.rules.workspace, &forbidden) {
         Ok(workspace) => Arc::new(workspace),
         Err(error) => {
-            let problem = crate::config::variables::WORKSPACE.wrong(&error.to_string());
+            let problem = variables::WORKSPACE.wrong(&error.to_string());
             tracing::error!(error = problem, "the configuration is invalid");
             return Exit::Invalid;
         }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::journal::{Journal, Left, LeftTask, now_ms};
+use super::kept::Kept;
 use crate::api_client::ApiError;
 use crate::config::{Config, Identity, StandbyConfig};
-use crate::events::callback::Wishes;
+use crate::events::callback::{Progress, Wishes};
+use crate::events::write_ahead::Unsent;
 use crate::events::{EventQueue, EventSink, TaskErrorCode, TaskId};
 use crate::failure::Failure;
-use crate::run::{self, Delivery, Patience, Process, Stop};
+use crate::run::{self, Delivery, Patience, Process, Stop, Unanswered};
 use crate::telemetry;
 
 const RESTARTED: &str = "the runner was started again while it ran the task: its process was killed, or the memory of \
@@ -115,7 +117,21 @@ async fn end(
         grace: config.shutdown_grace,
     };
     let stop = process.signals.stop();
-    let told = tell(config, &identity, journal, task, process, &stop, patience).await;
+    let telling = Telling {
+        config,
+        identity: &identity,
+        journal,
+        task,
+        process,
+        stop: &stop,
+        patience,
+    };
+    let (kept, unsent) = Kept::left(config.state_dir.as_deref(), standby, id).unzip();
+    let told = telling.tell(kept.as_ref().zip(unsent)).await;
+    let is_interrupted = matches!(told, Ok(false)) && stop.reason().is_some();
+    if let Some(kept) = kept.filter(|_| !is_interrupted) {
+        kept.remove();
+    }
     telemetry::set_identity(None, config.api.request_id.clone());
     match told {
         Ok(true) => Ended::Told,
@@ -125,53 +141,95 @@ async fn end(
     }
 }
 
-/// Sends the task's one ending: the one that was on its way already, or its error.
-async fn tell(
-    config: &Config,
-    identity: &Identity,
-    journal: &Arc<Journal>,
-    task: &LeftTask,
-    process: &Process,
-    stop: &Stop,
+/// Who is told of a task that was left, and how long that may take.
+#[derive(Clone, Copy)]
+struct Telling<'a> {
+    config: &'a Config,
+    identity: &'a Identity,
+    journal: &'a Arc<Journal>,
+    task: &'a LeftTask,
+    process: &'a Process,
+    stop: &'a Stop,
     patience: Patience,
-) -> Result<bool, ApiError> {
-    if let Some(ending) = &task.ending {
-        tracing::warn!(
-            "an earlier process of this runner was killed while it told how this task had ended: it is told again"
-        );
-        return run::repeat_ending(identity, ending, stop, patience, &process.telemetry).await;
+}
+
+impl Telling<'_> {
+    /// Sends the task's one ending: the one that was on its way already, or its error. What else was kept comes before
+    /// it.
+    async fn tell(self, kept: Option<(&Kept, Unsent)>) -> Result<bool, ApiError> {
+        let journal = Arc::clone(self.journal) as Arc<dyn Progress>;
+        if let Some((kept, unsent)) = kept {
+            if unsent.has_ended {
+                return Ok(true);
+            }
+            let has_ending = unsent.is_closed;
+            tracing::warn!(
+                events = unsent.records.len(),
+                "an earlier process of this runner was killed while it had this task: what it had told is told again"
+            );
+            let (events, unanswered) = kept.queue_of(self.config.spool.clone(), unsent);
+            let delivery = self.start(&events, kept.beside(journal), unanswered)?;
+            return Ok(self.end(&events, delivery, has_ending).await);
+        }
+        if let Some(ending) = &self.task.ending {
+            tracing::warn!(
+                "an earlier process of this runner was killed while it told how this task had ended: it is told again"
+            );
+            let telemetry = &self.process.telemetry;
+            return run::repeat_ending(self.identity, ending, self.stop, self.patience, telemetry).await;
+        }
+        tracing::warn!("an earlier process of this runner was killed while it ran this task: it gets its error");
+        let events = EventQueue::resume(self.config.spool.clone(), self.task.past.clone());
+        let delivery = self.start(&events, journal, None)?;
+        Ok(self.end(&events, delivery, false).await)
     }
-    tracing::warn!("an earlier process of this runner was killed while it ran this task: it gets its error");
-    let events = EventQueue::resume(config.spool.clone(), task.past.clone());
-    let delivery = Delivery::start(
-        identity,
-        Wishes {
-            batches: config.batches,
+
+    fn start(
+        self,
+        events: &EventQueue,
+        progress: Arc<dyn Progress>,
+        unanswered: Option<Unanswered>,
+    ) -> Result<Delivery, ApiError> {
+        let wishes = Wishes {
+            batches: self.config.batches,
             alive: false,
-        },
-        &events,
-        stop,
-        &process.telemetry,
-        Some(journal.clone()),
-    )?;
-    let age = u64::try_from(now_ms().saturating_sub(task.started_ms)).unwrap_or_default();
-    let started = Instant::now().checked_sub(Duration::from_millis(age));
-    let failure = Failure {
-        code: TaskErrorCode::WorkerLost,
-        message: RESTARTED.into(),
-    };
-    let ending = run::failed(failure, started.unwrap_or_else(Instant::now), config.sandbox);
-    EventSink::queue(&events, process.redactor).push(ending);
-    // What ends before the ending is worth half of the time.
-    let no_retries = delivery.no_retries();
-    let late = async {
-        tokio::time::sleep(patience.flush / 2).await;
-        no_retries.cancel();
-        std::future::pending().await
-    };
-    tokio::select! {
-        delivered = delivery.finish(stop, patience) => Ok(delivered.ending),
-        () = late => Ok(false),
+        };
+        let telemetry = &self.process.telemetry;
+        Delivery::start(
+            self.identity,
+            wishes,
+            events,
+            self.stop,
+            telemetry,
+            Some(progress),
+            unanswered,
+        )
+    }
+
+    /// Ends the task, when that was not done, and waits until it has arrived. Whether it did.
+    async fn end(self, events: &EventQueue, delivery: Delivery, has_ending: bool) -> bool {
+        if !has_ending {
+            let age = u64::try_from(now_ms().saturating_sub(self.task.started_ms)).unwrap_or_default();
+            let started = Instant::now().checked_sub(Duration::from_millis(age));
+            let failure = Failure {
+                code: TaskErrorCode::WorkerLost,
+                message: RESTARTED.into(),
+            };
+            let started = started.unwrap_or_else(Instant::now);
+            let ending = run::failed(failure, started, self.config.sandbox);
+            EventSink::queue(events, self.process.redactor).push(ending);
+        }
+        // What ends before the ending is worth half of the time.
+        let no_retries = delivery.no_retries();
+        let late = async {
+            tokio::time::sleep(self.patience.flush / 2).await;
+            no_retries.cancel();
+            std::future::pending().await
+        };
+        tokio::select! {
+            delivered = delivery.finish(self.stop, self.patience) => delivered.ending,
+            () = late => false,
+        }
     }
 }
 

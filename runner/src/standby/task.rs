@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::assignment::Assignment;
 use super::channel::{SupervisorMessage, TaskOrder, WorkerMessage};
+use super::kept::Kept;
 use super::orphans;
 use super::process::{WorkerProcess, describe};
 use crate::api_client::ApiError;
@@ -41,7 +42,11 @@ pub(super) async fn run(
         api: standby.api_of(&assignment.callback_url, &config.api),
         callback_url: assignment.callback_url,
     };
-    let events = EventQueue::new(config.spool.clone());
+    let kept = Kept::begin(config.state_dir.as_deref(), standby, assignment.id);
+    let (events, progress) = match &kept {
+        Some(kept) => (kept.queue(config.spool.clone()), kept.beside(progress)),
+        None => (EventQueue::new(config.spool.clone()), progress),
+    };
     let delivery = Delivery::start(
         &identity,
         Wishes {
@@ -53,6 +58,7 @@ pub(super) async fn run(
         stop,
         &process.telemetry,
         Some(progress),
+        None,
     )?;
     let trace = process.telemetry.carry();
     let failure = match (assignment.document, worker) {
@@ -86,7 +92,12 @@ pub(super) async fn run(
     if let Some(failure) = failure {
         EventSink::queue(&events, process.redactor).push(run::failed(failure, started, config.sandbox));
     }
-    Ok(delivery.finish(stop, Patience::of(config)).await)
+    let delivered = delivery.finish(stop, Patience::of(config)).await;
+    // Whether or not the ending has arrived: without it the server gives the task to another runner.
+    if let Some(kept) = kept {
+        kept.remove();
+    }
+    Ok(delivered)
 }
 
 /// Passes on one word; whether the task ends with it.

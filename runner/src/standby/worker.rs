@@ -104,13 +104,8 @@ async fn serve(
     };
     let events = EventSink::supervisor(Arc::clone(supervisor) as _, process.redactor);
     let performing = async {
-        let work = Work {
-            config,
-            task_id: &TaskId::Number(id),
-            events: &events,
-            telemetry,
-            stop: &stop,
-        };
+        let task_id = TaskId::Number(id);
+        let work = Work::new(config, &task_id, &events, telemetry, &stop);
         let (ending, exit) = work.perform(document, ready).await;
         events.push(ending);
         exit

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::de::DeserializeSeed;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use plue_contract::unique_keys::UniqueKeys;
 
@@ -63,6 +64,12 @@ impl Document {
             return Err(DocumentError::NotRegular);
         }
         Self::read(File::open(path)?, &path.to_string_lossy())
+    }
+
+    /// What tells it from another one.
+    pub fn digest(&self) -> String {
+        let digest = Sha256::digest(self.value.to_string().as_bytes());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// What the document is taken for when it does not say itself: whoever hands it over may know.

@@ -33,6 +33,7 @@ const MODULES: &[&str] = &[
     "run",
     "spool_dir",
     "standby",
+    "state",
     "task",
     "telemetry",
     "workflow",

@@ -14,14 +14,18 @@ use crate::telemetry::Telemetry;
 use plue_sandbox::{CommandEvent, CommandSpec, Ending, ExitStatus, Note, Sandbox, Stream};
 
 pub(crate) mod lines;
+mod memory;
 mod output;
 #[cfg(test)]
 mod tests;
 
 pub use lines::FLUSH_AFTER;
+pub use memory::Memory;
+use memory::{KILLED, KnownStep};
 use output::Output;
 
 /// How one step ended.
+#[derive(Debug)]
 struct Outcome {
     state: StepState,
     /// Why, when it did not succeed.
@@ -94,6 +98,8 @@ pub struct Workflow<'a> {
     pub cancel: &'a CancellationToken,
     /// How long a line without an end is kept back: [`FLUSH_AFTER`], where nobody tests it.
     pub flush_after: Duration,
+    /// What is kept for a process that goes on with the task, and what an earlier one has kept.
+    pub memory: &'a Memory,
 }
 
 impl Workflow<'_> {
@@ -103,10 +109,19 @@ impl Workflow<'_> {
     /// The step that failed, and why; or that the task was cancelled.
     pub async fn run(&self) -> Result<(), Failure> {
         let mut env = BTreeMap::new();
+        let mut goes_on = self.memory.is_resumed();
         for (index, step) in self.task.steps.iter().enumerate() {
+            if let Some(known) = self.memory.step(index) {
+                self.go_through(index, step, known, &mut env)?;
+                continue;
+            }
+            if std::mem::take(&mut goes_on) {
+                self.goes_on(index);
+            }
             if self.cancel.is_cancelled() {
                 return Err(Cancelled.into());
             }
+            self.memory.begins(index);
             self.events.push(Event::StepStart {
                 step_name: step.name.clone(),
                 step_index: index,
@@ -114,34 +129,91 @@ impl Workflow<'_> {
             let started = Instant::now();
             let span = self.telemetry.step_span(index, &step.name);
             let outcome = span.within(self.run_step(index, step, &mut env)).await;
-            let failed = outcome.state != StepState::Success;
             span.exit_code(outcome.exit_code);
-            if failed {
+            if outcome.state != StepState::Success {
                 span.fail(outcome.code.as_str());
             }
             drop(span);
-            let message = outcome
-                .reason
-                .clone()
-                .map(|reason| format!("step {index} ({}): {reason}", step.name));
+            let duration_ms = millis(started.elapsed());
+            self.memory.ends(index, &outcome, duration_ms);
+            self.end_step(index, step, outcome, duration_ms, true)?;
+        }
+        Ok(())
+    }
+
+    /// Tells how a step has ended, unless that was told; one that did not succeed ends the task.
+    fn end_step(
+        &self,
+        index: usize,
+        step: &Step,
+        outcome: Outcome,
+        duration_ms: u64,
+        untold: bool,
+    ) -> Result<(), Failure> {
+        let failed = outcome.state != StepState::Success;
+        let message = outcome
+            .reason
+            .clone()
+            .map(|reason| format!("step {index} ({}): {reason}", step.name));
+        if untold {
             self.events.push(Event::StepEnd {
                 step_name: step.name.clone(),
                 step_index: index,
                 step_state: outcome.state,
                 output: outcome.reason,
                 exit_code: outcome.exit_code,
-                duration_ms: millis(started.elapsed()),
+                duration_ms,
             });
-            if failed {
-                let message = message.unwrap_or_default();
-                tracing::warn!(step_index = index, message, "a step failed");
-                return Err(Failure {
-                    code: outcome.code,
-                    message,
-                });
-            }
+        }
+        if failed {
+            let message = message.unwrap_or_default();
+            tracing::warn!(step_index = index, message, "a step failed");
+            return Err(Failure {
+                code: outcome.code,
+                message,
+            });
         }
         Ok(())
+    }
+
+    /// Goes through a step again that an earlier process of this runner has begun. Nothing is run: what it has ended is
+    /// not made twice, and what it was killed in ends the task. Which variables it set counts for the steps after it.
+    fn go_through(
+        &self,
+        index: usize,
+        step: &Step,
+        known: KnownStep,
+        env: &mut BTreeMap<String, String>,
+    ) -> Result<(), Failure> {
+        let untold = self.memory.is_open(index);
+        let (outcome, duration_ms) = match (known, &step.kind) {
+            (KnownStep::Ended(outcome, duration_ms), _) => (outcome, duration_ms),
+            // Nothing is run for these.
+            (KnownStep::Begun, StepKind::Env(_) | StepKind::Checkout) => (Outcome::SUCCESS, 0),
+            (KnownStep::Begun, StepKind::Run { .. }) => {
+                let killed = Outcome::ended(StepState::Error, KILLED.into(), None, TaskErrorCode::StepFailed);
+                self.goes_on(index);
+                (killed, 0)
+            }
+        };
+        if let StepKind::Env(variables) = &step.kind {
+            env.extend(variables.clone());
+        }
+        self.end_step(index, step, outcome, duration_ms, untold)
+    }
+
+    /// Says that the runner was restarted, when it comes to this step.
+    fn goes_on(&self, index: usize) {
+        tracing::warn!(
+            step_index = index,
+            "the task goes on: an earlier process of this runner was killed"
+        );
+        self.events.push(Event::Log {
+            level: LogLevel::Info,
+            message: format!("the runner was restarted; the task goes on with step {index}"),
+            step_index: None,
+            partial: false,
+        });
     }
 
     async fn run_step(&self, index: usize, step: &Step, env: &mut BTreeMap<String, String>) -> Outcome {

@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -354,4 +356,73 @@ async fn a_callback_that_may_be_a_secret_is_not_written_down() {
     let ended = scene.finish_under_names(running).await;
     ended.done(1);
     assert_eq!(ended.scene.names().len(), 2);
+}
+
+/// A server that takes nothing for as long as this says so, and a runner that keeps what waits.
+async fn away_scene(away: &Arc<AtomicBool>) -> Standby {
+    let is_away = Arc::clone(away);
+    let settings = ApiServer::with()
+        .restarts()
+        .answering(move |_| match is_away.load(Ordering::Relaxed) {
+            true => Answer::Stall(Duration::from_secs(60)),
+            false => Answer::Ok,
+        });
+    let scene = Standby::with(settings).await;
+    let folder = scene.outside().join("state");
+    scene.env("STATE_DIR", &folder.to_string_lossy())
+}
+
+/// Kills a runner as soon as this is kept of its events.
+async fn killed_when_kept(scene: &Standby, running: Running, text: &str) {
+    let folder = scene.outside().join("state");
+    let is_kept = || {
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let mut contents = entries.filter_map(|entry| fs::read(entry.path()).ok());
+        contents.any(|content| content.windows(text.len()).any(|window| window == text.as_bytes()))
+    };
+    while !is_kept() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    scene.kill(running).await;
+}
+
+#[tokio::test]
+async fn what_was_told_before_the_runner_was_killed_arrives_before_its_ending() {
+    let away = Arc::new(AtomicBool::new(true));
+    let scene = away_scene(&away).await.tasks(2);
+    let script = "for i in $(seq 1 2000); do echo line $i; done; sleep 300";
+    let scene = scene
+        .workflow(1, &json!([{ "run": script }]))
+        .workflow(2, &json!([{ "run": "echo next" }]));
+    let running = scene.start();
+    killed_when_kept(&scene, running, "line 2000").await;
+    away.store(false, Ordering::Relaxed);
+    let scene = scene.tasks(1);
+    let running = scene.start();
+    let ended = scene.finish(running).await;
+    let error = ended.failed(1, "worker_lost");
+    assert!(error.get("lost_events").is_none(), "{error}");
+    let expected: Vec<String> = (1..=2000).map(|number| format!("line {number}")).collect();
+    assert_eq!(ended.lines(1, 0), expected);
+    ended.done(2);
+    let left = fs::read_dir(ended.scene.outside().join("state")).unwrap().count();
+    assert_eq!(left, 0, "nothing is kept of what has ended");
+}
+
+#[tokio::test]
+async fn a_task_that_had_ended_before_the_runner_was_killed_has_its_own_ending() {
+    let away = Arc::new(AtomicBool::new(true));
+    let scene = away_scene(&away).await.tasks(2);
+    let scene = scene
+        .workflow(1, &json!([{ "run": "echo only" }]))
+        .workflow(2, &json!([{ "run": "echo next" }]));
+    let running = scene.start();
+    killed_when_kept(&scene, running, r#""type":"done""#).await;
+    away.store(false, Ordering::Relaxed);
+    let scene = scene.tasks(1);
+    let running = scene.start();
+    let ended = scene.finish(running).await;
+    ended.done(1);
+    assert_eq!(ended.lines(1, 0), ["only"]);
+    ended.done(2);
 }

@@ -40,12 +40,13 @@ const SECRETS: [(&str, &str, &str); 2] = [
 ];
 
 /// The pods: the folders of tests/pod/deploy, and what image they run.
-const PODS: [(&str, Target); 7] = [
+const PODS: [(&str, Target); 8] = [
     ("agent", Target::Full),
     ("workflow", Target::Full),
     ("any-user", Target::Full),
     ("standby", Target::Full),
     ("sigterm", Target::Full),
+    ("resume", Target::Full),
     (HARNESS, Target::Full),
     ("slim", Target::Slim),
 ];

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use super::{Agent, NoTools, TaskUsage};
+use super::{Agent, Memory, NoTools, TaskUsage};
 use crate::events::TaskErrorCode;
 use crate::events::recording::Recording;
 use crate::failure::Failure;
@@ -21,6 +21,7 @@ mod calls;
 mod cancellation;
 mod limits;
 mod results;
+mod resume;
 mod scripted_model;
 mod scripted_toolbox;
 mod stop_reasons;
@@ -133,6 +134,7 @@ impl Case {
             extra_events: self.extra_events,
             cancel: &cancel,
             deadline: self.deadline,
+            memory: &Memory::default(),
         };
         let running = tokio::time::timeout(HANGS, agent.run(&mut spent));
         let result = running.await.unwrap_or_else(|_| panic!("{}: it hangs", self.name));

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use serde_json::value::RawValue;
@@ -188,6 +189,7 @@ impl ScriptedTurn {
 pub struct ScriptedModel {
     turns: Mutex<VecDeque<ScriptedTurn>>,
     bodies: Mutex<Vec<Value>>,
+    raw: Mutex<Vec<Bytes>>,
     cancel: CancellationToken,
     /// Each stream that is not dropped has one.
     streams: Arc<()>,
@@ -199,6 +201,7 @@ impl ScriptedModel {
         Self {
             turns: Mutex::new(turns.into()),
             bodies: Mutex::default(),
+            raw: Mutex::default(),
             cancel: cancel.clone(),
             streams: Arc::default(),
         }
@@ -207,6 +210,11 @@ impl ScriptedModel {
     /// How many turns were not asked for, and how many requests were not dropped.
     pub fn left(&self) -> (usize, usize) {
         (self.turns.lock().unwrap().len(), Arc::strong_count(&self.streams) - 1)
+    }
+
+    /// The bodies of all requests.
+    pub fn bodies(&self) -> Vec<Bytes> {
+        self.raw.lock().unwrap().clone()
     }
 
     /// What each turn was asked with: `max_tokens: ` and the messages that are new since the turn before.
@@ -273,6 +281,7 @@ impl Model for ScriptedModel {
     fn turn<'a>(&'a self, request: TurnRequest) -> BoxStream<'a, Result<TurnEvent, ModelError>> {
         let body = serde_json::from_slice(&request.body).unwrap();
         self.bodies.lock().unwrap().push(body);
+        self.raw.lock().unwrap().push(request.body);
         let turn = self.turns.lock().unwrap().pop_front();
         let turn = turn.expect("the model was asked for a turn that is not written down");
         let open = Arc::clone(&self.streams);

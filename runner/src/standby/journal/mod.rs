@@ -20,7 +20,7 @@ use url::Url;
 
 use super::assignment::Assignment;
 use crate::config::{MAX_POD_NAME, StandbyConfig};
-use crate::events::callback::{EventRequest, Progress, SentEnding};
+use crate::events::callback::{EventRequest, Progress, SentRequest};
 use crate::events::queue::Past;
 use crate::events::unfinished::Unfinished;
 use crate::spool_dir::is_at;
@@ -63,7 +63,7 @@ pub(super) struct LeftTask {
     pub(super) beat_ms: i64,
     pub(super) started_ms: i64,
     pub(super) past: Past,
-    pub(super) ending: Option<SentEnding>,
+    pub(super) ending: Option<SentRequest>,
 }
 
 /// See the module. Where it cannot be kept, the runner goes on without, and says so once; the name that is in the file

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::events::bounds::LARGEST_BODY;
-use crate::events::callback::SentEnding;
+use crate::events::callback::SentRequest;
 use crate::events::unfinished::Unfinished;
 use plue_redaction::Redactor;
 
@@ -128,7 +128,7 @@ pub(super) fn read_page(file: &File) -> Result<Option<Page>, String> {
     }
 }
 
-pub(super) fn read_ending(file: &File, ending: &EndingPage) -> Result<SentEnding, String> {
+pub(super) fn read_ending(file: &File, ending: &EndingPage) -> Result<SentRequest, String> {
     let torn = || "it is torn: the ending in it is not whole".to_owned();
     let length = usize::try_from(ending.length.min(MAX_ENDING)).map_err(|_| torn())?;
     let mut body = vec![0; length];
@@ -136,7 +136,7 @@ pub(super) fn read_ending(file: &File, ending: &EndingPage) -> Result<SentEnding
     if checksum(&body) != ending.checksum {
         return Err(torn());
     }
-    Ok(SentEnding {
+    Ok(SentRequest {
         seq: ending.seq,
         key: ending.key.clone(),
         batch: ending.batch,

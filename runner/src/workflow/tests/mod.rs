@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Workflow;
+use super::{Memory, Workflow};
 use crate::events::TaskErrorCode;
 use crate::events::recording::Recording;
 use crate::failure::Failure;
@@ -104,6 +104,7 @@ impl Case {
             telemetry: &Telemetry::default(),
             cancel: &cancel,
             flush_after: self.flush_after,
+            memory: &Memory::default(),
         };
         let running = tokio::time::timeout(HANGS, workflow.run());
         let result = running.await.unwrap_or_else(|_| panic!("{}: it hangs", self.name));

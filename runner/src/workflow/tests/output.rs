@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::scripted_sandbox::{ScriptedCommand, ScriptedSandbox, command};
-use super::{Recording, case};
+use super::{Memory, Recording, case};
 use crate::events::record::Record;
 use crate::events::sink::Forward;
 use crate::events::{EventSink, LogLevel};
@@ -140,7 +140,9 @@ async fn a_line_whose_end_is_there_already_is_told_whole_however_late_the_runner
     }
     drop(sender);
     let recording = Recording::default();
+    let memory = Memory::default();
     let workflow = Workflow {
+        memory: &memory,
         task: &WorkflowTask {
             steps: Vec::new(),
             timeout: None,
@@ -176,7 +178,9 @@ async fn a_prompt_is_told_beside_a_flood_on_the_other_output() {
         }
         is_told()
     });
+    let memory = Memory::default();
     let workflow = Workflow {
+        memory: &memory,
         task: &WorkflowTask {
             steps: Vec::new(),
             timeout: None,

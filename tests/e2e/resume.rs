@@ -569,11 +569,11 @@ async fn an_agent_that_is_killed_at_any_times_makes_each_call_at_most_once_and_h
 #[tokio::test]
 async fn a_workflow_that_is_killed_at_any_times_repeats_no_step() {
     for seed in 0..8 {
-        let step = |number: usize| json!({ "run": format!("echo {number} >> made; echo told {number}") });
+        let step = |number: usize| json!({ "run": format!("echo {number} >> made; sleep 0.04; echo told {number}") });
         let steps: Vec<Value> = (0..12).map(step).collect();
         let scene = kept(server()).await.workflow(&json!(steps));
         let running = scene.start();
-        tokio::time::sleep(Duration::from_millis(mixed(100 + seed) % 400)).await;
+        tokio::time::sleep(Duration::from_millis(mixed(100 + seed) % 700)).await;
         let _ = running.signal(Signal::KILL);
         let finished = running.finish().await.unwrap();
         if finished.code == 0 {

@@ -103,8 +103,8 @@ async fn on_a_full_disk_no_token_and_no_result_of_a_tool_is_lost() {
         let folder = scene.outside().join("spool");
         let disk = SmallDisk::mount(&folder, 64);
         let calls = 20 + chance.below(10);
-        // Each result is about 100 KB, which the model reads in its next turn: together more than fits in memory. Each is
-        // of another file: the same one again and again would be a circle.
+        // Each result is about 100 KB, which the model reads in its next turn: together more than fits in memory. Each
+        // is of another file: the same one again and again would be a circle.
         let mut turns: Vec<Turn> = (0..calls)
             .map(|call| {
                 let input = json!({ "path": format!("large{call}") });

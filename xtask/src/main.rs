@@ -124,7 +124,8 @@ enum Command {
         /// Leave out what is measured in gVisor
         #[arg(long)]
         without_gvisor: bool,
-        /// Arguments for criterion: a filter, --save-baseline NAME, …; `command`, `delivery` or `resume` for these alone
+        /// Arguments for criterion: a filter, --save-baseline NAME, …; `command`, `delivery` or `resume` for these
+        /// alone
         #[arg(last = true, value_name = "CRITERION ARGUMENTS")]
         arguments: Vec<String>,
     },

@@ -132,8 +132,8 @@ impl ApiError {
         self.into_error(status, model, endpoint)
     }
 
-    /// Whether it says that the prompt is larger than the context window: in the API's words, or in those of others that
-    /// serve its models.
+    /// Whether it says that the prompt is larger than the context window: in the API's words, or in those of others
+    /// that serve its models.
     fn is_about_the_window(&self) -> bool {
         const WORDS: [&str; 5] = [
             "prompt is too long",

@@ -292,8 +292,8 @@ impl Conversation {
         true
     }
 
-    /// Which call of a turn is to have the mark that moves, since its results come too far behind. (Thinking may not have
-    /// it.)
+    /// Which call of a turn is to have the mark that moves, since its results come too far behind. (Thinking may not
+    /// have it.)
     fn marked_call(&self, blocks: &[&RawValue]) -> Option<usize> {
         let near = LOOKBACK.saturating_sub(self.new_blocks);
         if !self.may_mark || blocks.len() < near {

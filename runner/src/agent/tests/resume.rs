@@ -21,8 +21,8 @@ use crate::telemetry::Telemetry;
 use plue_contract::ToolErrorCode;
 use plue_messages::{ModelError, StopReason};
 
-/// What a task may have to remember: calls, an answer that is cut off, one that breaks off, room that is made, and a turn
-/// without text.
+/// What a task may have to remember: calls, an answer that is cut off, one that breaks off, room that is made, and a
+/// turn without text.
 fn all_turns() -> Vec<ScriptedTurn> {
     vec![
         turn()

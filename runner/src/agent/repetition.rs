@@ -1,6 +1,6 @@
 //! Whether an agent goes round in circles: the same calls with the same results, turn after turn, or two turns in turn.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
@@ -36,8 +36,11 @@ impl Repetition {
         let mut hasher = DefaultHasher::new();
         for (name, input, result) in calls {
             // The same arguments, however they are written.
-            let input = serde_json::from_str(input).map_or_else(|_| input.to_owned(), |input| canonical(&input));
-            (name, input, result).hash(&mut hasher);
+            match serde_json::from_str(input) {
+                Ok(input) => hash_value(&input, &mut hasher),
+                Err(_) => input.hash(&mut hasher),
+            }
+            (name, result).hash(&mut hasher);
         }
         let turn = hasher.finish();
         self.last.push_back(turn);
@@ -70,16 +73,23 @@ impl Repetition {
     }
 }
 
-/// A value as text, whatever the order of its members.
-fn canonical(value: &Value) -> String {
+/// Hashes a value, whatever the order of its members.
+fn hash_value(value: &Value, hasher: &mut impl Hasher) {
     match value {
         Value::Object(members) => {
-            let sorted: BTreeMap<&String, String> =
-                members.iter().map(|(key, value)| (key, canonical(value))).collect();
-            format!("{sorted:?}")
+            (0_u8, members.len()).hash(hasher);
+            let mut members: Vec<(&String, &Value)> = members.iter().collect();
+            members.sort_unstable_by_key(|(key, _)| *key);
+            for (key, value) in members {
+                key.hash(hasher);
+                hash_value(value, hasher);
+            }
         }
-        Value::Array(values) => format!("{:?}", values.iter().map(canonical).collect::<Vec<_>>()),
-        other => other.to_string(),
+        Value::Array(values) => {
+            (1_u8, values.len()).hash(hasher);
+            values.iter().for_each(|value| hash_value(value, hasher));
+        }
+        other => (2_u8, other.to_string()).hash(hasher),
     }
 }
 
@@ -145,6 +155,18 @@ mod tests {
             let result = number.to_string();
             let call = ("read_file", "{}", result.as_str());
             assert_eq!(repetition.note([call].into_iter()), Pattern::New);
+        }
+    }
+
+    #[test]
+    fn what_is_nested_deep_costs_no_more_than_its_size() {
+        let deep = format!("{}\"\\\"\"{}", r#"{"a":["#.repeat(50), "]}".repeat(50));
+        let mut repetition = Repetition::default();
+        for _ in 0..4 {
+            assert_eq!(
+                repetition.note([("grep", deep.as_str(), "x")].into_iter()),
+                Pattern::New
+            );
         }
     }
 }

@@ -196,9 +196,9 @@ impl<'a> Attempts<'a> {
             request_id,
         } = failure;
         let error = error.map_text(|text| self.client.without_key(text));
-        let failed = |why: &str| {
+        let failed = |why: Option<&str>| {
             let mut said = error.to_string();
-            if retry {
+            if let Some(why) = why {
                 said.push_str(". Gave up");
                 if self.failed > 1 {
                     said.push_str(&format!(" after {} attempts", self.failed));
@@ -211,22 +211,22 @@ impl<'a> Attempts<'a> {
             Err(error.clone().map_text(|_| said))
         };
         if !retry {
-            return failed("it cannot pass");
+            return failed(None);
         }
         let left = self.left();
         let patience = self.client.config().patience.as_secs_f64();
         if self.broken >= MAX_BROKEN {
-            return failed("each of them broke off in the middle");
+            return failed(Some("each of them broke off in the middle"));
         }
         if left.is_zero() {
-            return failed(&format!("MODEL_PATIENCE ({patience} s) is over"));
+            return failed(Some(&format!("MODEL_PATIENCE ({patience} s) is over")));
         }
         match wait {
-            Some(wait) if wait > left => failed(&format!(
+            Some(wait) if wait > left => failed(Some(&format!(
                 "it asks to wait {} s, and {:.0} s of MODEL_PATIENCE are left",
                 wait.as_secs(),
                 left.as_secs_f64()
-            )),
+            ))),
             // A server that has said so several times is not asked as often as it likes.
             Some(wait) if self.failed > POLITE => Ok((
                 wait.max(self.client.backoff(self.failed - 1)).min(left),

@@ -1,8 +1,8 @@
 //! The folder and the files of one task in it: ours alone, and locked by the one runner that has the task.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use crate::spool_dir::{careful, is_at};
+use crate::spool_dir::{is_at, open_or_make};
 
 /// How the names of all such files begin.
 const PREFIX: &str = "plue-runner-task-";
@@ -148,15 +148,7 @@ pub fn check_folder(folder: &Path) -> Result<(), String> {
 fn lock(path: &Path) -> Result<File, OpenError> {
     let cannot = |error: io::Error| OpenError::Folder(format!("the file {} cannot be used: {error}", path.display()));
     for last in (0..TRIES).map(|tried| tried + 1 == TRIES) {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(careful())
-            .open(path)
-            .map_err(cannot)?;
+        let file = open_or_make(path).map_err(cannot)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) if last => return Err(OpenError::Locked(path.to_owned())),
             Err(Errno::WOULDBLOCK) => std::thread::sleep(NEXT_TRY),

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::page::read_page;
-use crate::spool_dir::{careful, is_at};
+use crate::spool_dir::{careful, is_at, open_or_make};
 
 /// How the names of all such files begin.
 pub(super) const PREFIX: &str = "plue-runner-standby-";
@@ -34,14 +34,7 @@ pub(super) fn take(path: &Path) -> io::Result<Taken> {
     // One that was killed a moment ago may not be gone yet, and one that ends may remove the file between our opening
     // and our locking it.
     for last in (0..TRIES).map(|tried| tried + 1 == TRIES) {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(careful())
-            .open(path)?;
+        let file = open_or_make(path)?;
         if !is_ours(&file)? {
             return Err(io::Error::other("it is no file of this user's"));
         }
